@@ -1,0 +1,11 @@
+//! The language both ends of Banyan speak: values and pure functions.
+//!
+//! Nothing here opens a file or a socket, reads a clock or waits (`clippy.toml` bans it): bytes, text
+//! and the time come in as arguments, results go out as values.
+
+pub mod catalogue;
+pub mod codes;
+pub mod ids;
+pub mod period;
+pub mod report;
+pub mod topic;

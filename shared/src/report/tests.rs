@@ -1,0 +1,97 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::ids::Epoch;
+
+fn id(writer: u8, counter: u32, random: u32, seq: u64) -> VersionId {
+    VersionId { writer: AgentId([writer; 6]), epoch: Epoch { counter, random }, seq }
+}
+
+fn version(id: VersionId, how: How, replaces: &[VersionId]) -> Version {
+    Version { id, how, replaces: replaces.to_vec() }
+}
+
+#[test]
+fn a_writers_later_version_replaces_its_earlier_one() {
+    let (a, b) = (id(1, 1, 7, 1), id(1, 1, 7, 2));
+    let versions = [version(b, How::Direct, &[]), version(a, How::Direct, &[])];
+    assert_eq!(current(&versions, &vec![]), Some((0, 1)));
+}
+
+#[test]
+fn a_new_life_replaces_the_old_one_but_two_copies_of_a_disk_conflict() {
+    let old = version(id(1, 1, 7, 9), How::Direct, &[]);
+    let new = version(id(1, 2, 3, 1), How::Direct, &[]);
+    let copy = version(id(1, 2, 4, 1), How::Direct, &[]);
+    assert_eq!(heads(&[old.clone(), new.clone()], &vec![]), [1]);
+    assert_eq!(heads(&[old, new, copy], &vec![]), [1, 2]);
+}
+
+#[test]
+fn two_writers_conflict_until_one_names_the_other() {
+    let own = version(id(1, 1, 0, 1), How::Direct, &[]);
+    let proxy = version(id(2, 1, 0, 1), How::Proxy, &[]);
+    assert_eq!(
+        current(&[proxy.clone(), own.clone()], &vec![]),
+        Some((1, 2)),
+        "own typed report first"
+    );
+    let resolved = version(id(2, 1, 0, 2), How::Proxy, &[own.id]);
+    assert_eq!(current(&[proxy, own, resolved], &vec![]), Some((2, 1)));
+}
+
+#[test]
+fn ranks_follow_the_design() {
+    let direct = version(id(9, 1, 0, 1), How::Direct, &[]);
+    let filling = version(id(8, 1, 0, 1), How::Operator, &[]);
+    let import = version(id(7, 1, 0, 1), How::Import, &[]);
+    let fixing = version(id(1, 1, 0, 1), How::Operator, &[id(5, 1, 0, 1)]);
+    let all = [direct, filling, import, fixing];
+    assert_eq!(current(&all, &vec![]).unwrap().0, 3);
+    assert_eq!(current(&all[..3], &vec![]).unwrap().0, 0);
+    assert_eq!(current(&all[1..3], &vec![]).unwrap().0, 1);
+}
+
+#[test]
+fn a_replaced_pc_keeps_the_history() {
+    let old = version(id(1, 1, 0, 5), How::Direct, &[]);
+    let new = version(id(2, 1, 0, 1), How::Direct, &[]);
+    let successions = vec![(AgentId([2; 6]), AgentId([1; 6]))];
+    assert_eq!(heads(&[old, new], &successions), [1]);
+}
+
+#[test]
+fn a_lock_admits_what_it_saw_and_what_was_approved() {
+    let seen: VersionVector = [((AgentId([1; 6]), Epoch { counter: 1, random: 0 }), 3)].into();
+    assert!(admitted(id(1, 1, 0, 3), Some(&seen), &[]));
+    assert!(!admitted(id(1, 1, 0, 4), Some(&seen), &[]));
+    assert!(admitted(id(1, 1, 0, 4), Some(&seen), &[id(1, 1, 0, 4)]));
+    assert!(!admitted(id(2, 1, 0, 1), Some(&seen), &[]));
+    assert!(admitted(id(2, 1, 0, 1), None, &[]));
+}
+
+fn any_version() -> impl Strategy<Value = Version> {
+    let any_id = (1u8..4, 1u32..3, 0u32..2, 1u64..5).prop_map(|(w, c, r, s)| id(w, c, r, s));
+    let how = prop::sample::select(How::ALL);
+    (any_id.clone(), how, prop::collection::vec(any_id, 0..3))
+        .prop_map(|(id, how, replaces)| Version { id, how, replaces })
+}
+
+proptest! {
+    // The value is a function of the set: order of arrival plays no part, and something always stands.
+    #[test]
+    fn order_of_arrival_plays_no_part(
+        mut versions in prop::collection::vec(any_version(), 1..8), turn in 0usize..8,
+    ) {
+        versions.sort_by_key(|v| v.id);
+        versions.dedup_by_key(|v| v.id);
+        let name = |versions: &[Version]| current(versions, &vec![]).map(|(at, n)| (versions[at].id, n));
+        let before = name(&versions);
+        prop_assert!(before.is_some());
+        let turn = turn % versions.len();
+        versions.rotate_left(turn);
+        prop_assert_eq!(before, name(&versions));
+        versions.reverse();
+        prop_assert_eq!(before, name(&versions));
+    }
+}

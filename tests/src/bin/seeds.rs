@@ -1,0 +1,2 @@
+//! seeds
+fn main() {}
