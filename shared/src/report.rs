@@ -4,9 +4,11 @@
 //! it is a [`Version`]. Which versions stand ([`heads`]) and which one is counted ([`current`]) depend only
 //! on the set of versions: never on the order of arrival and never on a clock.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AgentId, VersionId};
+use crate::ids::{AgentId, Epoch, Seq, VersionId};
 
 /// One value of a report. Zero, missing and not applicable are three things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -171,40 +173,65 @@ pub struct Version {
     pub replaces: Vec<VersionId>,
 }
 
-/// The writers each writer came after: a replaced PC's predecessor. `(newer, older)` pairs.
-pub type Successions = Vec<(AgentId, AgentId)>;
+/// What is known of writers' histories, beyond the versions themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// For each writer, the writer it came after: a replaced PC's predecessor.
+    predecessors: BTreeMap<AgentId, AgentId>,
+    /// For each life of a writer's numbering, the earlier lives its first entry names, each with the
+    /// highest number the machine knew to be issued there.
+    earlier: BTreeMap<(AgentId, Epoch), Vec<(Epoch, Seq)>>,
+}
 
-fn succeeds(successions: &Successions, newer: AgentId, older: AgentId) -> bool {
-    // Chains are short (PCs are replaced every few years) and acyclic by construction: a successor is
-    // always enrolled later. The bound keeps a damaged table from looping.
-    let mut at = newer;
-    for _ in 0..64 {
-        match successions.iter().find(|(n, _)| *n == at) {
-            Some((_, o)) if *o == older => return true,
-            Some((_, o)) => at = *o,
-            None => return false,
-        }
+impl Lineage {
+    /// Notes that `newer` took over from `older`.
+    pub fn succeeds(&mut self, newer: AgentId, older: AgentId) {
+        self.predecessors.insert(newer, older);
     }
-    false
+
+    /// Notes what the first entry of `writer`'s life `epoch` says of its earlier lives.
+    pub fn begins(&mut self, writer: AgentId, epoch: Epoch, earlier: Vec<(Epoch, Seq)>) {
+        self.earlier.insert((writer, epoch), earlier);
+    }
+
+    fn came_after(&self, newer: AgentId, older: AgentId) -> bool {
+        // Chains are short (PCs are replaced every few years) and acyclic by construction: a successor
+        // is always enrolled later. The bound keeps a damaged table from looping.
+        let mut at = newer;
+        for _ in 0..64 {
+            match self.predecessors.get(&at) {
+                Some(o) if *o == older => return true,
+                Some(o) => at = *o,
+                None => return false,
+            }
+        }
+        false
+    }
+
+    fn knew(&self, newer: VersionId, older: VersionId) -> bool {
+        self.earlier.get(&(newer.writer, newer.epoch)).is_some_and(|lives| {
+            lives.iter().any(|(epoch, issued)| *epoch == older.epoch && older.seq <= *issued)
+        })
+    }
 }
 
 /// Whether `newer` replaces `older`, both being versions of one report.
 ///
-/// It does if it names it; if the same writer wrote it earlier, in the same or an earlier life (two lives
-/// with one counter are copies of one disk: neither came first); or if its writer succeeded the other's.
-pub fn replaces(newer: &Version, older: &Version, successions: &Successions) -> bool {
+/// It does if it names it; if the same writer wrote it earlier in the same life, or in an earlier life
+/// that the newer one knew of (a copied or restored disk knows nothing of what its twin wrote
+/// meanwhile: neither came first); or if its writer succeeded the other's.
+pub fn replaces(newer: &Version, older: &Version, lineage: &Lineage) -> bool {
     let (n, o) = (newer.id, older.id);
     if n == o {
         return false;
     }
-    if n.writer == o.writer {
-        return if n.epoch == o.epoch {
-            n.seq > o.seq
-        } else {
-            n.epoch.counter > o.epoch.counter || newer.replaces.contains(&o)
-        };
+    if newer.replaces.contains(&o) {
+        return true;
     }
-    newer.replaces.contains(&o) || succeeds(successions, n.writer, o.writer)
+    if n.writer == o.writer {
+        return if n.epoch == o.epoch { n.seq > o.seq } else { lineage.knew(n, o) };
+    }
+    lineage.came_after(n.writer, o.writer)
 }
 
 /// The places in `versions` of those that no other version replaces, in order of identity.
@@ -212,12 +239,12 @@ pub fn replaces(newer: &Version, older: &Version, successions: &Successions) -> 
 /// `versions` holds accepted and admitted versions of one report. Naming can only point at versions its
 /// author was shown, so it cannot run in circles between honest writers; should two versions name each
 /// other all the same, neither is lost: both stand.
-pub fn heads(versions: &[Version], successions: &Successions) -> Vec<usize> {
+pub fn heads(versions: &[Version], lineage: &Lineage) -> Vec<usize> {
     let replaced = |older: usize| {
         versions.iter().enumerate().any(|(newer, version)| {
             newer != older
-                && replaces(version, &versions[older], successions)
-                && !replaces(&versions[older], version, successions)
+                && replaces(version, &versions[older], lineage)
+                && !replaces(&versions[older], version, lineage)
         })
     };
     let mut heads: Vec<usize> = (0..versions.len()).filter(|&at| !replaced(at)).collect();
@@ -233,8 +260,8 @@ pub fn heads(versions: &[Version], successions: &Successions) -> Vec<usize> {
 ///
 /// Among several heads: an operator's that replaced something, then the facility's own, then import,
 /// proxy and paper, then an operator's that filled a gap; then the greatest (writer, epoch, seq).
-pub fn current(versions: &[Version], successions: &Successions) -> Option<(usize, usize)> {
-    let heads = heads(versions, successions);
+pub fn current(versions: &[Version], lineage: &Lineage) -> Option<(usize, usize)> {
+    let heads = heads(versions, lineage);
     let rank = |at: usize| {
         let version = &versions[at];
         let class = match version.how {
@@ -249,7 +276,7 @@ pub fn current(versions: &[Version], successions: &Successions) -> Option<(usize
 }
 
 /// What a sign-off or lock had seen of one report: for each writer's life, the highest number.
-pub type VersionVector = std::collections::BTreeMap<(AgentId, crate::ids::Epoch), crate::ids::Seq>;
+pub type VersionVector = BTreeMap<(AgentId, Epoch), Seq>;
 
 /// Whether a version of a locked report is admitted: the lock saw it, or an approval has named it since.
 /// Without a lock every accepted version is.

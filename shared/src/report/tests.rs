@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ids::Epoch;
 
 fn id(writer: u8, counter: u32, random: u32, seq: u64) -> VersionId {
     VersionId { writer: AgentId([writer; 6]), epoch: Epoch { counter, random }, seq }
@@ -15,16 +14,19 @@ fn version(id: VersionId, how: How, replaces: &[VersionId]) -> Version {
 fn a_writers_later_version_replaces_its_earlier_one() {
     let (a, b) = (id(1, 1, 7, 1), id(1, 1, 7, 2));
     let versions = [version(b, How::Direct, &[]), version(a, How::Direct, &[])];
-    assert_eq!(current(&versions, &vec![]), Some((0, 1)));
+    assert_eq!(current(&versions, &Lineage::default()), Some((0, 1)));
 }
 
 #[test]
-fn a_new_life_replaces_the_old_one_but_two_copies_of_a_disk_conflict() {
+fn a_new_life_replaces_what_it_knew_of_and_a_twins_work_conflicts() {
     let old = version(id(1, 1, 7, 9), How::Direct, &[]);
-    let new = version(id(1, 2, 3, 1), How::Direct, &[]);
-    let copy = version(id(1, 2, 4, 1), How::Direct, &[]);
-    assert_eq!(heads(&[old.clone(), new.clone()], &vec![]), [1]);
-    assert_eq!(heads(&[old, new, copy], &vec![]), [1, 2]);
+    let unknown = version(id(1, 1, 7, 10), How::Direct, &[]);
+    let new = version(id(1, 2, 3, 2), How::Direct, &[]);
+    let mut lineage = Lineage::default();
+    assert_eq!(heads(&[old.clone(), new.clone()], &lineage), [0, 1]);
+    lineage.begins(new.id.writer, new.id.epoch, vec![(old.id.epoch, 9)]);
+    assert_eq!(heads(&[old, new.clone()], &lineage), [1]);
+    assert_eq!(heads(&[unknown, new], &lineage), [0, 1]);
 }
 
 #[test]
@@ -32,12 +34,12 @@ fn two_writers_conflict_until_one_names_the_other() {
     let own = version(id(1, 1, 0, 1), How::Direct, &[]);
     let proxy = version(id(2, 1, 0, 1), How::Proxy, &[]);
     assert_eq!(
-        current(&[proxy.clone(), own.clone()], &vec![]),
+        current(&[proxy.clone(), own.clone()], &Lineage::default()),
         Some((1, 2)),
         "own typed report first"
     );
     let resolved = version(id(2, 1, 0, 2), How::Proxy, &[own.id]);
-    assert_eq!(current(&[proxy, own, resolved], &vec![]), Some((2, 1)));
+    assert_eq!(current(&[proxy, own, resolved], &Lineage::default()), Some((2, 1)));
 }
 
 #[test]
@@ -47,17 +49,18 @@ fn ranks_follow_the_design() {
     let import = version(id(7, 1, 0, 1), How::Import, &[]);
     let fixing = version(id(1, 1, 0, 1), How::Operator, &[id(5, 1, 0, 1)]);
     let all = [direct, filling, import, fixing];
-    assert_eq!(current(&all, &vec![]).unwrap().0, 3);
-    assert_eq!(current(&all[..3], &vec![]).unwrap().0, 0);
-    assert_eq!(current(&all[1..3], &vec![]).unwrap().0, 1);
+    assert_eq!(current(&all, &Lineage::default()).unwrap().0, 3);
+    assert_eq!(current(&all[..3], &Lineage::default()).unwrap().0, 0);
+    assert_eq!(current(&all[1..3], &Lineage::default()).unwrap().0, 1);
 }
 
 #[test]
 fn a_replaced_pc_keeps_the_history() {
     let old = version(id(1, 1, 0, 5), How::Direct, &[]);
     let new = version(id(2, 1, 0, 1), How::Direct, &[]);
-    let successions = vec![(AgentId([2; 6]), AgentId([1; 6]))];
-    assert_eq!(heads(&[old, new], &successions), [1]);
+    let mut lineage = Lineage::default();
+    lineage.succeeds(AgentId([2; 6]), AgentId([1; 6]));
+    assert_eq!(heads(&[old, new], &lineage), [1]);
 }
 
 #[test]
@@ -85,7 +88,7 @@ proptest! {
     ) {
         versions.sort_by_key(|v| v.id);
         versions.dedup_by_key(|v| v.id);
-        let name = |versions: &[Version]| current(versions, &vec![]).map(|(at, n)| (versions[at].id, n));
+        let name = |versions: &[Version]| current(versions, &Lineage::default()).map(|(at, n)| (versions[at].id, n));
         let before = name(&versions);
         prop_assert!(before.is_some());
         let turn = turn % versions.len();
