@@ -6,6 +6,9 @@
 pub mod catalogue;
 pub mod codes;
 pub mod ids;
+pub mod keys;
+pub mod limits;
 pub mod period;
 pub mod report;
 pub mod topic;
+pub mod wire;

@@ -1,0 +1,63 @@
+//! A bundle: the same envelopes in a file, for a clinic whose line is a USB stick.
+
+use super::WireError;
+use crate::keys::sha256;
+use crate::limits::{BUNDLE_BYTES_MAX, PAYLOAD_BYTES_MAX};
+
+/// Envelopes in the order they would have been sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bundle {
+    /// The messages, each a whole envelope.
+    pub messages: Vec<Vec<u8>>,
+}
+
+const MAGIC: &[u8] = b"BANYAN-BUNDLE-1\n";
+/// Bytes of SHA-256 that end the file: sticks are pulled out too early.
+const SUM_BYTES: usize = 8;
+
+impl Bundle {
+    /// The file's bytes: magic, then each message with its length in four bytes, then a check sum.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        for message in &self.messages {
+            let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(message);
+        }
+        let sum = sha256(&[&bytes]);
+        bytes.extend_from_slice(&sum[..SUM_BYTES]);
+        bytes
+    }
+
+    /// Reads a bundle.
+    ///
+    /// # Errors
+    /// [`WireError`] if it is cut short, damaged or over a limit.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Bundle, WireError> {
+        if bytes.len() > BUNDLE_BYTES_MAX {
+            return Err(WireError::TooMany { what: "bytes in a bundle", max: BUNDLE_BYTES_MAX });
+        }
+        let (body, sum) = bytes
+            .split_at_checked(bytes.len().saturating_sub(SUM_BYTES))
+            .ok_or(WireError::Truncated)?;
+        let mut rest = body.strip_prefix(MAGIC).ok_or(WireError::Malformed("not a bundle file"))?;
+        if sha256(&[body])[..SUM_BYTES] != *sum {
+            return Err(WireError::Malformed("the bundle is damaged or was cut short"));
+        }
+        let mut messages = Vec::new();
+        while !rest.is_empty() {
+            let (length, after) = rest.split_first_chunk::<4>().ok_or(WireError::Truncated)?;
+            let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+            if length > PAYLOAD_BYTES_MAX {
+                return Err(WireError::TooMany {
+                    what: "bytes in a message",
+                    max: PAYLOAD_BYTES_MAX,
+                });
+            }
+            let (message, after) = after.split_at_checked(length).ok_or(WireError::Truncated)?;
+            messages.push(message.to_vec());
+            rest = after;
+        }
+        Ok(Bundle { messages })
+    }
+}
