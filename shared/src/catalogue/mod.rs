@@ -16,6 +16,24 @@ use crate::ids::{
 };
 use crate::period::{Date, Period, PeriodType};
 
+mod error;
+pub mod expr;
+pub mod indicator;
+mod load;
+mod load_indicators;
+mod load_rules;
+mod read;
+mod resolve;
+pub mod rule;
+
+pub use error::{CatalogueError, Problem};
+pub use expr::Term;
+pub use indicator::Indicator;
+pub use load::{
+    CATALOGUE_BYTES_MAX, ENTRIES_MAX, GRACE_MINUTES_MAX, LINES_MAX, RULE_PARTS_MAX, VALUE_MAX,
+};
+pub use rule::{Rule, check_report};
+
 macro_rules! indexes {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
@@ -214,7 +232,7 @@ pub struct Element {
     pub part_of: Option<ElementIx>,
     /// Disaggregation, as (dimension, member) pairs; empty for a plain element.
     pub dims: Vec<(String, String)>,
-    /// The largest value a single report may hold.
+    /// The largest value a single report may hold; a form's line may set a lower one.
     pub max: u64,
     /// Version of the definition.
     pub definition: String,
@@ -297,6 +315,8 @@ pub struct Line {
     pub from: Option<Date>,
     /// First day it is no longer asked; none = for ever.
     pub to: Option<Date>,
+    /// The largest value a single report of this form may hold; never above the element's.
+    pub max: u64,
 }
 
 impl Line {
@@ -369,9 +389,14 @@ pub struct Catalogue {
     pub attributes: Vec<Attribute>,
     /// Elements.
     pub elements: Vec<Element>,
+    /// Codes kept for elements to come: rules may name them already and wait.
+    pub reserved: Vec<ElementCode>,
     /// Forms.
     pub forms: Vec<Form>,
-    // Rules and indicators join here with their modules (`rule`, `indicator`, `expr`).
+    /// Validation rules.
+    pub rules: Vec<Rule>,
+    /// Derived indicators.
+    pub indicators: Vec<Indicator>,
 }
 
 fn find<T, I>(list: &[T], code: &str, of: impl Fn(&T) -> &str, ix: impl Fn(u16) -> I) -> Option<I> {
@@ -410,6 +435,16 @@ impl Catalogue {
         find(&self.forms, code, |f| f.code.as_str(), FormIx)
     }
 
+    /// The rule with this code.
+    pub fn rule(&self, code: &str) -> Option<RuleIx> {
+        find(&self.rules, code, |r| r.code.as_str(), RuleIx)
+    }
+
+    /// The indicator with this code.
+    pub fn indicator(&self, code: &str) -> Option<IndicatorIx> {
+        find(&self.indicators, code, |i| i.code.as_str(), IndicatorIx)
+    }
+
     /// The calendar day it is at `at` in the catalogue's time zone.
     pub fn day_at(&self, at: Millis) -> Date {
         let date = at.timestamp().to_zoned(self.time_zone.clone()).date();
@@ -436,3 +471,6 @@ impl Catalogue {
         self.moment(date, 0, 0)
     }
 }
+
+#[cfg(test)]
+mod tests;
