@@ -10,5 +10,6 @@ pub mod keys;
 pub mod limits;
 pub mod period;
 pub mod report;
+pub mod sync;
 pub mod topic;
 pub mod wire;

@@ -1,0 +1,225 @@
+//! What the centre holds of one agent: which numbers of which life, with which hashes.
+
+use std::collections::BTreeMap;
+
+use crate::codes::{ParkReason, Refusal};
+use crate::ids::{Epoch, Seq};
+use crate::limits::{LIVES_MAX, RECEIPT_RANGES_MAX, RECEIPT_REASONS_MAX};
+use crate::wire::{Body, LifeReceipt, RangeSum};
+
+/// What becomes of an arriving entry, before its content is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Not held yet: judge it, store it, then [`Inbox::hold`] or [`Inbox::refuse`] it.
+    New,
+    /// Held already, the very same: only receipt it again.
+    Duplicate,
+    /// The number is held with other content: two machines use one identity.
+    Reused,
+    /// Refused before, and still the same kind of entry: repeat the refusal.
+    StillRefused(Refusal),
+    /// Of a life whose first entry is not held: nothing is done, the agent will send that one too.
+    Early,
+}
+
+/// Numbers without gaps: `first`, and the hashes from there on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Life {
+    runs: BTreeMap<Seq, Vec<u64>>,
+    refused: BTreeMap<Seq, Refusal>,
+    parked: BTreeMap<Seq, ParkReason>,
+}
+
+fn len(run: &[u64]) -> u64 {
+    u64::try_from(run.len()).unwrap_or(u64::MAX)
+}
+
+fn sum(hashes: &[u64]) -> u64 {
+    hashes.iter().fold(0, |sum, hash| sum.wrapping_add(*hash))
+}
+
+impl Life {
+    fn hash(&self, seq: Seq) -> Option<u64> {
+        let (first, run) = self.runs.range(..=seq).next_back()?;
+        run.get(usize::try_from(seq - first).ok()?).copied()
+    }
+
+    fn hold(&mut self, seq: Seq, hash: u64) {
+        if self.hash(seq).is_some() {
+            return;
+        }
+        let before = self.runs.range(..seq).next_back().map(|(first, run)| (*first, len(run)));
+        let at = match before {
+            Some((first, length)) if first + length == seq => first,
+            _ => seq,
+        };
+        self.runs.entry(at).or_default().push(hash);
+        if let Some(after) = seq.checked_add(1).and_then(|next| self.runs.remove(&next)) {
+            self.runs.entry(at).or_default().extend(after);
+        }
+    }
+
+    fn forget(&mut self, seq: Seq) {
+        let Some((&first, run)) = self.runs.range_mut(..=seq).next_back() else { return };
+        let Some(at) = usize::try_from(seq - first).ok().filter(|at| *at < run.len()) else {
+            return;
+        };
+        let after = run.split_off(at);
+        if at == 0 {
+            self.runs.remove(&first);
+        }
+        if after.len() > 1 {
+            self.runs.insert(seq + 1, after[1..].to_vec());
+        }
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = RangeSum> + '_ {
+        self.runs.iter().map(|(first, run)| RangeSum {
+            first: *first,
+            last: first + len(run) - 1,
+            sum: sum(run),
+        })
+    }
+}
+
+/// What the centre holds of one agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inbox {
+    lives: BTreeMap<Epoch, Life>,
+}
+
+impl Inbox {
+    /// What is to be done with an entry, given the first entries that came with it: `begins_here` says
+    /// whether number 1 of the life is in the same batch.
+    pub fn fate(&self, epoch: Epoch, seq: Seq, hash: u64, body: &Body, begins_here: bool) -> Fate {
+        let life = self.lives.get(&epoch);
+        let begun = epoch.counter <= 1 || begins_here || life.is_some_and(|l| l.hash(1).is_some());
+        if !begun {
+            return Fate::Early;
+        }
+        let Some(life) = life else { return Fate::New };
+        match (life.hash(seq), life.refused.get(&seq)) {
+            (Some(held), _) if held == hash => Fate::Duplicate,
+            (Some(_), _) => Fate::Reused,
+            (None, Some(_)) if *body == Body::Void => Fate::New,
+            (None, Some(refusal)) => Fate::StillRefused(*refusal),
+            (None, None) => Fate::New,
+        }
+    }
+
+    /// Whether another life can be opened for `epoch`: agents begin few, and memory is bounded.
+    pub fn has_room(&self, epoch: Epoch) -> bool {
+        self.lives.contains_key(&epoch) || self.lives.len() < LIVES_MAX
+    }
+
+    /// Notes that the ledger holds the entry.
+    pub fn hold(&mut self, epoch: Epoch, seq: Seq, hash: u64) {
+        let life = self.lives.entry(epoch).or_default();
+        life.refused.remove(&seq);
+        life.hold(seq, hash);
+    }
+
+    /// Undoes [`Inbox::hold`] or [`Inbox::refuse`] for a commit that failed.
+    pub fn forget(&mut self, epoch: Epoch, seq: Seq) {
+        if let Some(life) = self.lives.get_mut(&epoch) {
+            life.forget(seq);
+            life.refused.remove(&seq);
+            life.parked.remove(&seq);
+        }
+    }
+
+    /// Notes that the entry was refused.
+    pub fn refuse(&mut self, epoch: Epoch, seq: Seq, refusal: Refusal) {
+        self.lives.entry(epoch).or_default().refused.insert(seq, refusal);
+    }
+
+    /// Notes that a held entry is not counted for now, or (with `None`) that it is.
+    pub fn park(&mut self, epoch: Epoch, seq: Seq, reason: Option<ParkReason>) {
+        let parked = &mut self.lives.entry(epoch).or_default().parked;
+        match reason {
+            Some(reason) => parked.insert(seq, reason),
+            None => parked.remove(&seq),
+        };
+    }
+
+    /// The hash of a held entry.
+    pub fn hash(&self, epoch: Epoch, seq: Seq) -> Option<u64> {
+        self.lives.get(&epoch)?.hash(seq)
+    }
+
+    /// How many entries are held, refused and parked.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        self.lives.values().fold((0, 0, 0), |(held, refused, parked), life| {
+            (
+                held + life.runs.values().map(|run| len(run)).sum::<u64>(),
+                refused + u64::try_from(life.refused.len()).unwrap_or(u64::MAX),
+                parked + u64::try_from(life.parked.len()).unwrap_or(u64::MAX),
+            )
+        })
+    }
+
+    /// The lives held, with the highest number of each.
+    pub fn lives(&self) -> impl Iterator<Item = (Epoch, Seq)> + '_ {
+        self.lives.iter().map(|(epoch, life)| {
+            let last = life.runs.iter().next_back().map_or(0, |(first, run)| first + len(run) - 1);
+            (*epoch, last)
+        })
+    }
+
+    /// All that is held, for the answer to a hello, and whether it is complete within the limits of a
+    /// receipt.
+    pub fn all(&self) -> (Vec<LifeReceipt>, bool) {
+        let mut complete = self.lives.len() <= LIVES_MAX;
+        let lives = self.lives.iter().take(LIVES_MAX).map(|(epoch, life)| {
+            complete &= life.runs.len() <= RECEIPT_RANGES_MAX;
+            LifeReceipt {
+                epoch: Some(*epoch),
+                ranges: life.ranges().take(RECEIPT_RANGES_MAX).collect(),
+                refused: first_of(&life.refused),
+                parked: first_of(&life.parked),
+            }
+        });
+        let lives = lives.collect();
+        (lives, complete)
+    }
+
+    /// What is held of the numbers in `seqs` (rising), run by run, and no more: so that an agent with
+    /// only these can check the sums.
+    pub fn of(&self, epoch: Epoch, seqs: &[Seq], reused: &[Seq]) -> LifeReceipt {
+        let mut receipt = LifeReceipt { epoch: Some(epoch), ..LifeReceipt::default() };
+        let Some(life) = self.lives.get(&epoch) else { return receipt };
+        for &seq in seqs {
+            if let Some(hash) = life.hash(seq) {
+                let room = receipt.ranges.len() < RECEIPT_RANGES_MAX;
+                match receipt.ranges.last_mut() {
+                    Some(range) if range.last + 1 == seq => {
+                        range.last = seq;
+                        range.sum = range.sum.wrapping_add(hash);
+                    }
+                    _ if room => receipt.ranges.push(RangeSum { first: seq, last: seq, sum: hash }),
+                    _ => {}
+                }
+            }
+            let refusal = if reused.contains(&seq) {
+                Some(Refusal::SeqReused)
+            } else {
+                life.refused.get(&seq).copied()
+            };
+            if let Some(refusal) = refusal
+                && receipt.refused.len() < RECEIPT_REASONS_MAX
+            {
+                receipt.refused.push((seq, refusal));
+            }
+            if let Some(reason) = life.parked.get(&seq)
+                && receipt.parked.len() < RECEIPT_REASONS_MAX
+            {
+                receipt.parked.push((seq, *reason));
+            }
+        }
+        receipt
+    }
+}
+
+fn first_of<T: Copy>(reasons: &BTreeMap<Seq, T>) -> Vec<(Seq, T)> {
+    reasons.iter().map(|(seq, reason)| (*seq, *reason)).take(RECEIPT_REASONS_MAX).collect()
+}
