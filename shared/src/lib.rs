@@ -5,6 +5,7 @@
 
 pub mod catalogue;
 pub mod codes;
+pub mod figures;
 pub mod ids;
 pub mod keys;
 pub mod limits;
