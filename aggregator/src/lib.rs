@@ -1,1 +1,3 @@
-//! aggregator
+//! The centre: intake, ledger, cube, queries.
+
+pub mod cube;

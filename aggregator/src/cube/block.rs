@@ -1,0 +1,536 @@
+//! One form and period: the columns, and for every slot the versions behind them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use banyan_shared::figures;
+use banyan_shared::ids::{AgentId, Millis, Position, VersionId};
+use banyan_shared::report::{Content, EnteredAt, How, Lineage, Value, Version, admitted, current};
+
+use super::column::{Column, Count};
+use super::{Author, Authors, Lock, Slot};
+
+/// A version as the cube holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its identity.
+    pub id: VersionId,
+    /// When the ledger received it.
+    pub received_at: Millis,
+    /// Where its batch stands in the ledger.
+    pub position: Position,
+    /// What it says; the values stand in the order of the form's columns.
+    pub content: Content,
+}
+
+/// What is counted of one report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The version counted; none while every version is pending.
+    pub current: Option<VersionId>,
+    /// How that version was entered.
+    pub how: How,
+    /// Whether it answers anything.
+    pub answered: bool,
+    /// Since which receipt it has been answered without a break.
+    pub arrived: Option<Millis>,
+    /// When the version that arrived then was entered, as its agent believed.
+    pub entered: Option<EnteredAt>,
+    /// How many versions stand: more than one is a conflict.
+    pub heads: usize,
+    /// How many versions wait for approval behind a lock.
+    pub pending: usize,
+    /// How many versions there are.
+    pub versions: usize,
+}
+
+const PRESENT: u8 = 1;
+/// The versions stand in `histories`.
+const HISTORY: u8 = 2;
+const ANSWERED: u8 = 4;
+
+/// Earliest entry time held in the compact form: so many minutes after the receipt (a fast clock).
+const ENTERED_AHEAD_MINUTES: i64 = 1_024;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rows {
+    flags: Vec<u8>,
+    author: Vec<u32>,
+    seq: Vec<u32>,
+    position: Vec<u32>,
+    received_s: Vec<u32>,
+    received_ms: Vec<u16>,
+    /// Minutes from entry to receipt, plus [`ENTERED_AHEAD_MINUTES`].
+    entered: Vec<u16>,
+}
+
+impl Rows {
+    fn grow(&mut self, length: usize) {
+        fn to<T: Clone + Default>(list: &mut Vec<T>, length: usize) {
+            if list.len() < length {
+                list.reserve_exact(length - list.len());
+                list.resize(length, T::default());
+            }
+        }
+        to(&mut self.flags, length);
+        to(&mut self.author, length);
+        to(&mut self.seq, length);
+        to(&mut self.position, length);
+        to(&mut self.received_s, length);
+        to(&mut self.received_ms, length);
+        to(&mut self.entered, length);
+    }
+
+    fn received_at(&self, at: usize) -> Millis {
+        Millis(i64::from(self.received_s[at]) * 1_000 + i64::from(self.received_ms[at]))
+    }
+
+    fn entered_at(&self, at: usize, doubtful: bool) -> EnteredAt {
+        let received = self.received_at(at).0.div_euclid(60_000);
+        let minute = received + ENTERED_AHEAD_MINUTES - i64::from(self.entered[at]);
+        EnteredAt { minute: u32::try_from(minute).unwrap_or(0), doubtful }
+    }
+}
+
+/// The numbers of a version that fits the compact form.
+struct Compact {
+    seq: u32,
+    position: u32,
+    received_s: u32,
+    received_ms: u16,
+    entered: u16,
+}
+
+fn compact(stored: &Stored) -> Option<Compact> {
+    let content = &stored.content;
+    let plain = content.replaces.is_empty()
+        && !content.withdrawn
+        && content.reason.is_none()
+        && content.override_code.is_none();
+    if !plain {
+        return None;
+    }
+    let received_minute = stored.received_at.0.div_euclid(60_000);
+    let entered = received_minute - i64::from(content.entered_at.minute) + ENTERED_AHEAD_MINUTES;
+    Some(Compact {
+        seq: u32::try_from(stored.id.seq).ok()?,
+        position: u32::try_from(stored.position).ok()?,
+        received_s: u32::try_from(stored.received_at.0.div_euclid(1_000)).ok()?,
+        received_ms: u16::try_from(stored.received_at.0.rem_euclid(1_000)).ok()?,
+        entered: u16::try_from(entered).ok()?,
+    })
+}
+
+/// The versions of a report that needs more than the compact form, and what they come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct History {
+    /// In order of identity.
+    versions: Vec<Stored>,
+    report: Report,
+}
+
+/// One form and period.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Block {
+    columns: Vec<Column>,
+    rows: Rows,
+    histories: BTreeMap<Slot, History>,
+    newest: Millis,
+}
+
+static EMPTY: std::sync::LazyLock<Column> = std::sync::LazyLock::new(Column::default);
+
+impl Block {
+    /// The values of one column.
+    pub fn column(&self, column: usize) -> &Column {
+        self.columns.get(column).unwrap_or(&EMPTY)
+    }
+
+    /// The value at a column and slot.
+    pub fn value(&self, column: usize, slot: Slot) -> Value {
+        self.column(column).value(slot)
+    }
+
+    /// Adds up a range of a column; see [`Column::scan`].
+    pub fn scan(&self, column: usize, first: Slot, counts: &mut [Count]) -> u128 {
+        self.column(column).scan(first, counts)
+    }
+
+    /// The newest receipt of any version ever applied.
+    pub fn newest(&self) -> Millis {
+        self.newest
+    }
+
+    /// Whether the counted version of the slot's report answers anything.
+    pub fn answered(&self, slot: Slot) -> bool {
+        self.flags(slot) & ANSWERED != 0
+    }
+
+    /// Whether anything was ever accepted for the slot.
+    pub fn present(&self, slot: Slot) -> bool {
+        self.flags(slot) & PRESENT != 0
+    }
+
+    fn flags(&self, slot: Slot) -> u8 {
+        self.rows.flags.get(slot as usize).copied().unwrap_or(0)
+    }
+
+    /// Since which receipt the slot's report has been answered without a break.
+    pub fn arrived(&self, slot: Slot) -> Option<Millis> {
+        match self.flags(slot) {
+            flags if flags & ANSWERED == 0 => None,
+            flags if flags & HISTORY != 0 => self.histories.get(&slot)?.report.arrived,
+            _ => Some(self.rows.received_at(slot as usize)),
+        }
+    }
+
+    /// The newest receipt of the slot's versions.
+    pub fn received(&self, slot: Slot) -> Option<Millis> {
+        match self.flags(slot) {
+            flags if flags & PRESENT == 0 => None,
+            flags if flags & HISTORY != 0 => {
+                self.histories.get(&slot)?.versions.iter().map(|v| v.received_at).max()
+            }
+            _ => Some(self.rows.received_at(slot as usize)),
+        }
+    }
+
+    /// The slots in `range` whose reports have a history, with what they come to.
+    pub fn histories(&self, range: Range<Slot>) -> impl Iterator<Item = (Slot, &Report)> {
+        self.histories.range(range).map(|(slot, history)| (*slot, &history.report))
+    }
+
+    /// What is counted of the slot's report.
+    pub(crate) fn report(&self, slot: Slot, authors: &Authors) -> Option<Report> {
+        let flags = self.flags(slot);
+        if flags & PRESENT == 0 {
+            return None;
+        }
+        if flags & HISTORY != 0 {
+            return self.histories.get(&slot).map(|history| history.report.clone());
+        }
+        let at = slot as usize;
+        let author = authors.get(self.rows.author[at]);
+        let answered = flags & ANSWERED != 0;
+        Some(Report {
+            current: Some(self.id(at, author)),
+            how: author.how,
+            answered,
+            arrived: answered.then(|| self.rows.received_at(at)),
+            entered: answered.then(|| self.rows.entered_at(at, author.doubtful)),
+            heads: 1,
+            pending: 0,
+            versions: 1,
+        })
+    }
+
+    fn id(&self, at: usize, author: &Author) -> VersionId {
+        VersionId { writer: author.writer, epoch: author.epoch, seq: u64::from(self.rows.seq[at]) }
+    }
+
+    /// Every version of the slot's report, in order of identity.
+    pub(crate) fn versions(&self, slot: Slot, authors: &Authors) -> Vec<Stored> {
+        let flags = self.flags(slot);
+        if flags & PRESENT == 0 {
+            return Vec::new();
+        }
+        if flags & HISTORY != 0 {
+            return self.histories.get(&slot).map(|h| h.versions.clone()).unwrap_or_default();
+        }
+        vec![self.single(slot, authors)]
+    }
+
+    fn single(&self, slot: Slot, authors: &Authors) -> Stored {
+        let at = slot as usize;
+        let author = authors.get(self.rows.author[at]);
+        Stored {
+            id: self.id(at, author),
+            received_at: self.rows.received_at(at),
+            position: u64::from(self.rows.position[at]),
+            content: Content {
+                values: self.columns.iter().map(|column| column.value(slot)).collect(),
+                how: author.how,
+                entered_by: author.entered_by.clone(),
+                reason: None,
+                override_code: None,
+                withdrawn: false,
+                entered_at: self.rows.entered_at(at, author.doubtful),
+                replaces: Vec::new(),
+            },
+        }
+    }
+
+    /// Every slot with a report, in order.
+    pub(crate) fn present_slots(&self) -> impl Iterator<Item = Slot> {
+        (0u32..)
+            .zip(&self.rows.flags)
+            .filter(|(_, flags)| **flags & PRESENT != 0)
+            .map(|(slot, _)| slot)
+    }
+
+    /// Takes a version in. Returns, when the report has just come to need a history or its history has
+    /// grown, the writers of its other versions.
+    pub(super) fn insert(
+        &mut self,
+        slot: Slot,
+        slots: usize,
+        stored: Stored,
+        authors: &mut Authors,
+        lineage: &Lineage,
+        lock: Option<&Lock>,
+    ) -> Option<Vec<AgentId>> {
+        let at = slot as usize;
+        self.rows.grow(slots.max(at + 1));
+        self.newest = self.newest.max(stored.received_at);
+        let flags = self.rows.flags[at];
+        if flags & PRESENT == 0 && lock.is_none() {
+            if let Some(row) = compact(&stored) {
+                self.write_row(slot, slots, &stored, row, authors);
+                return None;
+            }
+        } else if flags & (PRESENT | HISTORY) == PRESENT {
+            let held = self.single(slot, authors);
+            if held.id == stored.id {
+                // The same version again, perhaps from an earlier place in the ledger.
+                if stored.position < held.position
+                    && let Some(row) = compact(&stored)
+                {
+                    self.write_row(slot, slots, &stored, row, authors);
+                }
+                return None;
+            }
+        }
+        let mut others = self.expand(slot, slots, authors);
+        let history = self.histories.entry(slot).or_insert_with(History::empty);
+        match history.versions.binary_search_by_key(&stored.id, |v| v.id) {
+            Ok(at) if stored.position < history.versions[at].position => {
+                history.versions[at] = stored
+            }
+            Ok(_) => return None,
+            Err(at) => history.versions.insert(at, stored),
+        }
+        others.extend(history.versions.iter().map(|v| v.id.writer));
+        self.rows.flags[at] |= PRESENT | HISTORY;
+        self.judge(slot, lineage, lock);
+        Some(others)
+    }
+
+    fn write_row(
+        &mut self,
+        slot: Slot,
+        slots: usize,
+        stored: &Stored,
+        row: Compact,
+        authors: &mut Authors,
+    ) {
+        let at = slot as usize;
+        let content = &stored.content;
+        self.rows.author[at] = authors.number(Author {
+            writer: stored.id.writer,
+            epoch: stored.id.epoch,
+            how: content.how,
+            entered_by: content.entered_by.clone(),
+            doubtful: content.entered_at.doubtful,
+        });
+        self.rows.seq[at] = row.seq;
+        self.rows.position[at] = row.position;
+        self.rows.received_s[at] = row.received_s;
+        self.rows.received_ms[at] = row.received_ms;
+        self.rows.entered[at] = row.entered;
+        self.rows.flags[at] = PRESENT | if content.is_answer() { ANSWERED } else { 0 };
+        self.write_cells(slot, slots, &content.values);
+    }
+
+    fn write_cells(&mut self, slot: Slot, slots: usize, values: &[Value]) {
+        if self.columns.len() < values.len() {
+            self.columns.resize_with(values.len(), Column::default);
+        }
+        for (at, column) in self.columns.iter_mut().enumerate() {
+            column.set(slot, slots, values.get(at).copied().unwrap_or(Value::Missing));
+        }
+    }
+
+    /// Gives a compact report a history of its own. Returns the writers in it, if it was compact.
+    pub(super) fn expand(&mut self, slot: Slot, slots: usize, authors: &Authors) -> Vec<AgentId> {
+        let at = slot as usize;
+        self.rows.grow(slots.max(at + 1));
+        if self.rows.flags[at] & (PRESENT | HISTORY) != PRESENT {
+            return Vec::new();
+        }
+        let single = self.single(slot, authors);
+        let writer = single.id.writer;
+        let mut history = History::empty();
+        history.versions.push(single);
+        self.histories.insert(slot, history);
+        self.rows.flags[at] |= HISTORY;
+        vec![writer]
+    }
+
+    /// Decides anew what is counted of a report with a history, and writes its cells.
+    pub(super) fn judge(&mut self, slot: Slot, lineage: &Lineage, lock: Option<&Lock>) {
+        let Some(history) = self.histories.get_mut(&slot) else { return };
+        let (report, counted) = decide(&history.versions, lineage, lock);
+        let values = counted
+            .map(|at| &history.versions[at].content)
+            .filter(|content| !content.withdrawn)
+            .map(|content| content.values.clone())
+            .unwrap_or_default();
+        let answered = report.answered;
+        history.report = report;
+        let slots = self.rows.flags.len();
+        self.write_cells(slot, slots, &values);
+        let flags = &mut self.rows.flags[slot as usize];
+        *flags = PRESENT | HISTORY | if answered { ANSWERED } else { 0 };
+    }
+
+    /// Takes a version out. Says whether it was there.
+    pub(super) fn remove(
+        &mut self,
+        slot: Slot,
+        id: VersionId,
+        authors: &mut Authors,
+        lineage: &Lineage,
+        lock: Option<&Lock>,
+    ) -> bool {
+        if !self.present(slot) {
+            return false;
+        }
+        self.expand(slot, 0, authors);
+        let Some(history) = self.histories.get_mut(&slot) else { return false };
+        let before = history.versions.len();
+        history.versions.retain(|version| version.id != id);
+        let found = history.versions.len() < before;
+        let left = match history.versions.as_slice() {
+            [] => {
+                self.histories.remove(&slot);
+                self.rows.flags[slot as usize] = 0;
+                self.write_cells(slot, 0, &[]);
+                return found;
+            }
+            [one] if lock.is_none() => compact(one).map(|row| (one.clone(), row)),
+            _ => None,
+        };
+        match left {
+            // Back to the compact form, as if the other had never come.
+            Some((one, row)) => {
+                self.histories.remove(&slot);
+                self.write_row(slot, self.rows.flags.len(), &one, row, authors);
+            }
+            None => self.judge(slot, lineage, lock),
+        }
+        found
+    }
+
+    /// The block as it stood at `at`: only the versions received by then.
+    pub(super) fn as_of<'a>(
+        &self,
+        at: Millis,
+        lineage: &Lineage,
+        lock: impl Fn(Slot) -> Option<&'a Lock>,
+    ) -> Block {
+        let mut past = self.clone();
+        for slot in self.present_slots() {
+            let row = slot as usize;
+            if self.rows.flags[row] & HISTORY == 0 {
+                if self.rows.received_at(row) > at {
+                    past.clear(slot);
+                }
+                continue;
+            }
+            let Some(history) = past.histories.get_mut(&slot) else { continue };
+            let before = history.versions.len();
+            history.versions.retain(|version| version.received_at <= at);
+            match history.versions.len() {
+                0 => {
+                    past.histories.remove(&slot);
+                    past.clear(slot);
+                }
+                n if n < before => past.judge(slot, lineage, lock(slot)),
+                _ => {}
+            }
+        }
+        past.newest =
+            past.present_slots().filter_map(|slot| past.received(slot)).max().unwrap_or_default();
+        past
+    }
+
+    fn clear(&mut self, slot: Slot) {
+        self.rows.flags[slot as usize] = 0;
+        self.write_cells(slot, 0, &[]);
+    }
+
+    /// Bytes held on the heap by columns and identities.
+    pub fn heap_bytes(&self) -> usize {
+        self.columns.iter().map(Column::heap_bytes).sum::<usize>()
+            + self.rows.flags.capacity() * 21
+            + self.histories.values().map(|h| 200 + h.versions.len() * 250).sum::<usize>()
+    }
+}
+
+impl History {
+    fn empty() -> History {
+        History {
+            versions: Vec::new(),
+            report: Report {
+                current: None,
+                how: How::Direct,
+                answered: false,
+                arrived: None,
+                entered: None,
+                heads: 0,
+                pending: 0,
+                versions: 0,
+            },
+        }
+    }
+}
+
+/// What a set of versions comes to, and the place of the one counted.
+fn decide(versions: &[Stored], lineage: &Lineage, lock: Option<&Lock>) -> (Report, Option<usize>) {
+    let seen = lock.and_then(|lock| lock.seen.as_deref());
+    let approved = lock.map_or(&[][..], |lock| &lock.approved);
+    let places: Vec<usize> =
+        (0..versions.len()).filter(|&at| admitted(versions[at].id, seen, approved)).collect();
+    let choose = |places: &[usize]| {
+        let list: Vec<Version> = places
+            .iter()
+            .map(|&at| Version {
+                id: versions[at].id,
+                how: versions[at].content.how,
+                replaces: versions[at].content.replaces.clone(),
+            })
+            .collect();
+        current(&list, lineage).map(|(at, heads)| (places[at], heads))
+    };
+    let counted = choose(&places);
+    let answered = counted.is_some_and(|(at, _)| versions[at].content.is_answer());
+
+    // The moments at which something came, and whether the report was answered from then on.
+    let (mut arrived, mut entered) = (None, None);
+    if answered {
+        let moments: BTreeSet<Millis> = places.iter().map(|&at| versions[at].received_at).collect();
+        let mut steps = Vec::with_capacity(moments.len());
+        for moment in moments {
+            let known: Vec<usize> =
+                places.iter().copied().filter(|&at| versions[at].received_at <= moment).collect();
+            let at = choose(&known).map(|(at, _)| at);
+            steps.push((moment, at.is_some_and(|at| versions[at].content.is_answer()), at));
+        }
+        arrived = figures::arrived(steps.iter().map(|(moment, answered, _)| (*moment, *answered)));
+        entered = steps
+            .iter()
+            .find(|(moment, _, _)| Some(*moment) == arrived)
+            .and_then(|(_, _, at)| at.map(|at| versions[at].content.entered_at));
+    }
+    let report = Report {
+        current: counted.map(|(at, _)| versions[at].id),
+        how: counted.map_or(How::Direct, |(at, _)| versions[at].content.how),
+        answered,
+        arrived,
+        entered,
+        heads: counted.map_or(0, |(_, heads)| heads),
+        pending: versions.len() - places.len(),
+        versions: versions.len(),
+    };
+    (report, counted.map(|(at, _)| at))
+}

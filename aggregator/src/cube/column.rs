@@ -1,0 +1,97 @@
+//! One element's values for one form and period: a cell of four bytes for every slot.
+
+use std::collections::BTreeMap;
+
+use banyan_shared::report::Value;
+
+use super::Slot;
+
+/// No number: no report, or a report that leaves the element open.
+const MISSING: u32 = u32::MAX;
+/// "Not applicable".
+const NOT_APPLICABLE: u32 = u32::MAX - 1;
+/// A number too large for a cell, held aside.
+const LARGE: u32 = u32::MAX - 2;
+
+/// One element's values for one form and period. Slots beyond its length are missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Column {
+    cells: Vec<u32>,
+    large: BTreeMap<Slot, u64>,
+}
+
+/// What [`Column::scan`] counts for every slot of a range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Cells with a number.
+    pub numbers: u16,
+    /// Cells "not applicable".
+    pub not_applicable: u16,
+}
+
+impl Column {
+    /// The value at `slot`.
+    pub fn value(&self, slot: Slot) -> Value {
+        match self.cells.get(slot as usize) {
+            None | Some(&MISSING) => Value::Missing,
+            Some(&NOT_APPLICABLE) => Value::NotApplicable,
+            Some(&LARGE) => self.large.get(&slot).map_or(Value::Missing, |n| Value::Number(*n)),
+            Some(&n) => Value::Number(u64::from(n)),
+        }
+    }
+
+    /// Sets the value at `slot` of a form with `slots` slots.
+    pub(super) fn set(&mut self, slot: Slot, slots: usize, value: Value) {
+        let at = slot as usize;
+        if at >= self.cells.len() {
+            if value == Value::Missing {
+                return;
+            }
+            let length = slots.max(at + 1);
+            self.cells.reserve_exact(length - self.cells.len());
+            self.cells.resize(length, MISSING);
+        }
+        if self.cells[at] == LARGE {
+            self.large.remove(&slot);
+        }
+        self.cells[at] = match value {
+            Value::Missing => MISSING,
+            Value::NotApplicable => NOT_APPLICABLE,
+            Value::Number(n) => match u32::try_from(n) {
+                Ok(n) if n < LARGE => n,
+                _ => {
+                    self.large.insert(slot, n);
+                    LARGE
+                }
+            },
+        };
+    }
+
+    /// Adds up the slots from `first` on, one for each place of `counts`, whose numbers and "not
+    /// applicable" it counts there; returns the sum.
+    pub fn scan(&self, first: Slot, counts: &mut [Count]) -> u128 {
+        let from = (first as usize).min(self.cells.len());
+        let cells = &self.cells[from..self.cells.len().min(from + counts.len())];
+        let mut sum = 0u64;
+        for (cell, count) in cells.iter().zip(counts.iter_mut()) {
+            let number = *cell < LARGE;
+            sum += if number { u64::from(*cell) } else { 0 };
+            count.numbers += u16::from(number);
+            count.not_applicable += u16::from(*cell == NOT_APPLICABLE);
+        }
+        let mut sum = u128::from(sum);
+        if !self.large.is_empty() {
+            let end = first.saturating_add(u32::try_from(counts.len()).unwrap_or(u32::MAX));
+            for (slot, n) in self.large.range(first..end) {
+                counts[(slot - first) as usize].numbers += 1;
+                sum += u128::from(*n);
+            }
+        }
+        sum
+    }
+
+    /// Bytes held on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.cells.capacity() * 4 + self.large.len() * 24
+    }
+}

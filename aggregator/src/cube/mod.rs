@@ -1,0 +1,422 @@
+//! The cube: every accepted version of every report, laid out for reading whole columns.
+//!
+//! Promises that its answers are a function of the set of versions applied (and of locks, approvals and
+//! lineage): never of their order, and applying one twice changes nothing. A normal report, written once,
+//! costs four bytes a value and about twenty for its identity; one with a history keeps all of it. The cube
+//! holds nothing the ledger does not: it can be thrown away and rebuilt at any time ([`Cube::digest`] tells
+//! whether two are equal). It leaves duty, due times and sets to the query layer, storing to the ledger.
+
+mod block;
+mod column;
+mod digest;
+mod form;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use banyan_shared::catalogue::{Catalogue, CatalogueHash, FormIx};
+use banyan_shared::ids::{AgentId, Epoch, FormCode, Millis, Position, Seq, UnitCode, VersionId};
+use banyan_shared::period::Period;
+use banyan_shared::report::{Content, Lineage, Value, VersionVector};
+
+pub use block::{Block, Report, Stored};
+pub use column::{Column, Count};
+pub use digest::Digest;
+pub use form::FormStore;
+
+/// A facility by its number in one cube: given out in order of first appearance, never changed.
+pub type FacilityNo = u32;
+/// A facility's place in the columns of one form.
+pub type Slot = u32;
+
+/// A version the ledger has accepted, on its way into the cube.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedVersion {
+    /// The facility it is about.
+    pub facility: UnitCode,
+    /// The form, in the catalogue it was written under.
+    pub form: FormIx,
+    /// The period.
+    pub period: Period,
+    /// Its identity.
+    pub id: VersionId,
+    /// What it says; the values stand in the order of the form's lines.
+    pub content: Content,
+    /// When the ledger received it.
+    pub received_at: Millis,
+    /// Where its batch stands in the ledger.
+    pub position: Position,
+}
+
+/// Why a version does not fit the catalogue it claims.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CubeError {
+    /// The form number is outside the catalogue.
+    #[error("catalogue {catalogue} has no form number {form}")]
+    UnknownForm {
+        /// The catalogue's version.
+        catalogue: String,
+        /// The number.
+        form: u16,
+    },
+    /// The number of values is not the form's number of lines.
+    #[error("a report of form {form} has {values} values; catalogue {catalogue} asks {lines}")]
+    WrongLength {
+        /// The form.
+        form: FormCode,
+        /// The catalogue's version.
+        catalogue: String,
+        /// How many values came.
+        values: usize,
+        /// How many lines the form has.
+        lines: usize,
+    },
+    /// The period is of another type than the form's.
+    #[error("period {period} is of the wrong type for form {form}")]
+    WrongPeriodType {
+        /// The form.
+        form: FormCode,
+        /// The period.
+        period: Period,
+    },
+}
+
+/// Who wrote a version, without its number: repeated in every report, so held once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Author {
+    pub(crate) writer: AgentId,
+    pub(crate) epoch: Epoch,
+    pub(crate) how: banyan_shared::report::How,
+    pub(crate) entered_by: Option<String>,
+    pub(crate) doubtful: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Authors {
+    list: Vec<Author>,
+    numbers: HashMap<Author, u32>,
+}
+
+impl Authors {
+    fn number(&mut self, author: Author) -> u32 {
+        if let Some(&number) = self.numbers.get(&author) {
+            return number;
+        }
+        let number =
+            u32::try_from(self.list.len()).expect("fewer than 2^32 agents and persons write");
+        self.list.push(author.clone());
+        self.numbers.insert(author, number);
+        number
+    }
+
+    pub(crate) fn get(&self, number: u32) -> &Author {
+        &self.list[number as usize]
+    }
+}
+
+/// What a lock had seen of a report, and what has been approved since.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lock {
+    pub(crate) seen: Option<Arc<VersionVector>>,
+    pub(crate) approved: Vec<VersionId>,
+}
+
+/// Which report: a facility, a form (by its number in the cube) and a period.
+type ReportKey = (usize, Period, Slot);
+
+/// Every accepted version of every report in memory. See the module's promises.
+#[derive(Clone, Debug, Default)]
+pub struct Cube {
+    facilities: Vec<UnitCode>,
+    facility_numbers: HashMap<UnitCode, FacilityNo>,
+    authors: Authors,
+    forms: Vec<FormStore>,
+    form_numbers: HashMap<FormCode, usize>,
+    /// For a form of a catalogue version: its number here and the column of each line.
+    mappings: HashMap<(CatalogueHash, FormIx), Arc<(usize, Vec<usize>)>>,
+    lineage: Lineage,
+    /// The reports with a history each writer has a version in.
+    contested: HashMap<AgentId, HashSet<ReportKey>>,
+}
+
+impl Cube {
+    /// An empty cube with the catalogue's forms.
+    pub fn new(catalogue: &Catalogue) -> Cube {
+        let mut cube = Cube::default();
+        cube.learn(catalogue);
+        cube
+    }
+
+    /// Adds the forms and elements of a further catalogue version. Columns are kept by element code, so
+    /// nothing already held moves.
+    pub fn learn(&mut self, catalogue: &Catalogue) {
+        for form in (0u16..).take(catalogue.forms.len()) {
+            self.mapping(catalogue, FormIx(form)).expect("the form stands in this catalogue");
+        }
+    }
+
+    fn mapping(
+        &mut self,
+        catalogue: &Catalogue,
+        form: FormIx,
+    ) -> Result<Arc<(usize, Vec<usize>)>, CubeError> {
+        if let Some(mapping) = self.mappings.get(&(catalogue.hash, form)) {
+            return Ok(mapping.clone());
+        }
+        let model = catalogue.forms.get(form.at()).ok_or_else(|| CubeError::UnknownForm {
+            catalogue: catalogue.version.clone(),
+            form: form.0,
+        })?;
+        let number = *self.form_numbers.entry(model.code.clone()).or_insert_with(|| {
+            self.forms.push(FormStore::new(model.code.clone()));
+            self.forms.len() - 1
+        });
+        let store = &mut self.forms[number];
+        let columns = model
+            .lines
+            .iter()
+            .map(|line| store.learn(&catalogue.elements[line.element.at()].code))
+            .collect();
+        let mapping = Arc::new((number, columns));
+        self.mappings.insert((catalogue.hash, form), mapping.clone());
+        Ok(mapping)
+    }
+
+    /// Gives facilities their places in a form's columns, in this order, so that neighbours on the map are
+    /// neighbours in memory. Those that have a place keep it.
+    pub fn reserve<'a>(
+        &mut self,
+        form: &FormCode,
+        facilities: impl IntoIterator<Item = &'a UnitCode>,
+    ) {
+        let Some(&number) = self.form_numbers.get(form) else { return };
+        for code in facilities {
+            let facility = self.number_of(code);
+            self.forms[number].slot_or_new(facility);
+        }
+    }
+
+    fn number_of(&mut self, code: &UnitCode) -> FacilityNo {
+        if let Some(&number) = self.facility_numbers.get(code) {
+            return number;
+        }
+        let number = u32::try_from(self.facilities.len()).expect("fewer than 2^32 facilities");
+        self.facilities.push(code.clone());
+        self.facility_numbers.insert(code.clone(), number);
+        number
+    }
+
+    /// Takes one accepted version in. Taking it in again changes nothing; the order plays no part.
+    pub fn apply(
+        &mut self,
+        catalogue: &Catalogue,
+        version: AcceptedVersion,
+    ) -> Result<(), CubeError> {
+        let mapping = self.mapping(catalogue, version.form)?;
+        let (number, columns) = &*mapping;
+        let model = &catalogue.forms[version.form.at()];
+        if version.content.values.len() != columns.len() {
+            return Err(CubeError::WrongLength {
+                form: model.code.clone(),
+                catalogue: catalogue.version.clone(),
+                values: version.content.values.len(),
+                lines: columns.len(),
+            });
+        }
+        if version.period.kind() != model.period_type {
+            return Err(CubeError::WrongPeriodType {
+                form: model.code.clone(),
+                period: version.period,
+            });
+        }
+        let facility = self.number_of(&version.facility);
+        let mut content = version.content;
+        let identity = columns.iter().enumerate().all(|(at, column)| at == *column);
+        if !identity || self.forms[*number].columns().len() != columns.len() {
+            let mut values = vec![Value::Missing; self.forms[*number].columns().len()];
+            for (value, column) in content.values.iter().zip(columns) {
+                values[*column] = *value;
+            }
+            content.values = values;
+        }
+        let stored = Stored {
+            id: version.id,
+            received_at: version.received_at,
+            position: version.position,
+            content,
+        };
+        let form = &mut self.forms[*number];
+        let slot = form.slot_or_new(facility);
+        let lock = form.lock(version.period, slot).cloned();
+        let (writer, slots) = (stored.id.writer, form.slots().len());
+        let others = form.block_mut(version.period).insert(
+            slot,
+            slots,
+            stored,
+            &mut self.authors,
+            &self.lineage,
+            lock.as_ref(),
+        );
+        if let Some(others) = others {
+            for writer in others.into_iter().chain([writer]) {
+                self.contested.entry(writer).or_default().insert((*number, version.period, slot));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a version out again: it has been parked or refused on being judged anew. Says whether it
+    /// was there.
+    pub fn remove(
+        &mut self,
+        facility: &UnitCode,
+        form: &FormCode,
+        period: Period,
+        id: VersionId,
+    ) -> bool {
+        let Some((number, slot)) = self.place(facility, form) else { return false };
+        let store = &mut self.forms[number];
+        let lock = store.lock(period, slot).cloned();
+        let Some(block) = store.block_if(period) else { return false };
+        block.remove(slot, id, &mut self.authors, &self.lineage, lock.as_ref())
+    }
+
+    /// Notes that `newer` took over from `older`, and judges again what that may change.
+    pub fn succeeds(&mut self, newer: AgentId, older: AgentId) {
+        self.lineage.succeeds(newer, older);
+        let keys: HashSet<ReportKey> = self.contested.values().flatten().copied().collect();
+        self.judge_again(&keys);
+    }
+
+    /// Notes what the first entry of a writer's life says of its earlier lives, and judges again what
+    /// that may change.
+    pub fn begins(&mut self, writer: AgentId, epoch: Epoch, earlier: Vec<(Epoch, Seq)>) {
+        self.lineage.begins(writer, epoch, earlier);
+        if let Some(keys) = self.contested.get(&writer).cloned() {
+            self.judge_again(&keys);
+        }
+    }
+
+    fn judge_again(&mut self, keys: &HashSet<ReportKey>) {
+        for &(number, period, slot) in keys {
+            let store = &mut self.forms[number];
+            let lock = store.lock(period, slot).cloned();
+            if let Some(block) = store.block_if(period) {
+                block.judge(slot, &self.lineage, lock.as_ref());
+            }
+        }
+    }
+
+    /// Locks a report as `seen`: later versions are pending until approved.
+    pub fn lock(
+        &mut self,
+        facility: &UnitCode,
+        form: &FormCode,
+        period: Period,
+        seen: Option<Arc<VersionVector>>,
+    ) {
+        self.with_lock(facility, form, period, |lock| lock.seen = seen);
+    }
+
+    /// Admits one version of a locked report.
+    pub fn approve(&mut self, facility: &UnitCode, form: &FormCode, period: Period, id: VersionId) {
+        self.with_lock(facility, form, period, |lock| {
+            if !lock.approved.contains(&id) {
+                lock.approved.push(id);
+            }
+        });
+    }
+
+    fn with_lock(
+        &mut self,
+        facility: &UnitCode,
+        form: &FormCode,
+        period: Period,
+        change: impl FnOnce(&mut Lock),
+    ) {
+        let Some(&number) = self.form_numbers.get(form) else { return };
+        let facility = self.number_of(facility);
+        let store = &mut self.forms[number];
+        let slot = store.slot_or_new(facility);
+        change(store.lock_mut(period, slot));
+        let lock = store.lock(period, slot).cloned();
+        let slots = store.slots().len();
+        let block = store.block_mut(period);
+        // A locked report keeps its versions apart, so that one may be pending.
+        for writer in block.expand(slot, slots, &self.authors) {
+            self.contested.entry(writer).or_default().insert((number, period, slot));
+        }
+        block.judge(slot, &self.lineage, lock.as_ref());
+    }
+
+    fn place(&self, facility: &UnitCode, form: &FormCode) -> Option<(usize, Slot)> {
+        let number = *self.form_numbers.get(form)?;
+        let facility = *self.facility_numbers.get(facility)?;
+        Some((number, self.forms[number].slot(facility)?))
+    }
+
+    /// Every version of a report, in order of identity; the values stand in the order of
+    /// [`FormStore::columns`].
+    pub fn versions(&self, facility: &UnitCode, form: &FormCode, period: Period) -> Vec<Stored> {
+        let Some((number, slot)) = self.place(facility, form) else { return Vec::new() };
+        let Some(block) = self.forms[number].block(period) else { return Vec::new() };
+        let mut versions = block.versions(slot, &self.authors);
+        for version in &mut versions {
+            version.content.values.resize(self.forms[number].columns().len(), Value::Missing);
+        }
+        versions
+    }
+
+    /// What is counted of a report now; none if nothing was ever accepted for it.
+    pub fn report(&self, facility: &UnitCode, form: &FormCode, period: Period) -> Option<Report> {
+        let (number, slot) = self.place(facility, form)?;
+        self.forms[number].block(period)?.report(slot, &self.authors)
+    }
+
+    /// The form's columns and blocks.
+    pub fn form(&self, form: &FormCode) -> Option<&FormStore> {
+        self.form_numbers.get(form).map(|&number| &self.forms[number])
+    }
+
+    /// The forms, in order of first appearance.
+    pub fn forms(&self) -> &[FormStore] {
+        &self.forms
+    }
+
+    /// A facility's number here, if anything was reserved or applied for it.
+    pub fn facility(&self, code: &UnitCode) -> Option<FacilityNo> {
+        self.facility_numbers.get(code).copied()
+    }
+
+    /// The code of a facility's number.
+    pub fn facility_code(&self, number: FacilityNo) -> &UnitCode {
+        &self.facilities[number as usize]
+    }
+
+    /// How many facilities have a number.
+    pub fn facility_count(&self) -> usize {
+        self.facilities.len()
+    }
+
+    /// The block as it stood at `at`: borrowed when nothing came later, rebuilt otherwise.
+    pub fn block_at<'a>(
+        &'a self,
+        form: &'a FormStore,
+        period: Period,
+        at: Option<Millis>,
+    ) -> Option<std::borrow::Cow<'a, Block>> {
+        let block = form.block(period)?;
+        Some(match at {
+            Some(at) if block.newest() > at => {
+                std::borrow::Cow::Owned(
+                    block.as_of(at, &self.lineage, |slot| form.lock(period, slot)),
+                )
+            }
+            _ => std::borrow::Cow::Borrowed(block),
+        })
+    }
+
+    pub(crate) fn authors(&self) -> &Authors {
+        &self.authors
+    }
+}
