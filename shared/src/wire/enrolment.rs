@@ -254,23 +254,30 @@ pub enum Answer {
     },
 }
 
-/// The answer as it travels: the operating key's certificate goes with it, since a new agent knows only
-/// the root.
+/// The answer as it travels: the root key and the operating key's certificate go with it, since an agent
+/// enrolling with a code knows only the root's fingerprint.
 #[derive(Serialize, Deserialize)]
 struct CertifiedAnswer {
+    root: PublicKey,
     certificate: Certificate,
     answer: Answer,
 }
 
 impl Answer {
-    /// Signs the answer for `agent`.
-    pub fn seal(&self, agent: AgentId, key: &SigningKey, certificate: &Certificate) -> Vec<u8> {
-        let certified = CertifiedAnswer { certificate: certificate.clone(), answer: self.clone() };
+    /// Signs the answer for `agent` with the operating key, which `root` has certified.
+    pub fn seal(
+        &self,
+        agent: AgentId,
+        key: &SigningKey,
+        certificate: &Certificate,
+        root: &PublicKey,
+    ) -> Vec<u8> {
+        let certified =
+            CertifiedAnswer { root: *root, certificate: certificate.clone(), answer: self.clone() };
         seal(Kind::Answer, agent, &encode(&certified), key)
     }
 
-    /// Reads an answer that goes back to a root with this fingerprint; the root key itself is in
-    /// nothing that travels, so it is passed in once known.
+    /// Reads an answer that goes back to `root`.
     ///
     /// # Errors
     /// [`WireError`] if a signature is wrong.
@@ -278,13 +285,29 @@ impl Answer {
         envelope: &Envelope<'_>,
         root: &PublicKey,
     ) -> Result<(Answer, Certificate), WireError> {
+        let (answer, certificate, _) = Answer::open_pinned(envelope, &root.fingerprint())?;
+        certificate.verify(root)?;
+        Ok((answer, certificate))
+    }
+
+    /// Reads an answer that goes back to a root with this fingerprint, and gives the root key too.
+    ///
+    /// # Errors
+    /// [`WireError`] if a signature is wrong or the root is another one.
+    pub fn open_pinned(
+        envelope: &Envelope<'_>,
+        fingerprint: &[u8; 16],
+    ) -> Result<(Answer, Certificate, PublicKey), WireError> {
         if envelope.kind != Kind::Answer {
             return Err(WireError::Kind(envelope.kind as u8));
         }
         let certified: CertifiedAnswer = decode(envelope.unverified_body())?;
-        certified.certificate.verify(root)?;
+        if certified.root.fingerprint() != *fingerprint {
+            return Err(WireError::Malformed("the answer is another centre's"));
+        }
+        certified.certificate.verify(&certified.root)?;
         envelope.open(&certified.certificate.key)?;
-        Ok((certified.answer, certified.certificate))
+        Ok((certified.answer, certified.certificate, certified.root))
     }
 }
 

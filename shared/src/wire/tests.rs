@@ -279,3 +279,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_answer_is_believed_only_from_the_pinned_root() {
+    use crate::keys::Certificate;
+    let key = |seed| SigningKey::from_seed(&[seed; 32]).unwrap();
+    let (root, operating, agent) = (key(1), key(2), AgentId([3; 6]));
+    let certificate = Certificate::issue(&root, operating.public(), 1, Millis(0));
+    let answer = Answer::NotEnrolled { refusal: EnrolRefusal::Expired };
+    let bytes = answer.seal(agent, &operating, &certificate, &root.public());
+    let envelope = Envelope::read(&bytes).unwrap();
+    let (read, cert, learned) =
+        Answer::open_pinned(&envelope, &root.public().fingerprint()).unwrap();
+    assert_eq!((read, cert, learned), (answer.clone(), certificate.clone(), root.public()));
+    assert!(Answer::open_pinned(&envelope, &key(9).public().fingerprint()).is_err());
+    // A stranger who shows the true root but certifies his own key.
+    let own = Certificate::issue(&key(9), key(9).public(), 2, Millis(0));
+    let forged = answer.seal(agent, &key(9), &own, &root.public());
+    assert!(Answer::open(&Envelope::read(&forged).unwrap(), &root.public()).is_err());
+    // The true certificate, another signer.
+    let forged = answer.seal(agent, &key(9), &certificate, &root.public());
+    assert!(Answer::open(&Envelope::read(&forged).unwrap(), &root.public()).is_err());
+}
