@@ -13,6 +13,7 @@ fn form(period_type: PeriodType) -> Form {
         asked_of: Filter::default(),
         from: None,
         to: None,
+        max: 1_000_000,
     };
     Form {
         code: "f".parse().unwrap(),

@@ -54,6 +54,9 @@ fn catalogue() -> Catalogue {
             values: vec![("a".into(), Text::default()), ("b".into(), Text::default())],
         }],
         elements: Vec::new(),
+        reserved: Vec::new(),
+        rules: Vec::new(),
+        indicators: Vec::new(),
         forms: vec![form("daily", PeriodType::Day), form("monthly", PeriodType::Month)],
     }
 }
@@ -247,9 +250,9 @@ fn the_most_specific_row_wins() {
     assert_eq!(who("N2", "2026-02-01"), ["A2-V", "B1-V"]);
     assert_eq!(who("N1", "2026-03-01"), ["A1-TH", "A1-V", "A2-V"]);
     assert_eq!(who("N2", "2026-03-01"), ["B1-V"]);
-    assert_eq!(who("S", "2026-02-01"), ["P-X", "A-CB", "A1-TH", "B2-TH", "E"]);
+    assert_eq!(who("S", "2026-02-01"), ["A-CB", "A1-TH", "B2-TH", "P-X", "E"]);
     assert_eq!(codes(&o, &o.facilities_in(n("S"), day("2026-02-01"))), ["A-CB", "A1-TH", "B2-TH"]);
-    assert_eq!(who("S", "2026-03-01"), ["P-X", "A-CB", "A1-TH", "E"]);
+    assert_eq!(who("S", "2026-03-01"), ["A-CB", "A1-TH", "P-X", "E"]);
     assert!(who("Z", "2026-03-01").is_empty() && !o.is_in_force(n("Z"), day("2026-03-01")));
     let cat = catalogue();
     let role = |code| cat.role(code).unwrap();
