@@ -1,3 +1,4 @@
 //! The centre: intake, ledger, cube, queries.
 
 pub mod cube;
+pub mod ledger;
