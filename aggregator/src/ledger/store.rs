@@ -369,7 +369,6 @@ pub(super) fn insert_commit(
                 .execute(params![after.position, &after.hash[..], after.received_at.0])?;
             Ok(())
         };
-    let mut insert = insert;
     insert().map_err(LedgerError::sqlite(path))?;
     Ok(after)
 }
