@@ -340,7 +340,7 @@ pub(super) fn insert_commit(
 ) -> Result<Head, LedgerError> {
     let mut sum = CommitSum::with_capacity(rows.len());
     let mut after = head;
-    let insert =
+    let mut insert =
         || -> rusqlite::Result<()> {
             let mut batch =
                 transaction.prepare_cached("INSERT INTO batch VALUES (?1, ?2, ?3, ?4, ?5)")?;
