@@ -1,1 +1,3 @@
-//! agent
+//! The clinic's end of Banyan: capture, rules, the durable queue, sync.
+
+pub mod queue;

@@ -1,0 +1,188 @@
+//! Finding in the raw bytes of damaged stores everything that still proves itself.
+//!
+//! Each part repeats its key and carries a CRC, so nothing of sled's own structure is needed, and nothing
+//! that is found can be a wrong value. Of several writes of one thing the newest is taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use banyan_shared::ids::{Epoch, Seq};
+
+use super::layout::{self, EpochState, Key, Stored};
+use super::ranges::SeqSet;
+use super::side::Head;
+use super::store::data_file;
+use super::{Damage, EpochLoss, record};
+
+/// Read at once from a failing disk; a piece that cannot be read is passed over.
+const READ_BYTES: usize = 4096;
+
+/// An interval of commit numbers, inclusive, that were begun and given up.
+pub(super) type Dead = (u64, u64);
+
+/// What was found of one epoch.
+#[derive(Default)]
+pub(super) struct SalvagedEpoch {
+    pub(super) state: EpochState,
+    pub(super) entries: BTreeMap<Seq, Stored>,
+}
+
+/// Everything that was found.
+pub(super) struct Salvage {
+    pub(super) epochs: BTreeMap<Epoch, SalvagedEpoch>,
+    pub(super) metas: BTreeMap<String, Vec<u8>>,
+    pub(super) damages: Vec<Damage>,
+    /// The highest commit number seen anywhere.
+    pub(super) commit: u64,
+    /// Losses of the current epoch, and of each other epoch that has some.
+    pub(super) losses: Vec<EpochLoss>,
+}
+
+/// Reads as much of a file as the disk gives.
+fn read_what_can_be(path: &Path) -> Vec<u8> {
+    let Ok(mut file) = File::open(path) else { return Vec::new() };
+    let mut bytes = Vec::new();
+    if file.read_to_end(&mut bytes).is_ok() {
+        return bytes;
+    }
+    let len = file.metadata().map(|data| data.len()).unwrap_or(0) as usize;
+    bytes = vec![0; len];
+    for at in (0..len).step_by(READ_BYTES) {
+        let end = (at + READ_BYTES).min(len);
+        if file.seek(SeekFrom::Start(at as u64)).is_ok() {
+            // What fails stays zero and is recognised as nothing.
+            let _ = file.read_exact(&mut bytes[at..end]);
+        }
+    }
+    bytes
+}
+
+fn files_of(store: &Path) -> Vec<PathBuf> {
+    let mut files = vec![data_file(store)];
+    if let Ok(blobs) = fs::read_dir(store.join("blobs")) {
+        files.extend(blobs.flatten().map(|entry| entry.path()));
+    }
+    files
+}
+
+/// The newest of several writes that can be read.
+fn newest<T>(
+    writes: &BTreeMap<u64, Vec<u8>>,
+    decode: impl Fn(&[u8]) -> Option<T>,
+) -> Option<(u64, T)> {
+    writes.iter().rev().find_map(|(&commit, bytes)| Some((commit, decode(bytes)?)))
+}
+
+/// Searches the stores and measures what is found against the side file.
+pub(super) fn salvage(stores: &[PathBuf], head: Option<&Head>) -> Salvage {
+    let mut parts = Vec::new();
+    for file in stores.iter().flat_map(|store| files_of(store)) {
+        parts.extend(record::scan(&read_what_can_be(&file)));
+    }
+    let mut commit = parts.iter().map(|part| part.commit).max().unwrap_or(0);
+    commit = commit.max(head.map_or(0, |head| head.commit));
+    let mut blobs = record::assemble(parts);
+    let dead: BTreeSet<Dead> = blobs
+        .get(layout::DEAD_KEY)
+        .into_iter()
+        .flat_map(BTreeMap::values)
+        .filter_map(|bytes| postcard::from_bytes::<Vec<Dead>>(bytes).ok())
+        .flatten()
+        .collect();
+    for writes in blobs.values_mut() {
+        writes.retain(|number, _| !dead.iter().any(|(from, to)| (from..=to).contains(&number)));
+    }
+
+    let mut metas = BTreeMap::new();
+    let mut damages = Vec::new();
+    let mut states: BTreeMap<Epoch, EpochState> = BTreeMap::new();
+    // Of each entry the newest write, with its commit; a record of its own goes before a block's.
+    let mut found: BTreeMap<Epoch, BTreeMap<Seq, (u64, bool, Stored)>> = BTreeMap::new();
+    let mut take = |epoch: Epoch, seq: Seq, commit: u64, own: bool, stored: Stored| {
+        let here = found.entry(epoch).or_default();
+        if here.get(&seq).is_none_or(|(at, is_own, _)| (*at, *is_own) < (commit, own)) {
+            here.insert(seq, (commit, own, stored));
+        }
+    };
+    for (base, writes) in &blobs {
+        match layout::parse_key(base) {
+            Some(Key::Epoch(epoch)) => {
+                if let Some((_, state)) = newest(writes, EpochState::decode) {
+                    states.insert(epoch, state);
+                }
+            }
+            Some(Key::Entry(epoch, seq)) => {
+                if let Some((commit, stored)) = newest(writes, Stored::decode) {
+                    take(epoch, seq, commit, true, stored);
+                }
+            }
+            Some(Key::Block(epoch, _)) => {
+                for (&commit, bytes) in writes {
+                    for (seq, stored) in layout::unpack(bytes).unwrap_or_default() {
+                        take(epoch, seq, commit, false, stored);
+                    }
+                }
+            }
+            Some(Key::Meta(name)) => {
+                if let Some((_, bytes)) = newest(writes, |bytes| Some(bytes.to_vec())) {
+                    metas.insert(name, bytes);
+                }
+            }
+            Some(Key::Damage) => {
+                let read = newest(writes, |bytes| postcard::from_bytes(bytes).ok());
+                damages = read.map(|(_, list)| list).unwrap_or_default();
+            }
+            Some(Key::Dead) | None => {}
+        }
+    }
+
+    let mut known: BTreeSet<Epoch> = states.keys().chain(found.keys()).copied().collect();
+    known.extend(head.iter().flat_map(|head| head.epochs.iter().map(|side| side.epoch)));
+    let current = head.map(|head| head.current).or(known.last().copied());
+    let mut epochs = BTreeMap::new();
+    let mut losses = Vec::new();
+    for epoch in known {
+        let side = head.and_then(|head| head.epochs.iter().find(|side| side.epoch == epoch));
+        let mut entries = found.remove(&epoch).unwrap_or_default();
+        let mut state = states.remove(&epoch).unwrap_or_default();
+        state.issued = state.issued.max(side.map_or(0, |side| side.issued));
+        if head.is_none() {
+            let last = entries.last_key_value().map_or(0, |(&seq, _)| seq);
+            state.issued = state.issued.max(last);
+        }
+        // What the side file knows as dropped is not lost, though its sum may be.
+        let gone = state.dropped.max(side.map_or(0, |side| side.dropped));
+        entries.retain(|&seq, _| seq > gone && seq <= state.issued && !state.absent.contains(seq));
+        let mut lost = SeqSet::default();
+        lost.insert((gone + 1, state.issued));
+        for &range in state.absent.ranges() {
+            lost.remove(range);
+        }
+        for &seq in entries.keys() {
+            lost.remove((seq, seq));
+        }
+        state.absent.insert((state.dropped + 1, gone));
+        for &range in lost.ranges() {
+            state.absent.insert(range);
+        }
+        for &range in state.absent.ranges() {
+            state.confirmed.remove(range);
+        }
+        state.confirmed.remove((1, state.dropped));
+        let EpochState { refused, confirmed, absent, .. } = &mut state;
+        refused.retain(|&seq, _| !confirmed.contains(seq) && !absent.contains(seq));
+        if Some(epoch) == current || lost.len() > 0 {
+            losses.push(EpochLoss {
+                epoch,
+                issued: state.issued,
+                lost: lost.ranges().to_vec(),
+                salvaged: entries.len() as u64,
+            });
+        }
+        let entries = entries.into_iter().map(|(seq, (_, _, stored))| (seq, stored)).collect();
+        epochs.insert(epoch, SalvagedEpoch { state, entries });
+    }
+    Salvage { epochs, metas, damages, commit, losses }
+}
