@@ -24,6 +24,7 @@ mod build;
 mod duties;
 mod lookup;
 mod networks;
+mod spells;
 
 pub use duties::Extension;
 pub use lookup::{Candidate, FIND_CANDIDATES_MAX, Found, Lookup};

@@ -1,0 +1,156 @@
+//! Who the centre is: its keys, in files only the service's user may read.
+//!
+//! `DIR/keys/operating.key` signs receipts, grants and acts and stays on the server. `DIR/keys/root.key`
+//! only certifies operating keys: after `init` it belongs on a stick in a safe, and nothing here needs it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use banyan_shared::ids::Millis;
+use banyan_shared::keys::{Certificate, PublicKey, SigningKey};
+use banyan_shared::wire::{StoreId, decode, encode};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::ledger::{Member, StoreIdentity};
+
+const FOLDER: &str = "keys";
+const OPERATING: &str = "operating.key";
+const CERTIFICATE: &str = "certificate";
+const ROOT_PUBLIC: &str = "root.pub";
+const ROOT_SECRET: &str = "root.key";
+
+/// The centre's identity in memory.
+pub struct Identity {
+    /// Signs receipts, grants and acts.
+    pub key: SigningKey,
+    /// The root's word for it.
+    pub certificate: Certificate,
+    /// The root.
+    pub root: PublicKey,
+}
+
+/// Random bytes from the system.
+///
+/// # Errors
+/// If the system gives none.
+pub fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(_) => bail!("the system gave no random bytes"),
+    }
+}
+
+/// Writes a file that only its owner can read, durably: temporary file, fsync, rename, fsync of the folder.
+///
+/// # Errors
+/// What the disk says.
+pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
+    let fresh = path.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&fresh).with_context(|| format!("writing {}", fresh.display()))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path).with_context(|| format!("writing {}", path.display()))?;
+    #[cfg(unix)]
+    if let Some(folder) = path.parent() {
+        fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn folder(dir: &Path) -> PathBuf {
+    dir.join(FOLDER)
+}
+
+impl Identity {
+    /// Makes new keys in `dir`.
+    ///
+    /// # Errors
+    /// If there are keys already, or what the disk says.
+    pub fn create(dir: &Path, now: Millis) -> Result<Identity> {
+        let folder = folder(dir);
+        if folder.exists() {
+            bail!("{} exists already: this directory has been initialised", folder.display());
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let random_source = SystemRandom::new();
+        let root = SigningKey::generate(&random_source)?;
+        let key = SigningKey::generate(&random_source)?;
+        let certificate = Certificate::issue(&root, key.public(), 1, now);
+        write_secret(&folder.join(ROOT_SECRET), root.pkcs8())?;
+        write_secret(&folder.join(ROOT_PUBLIC), &root.public().0)?;
+        write_secret(&folder.join(CERTIFICATE), &encode(&certificate))?;
+        write_secret(&folder.join(OPERATING), key.pkcs8())?;
+        Ok(Identity { key, certificate, root: root.public() })
+    }
+
+    /// Reads the keys in `dir`.
+    ///
+    /// # Errors
+    /// If they are missing, damaged or do not belong together.
+    pub fn open(dir: &Path) -> Result<Identity> {
+        let folder = folder(dir);
+        let read = |name: &str| {
+            let path = folder.join(name);
+            fs::read(&path).with_context(|| {
+                format!("reading {} (run `banyan-aggregator init` first, or `restore`)", path.display())
+            })
+        };
+        let key = SigningKey::from_pkcs8(&read(OPERATING)?)?;
+        let certificate: Certificate = decode(&read(CERTIFICATE)?)?;
+        let root = <[u8; 32]>::try_from(read(ROOT_PUBLIC)?.as_slice())
+            .map(PublicKey)
+            .ok()
+            .context("keys/root.pub is damaged")?;
+        certificate.verify(&root).context("keys/certificate is not by keys/root.pub")?;
+        if certificate.key != key.public() {
+            bail!("keys/certificate is for another operating key");
+        }
+        Ok(Identity { key, certificate, root })
+    }
+
+    /// What a backup has to carry to bring the identity back. The root's secret is never among it.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn members(dir: &Path) -> Result<Vec<Member>> {
+        [OPERATING, CERTIFICATE, ROOT_PUBLIC]
+            .into_iter()
+            .map(|name| {
+                let bytes = fs::read(folder(dir).join(name))?;
+                Ok(Member { name: format!("{FOLDER}/{name}"), bytes })
+            })
+            .collect()
+    }
+
+    /// Puts the identity of a backup into `dir`.
+    ///
+    /// # Errors
+    /// If a member is missing or damaged, or what the disk says.
+    pub fn restore(dir: &Path, members: &[Member]) -> Result<Identity> {
+        let folder = folder(dir);
+        fs::create_dir_all(&folder)?;
+        for name in [OPERATING, CERTIFICATE, ROOT_PUBLIC] {
+            let full = format!("{FOLDER}/{name}");
+            let member = members
+                .iter()
+                .find(|member| member.name == full)
+                .with_context(|| format!("the backup lacks {full}"))?;
+            write_secret(&folder.join(name), &member.bytes)?;
+        }
+        Identity::open(dir)
+    }
+}
+
+/// What receipts call the ledger: a restored one has another incarnation, so no older receipt speaks for it.
+pub fn store_id(ledger: &StoreIdentity) -> StoreId {
+    let mut id = [0; 8];
+    id.copy_from_slice(&ledger.store_id[..8]);
+    StoreId { ledger: id, incarnation: ledger.incarnation }
+}

@@ -1,0 +1,154 @@
+//! Judging what arrives: accept, park or refuse. Pure: the state and the day go in, a verdict comes out.
+
+use banyan_shared::catalogue::{Catalogue, FormIx};
+use banyan_shared::codes::{ParkReason, Refusal};
+use banyan_shared::ids::{ContextNumber, Seq, UnitCode};
+use banyan_shared::limits::PERSON_BYTES_MAX;
+use banyan_shared::period::{Date, Period};
+use banyan_shared::report::Content;
+use banyan_shared::sync::Fate;
+use banyan_shared::tables::registry::Status;
+use banyan_shared::wire::{Batch, Body, entry_hash};
+
+use super::{Context, State};
+
+/// What of a batch is refused, and why: stored beside the batch.
+pub type Refusals = Vec<(Seq, Refusal)>;
+
+/// What is to be done with a batch whose signature is its agent's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// Its context is not known here: ask the agent to introduce itself.
+    UnknownContext(ContextNumber),
+    /// The agent is out.
+    Revoked,
+    /// Answer it with a receipt.
+    Answer {
+        /// Whether anything in it is new, so that the batch goes into the ledger.
+        store: bool,
+        /// New refusals, to be stored with it.
+        refused: Refusals,
+        /// Numbers held with other content.
+        reused: Vec<Seq>,
+    },
+}
+
+impl State {
+    /// Judges a batch of a known agent.
+    pub fn judge(&self, batch: &Batch) -> Judgement {
+        let Some(agent) = self.agents.get(&batch.agent) else {
+            return Judgement::UnknownContext(batch.context);
+        };
+        if agent.revoked.is_some() {
+            return Judgement::Revoked;
+        }
+        if batch.entries.is_empty() {
+            return Judgement::Answer { store: false, refused: Vec::new(), reused: Vec::new() };
+        }
+        let context = self.contexts.get(&batch.context);
+        let held = context.and_then(|context| self.catalogues.get(&context.catalogue));
+        let (Some(context), Some(held), true) =
+            (context, held, agent.contexts.contains(&batch.context))
+        else {
+            return Judgement::UnknownContext(batch.context);
+        };
+        let begins = |entry: &banyan_shared::wire::Entry| {
+            entry.seq == 1 && matches!(entry.body, Body::Begins { .. })
+        };
+        let begins_here = batch.entries.iter().any(begins);
+        let mut store = false;
+        let mut refused = Vec::new();
+        let mut reused = Vec::new();
+        for entry in &batch.entries {
+            if !agent.inbox.has_room(batch.epoch) {
+                break;
+            }
+            let hash =
+                entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
+            match agent.inbox.fate(batch.epoch, entry.seq, hash, &entry.body, begins_here) {
+                Fate::New => {
+                    store = true;
+                    if let Some(refusal) = refusal(&held.catalogue, context, &entry.body) {
+                        refused.push((entry.seq, refusal));
+                    }
+                }
+                Fate::Reused => reused.push(entry.seq),
+                // A life is taken up with its first entry only; until then nothing of it is stored.
+                Fate::Early => {
+                    return Judgement::Answer { store: false, refused: Vec::new(), reused };
+                }
+                Fate::Duplicate | Fate::StillRefused(_) => {}
+            }
+        }
+        Judgement::Answer { store, refused, reused }
+    }
+
+    /// Why a report cannot be counted as things are known now.
+    pub(super) fn park_reason(
+        &self,
+        catalogue: &Catalogue,
+        facility: &UnitCode,
+        form: FormIx,
+        period: Period,
+        today: Date,
+    ) -> Option<ParkReason> {
+        let Some(unit) = self.organisation.unit(facility.as_str()) else {
+            return Some(ParkReason::UnknownFacility);
+        };
+        if period.first_day() > today {
+            return Some(ParkReason::FuturePeriod);
+        }
+        let Some(day) = self.organisation.duty_day(unit, period) else {
+            let spells = &self.organisation.info(unit).spells;
+            let later = spells.iter().all(|s| s.from.is_some_and(|from| from > period.last_day()));
+            let planned = spells
+                .iter()
+                .any(|s| s.status == Status::Planned && s.days().last_in(period).is_some());
+            return Some(if planned {
+                ParkReason::FacilityPlanned
+            } else if later {
+                ParkReason::NotYetRegistered
+            } else {
+                ParkReason::FacilityClosed
+            });
+        };
+        let kind = self.organisation.kind_on(unit, day);
+        // Kinds of two catalogue versions are the same by code, not by number.
+        let code = &self.catalogue.kinds[kind.at()].code;
+        let asked = catalogue.forms[form.at()]
+            .kinds
+            .iter()
+            .any(|kind| catalogue.kinds[kind.at()].code == *code);
+        (!asked).then_some(ParkReason::FormNotForKind)
+    }
+}
+
+/// Why an entry can never be counted, whatever may become known: its shape alone.
+fn refusal(catalogue: &Catalogue, context: &Context, body: &Body) -> Option<Refusal> {
+    let Body::Report { facility, form, period, content } = body else { return None };
+    let known = usize::try_from(*facility).is_ok_and(|at| at < context.facilities.len());
+    if !known {
+        return Some(Refusal::NotInScope);
+    }
+    let Some(form) = catalogue.forms.get(usize::from(*form)) else {
+        return Some(Refusal::UnknownForm);
+    };
+    if period.kind() != form.period_type {
+        return Some(Refusal::WrongPeriodType);
+    }
+    if content.values.len() != form.lines.len() || !is_person(content) {
+        return Some(Refusal::Malformed);
+    }
+    let above = form.lines.iter().zip(&content.values).any(|(line, value)| {
+        value.number().is_some_and(|n| n > catalogue.elements[line.element.at()].max)
+    });
+    above.then_some(Refusal::AboveMaximum)
+}
+
+fn is_person(content: &Content) -> bool {
+    content.entered_by.as_ref().is_none_or(|person| {
+        !person.is_empty()
+            && person.len() <= PERSON_BYTES_MAX
+            && !person.chars().any(|c| c.is_whitespace() || c.is_control())
+    })
+}

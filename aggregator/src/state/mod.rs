@@ -1,0 +1,456 @@
+//! What the ledger says, in memory: catalogue, organisation, agents, inboxes, cube, parked entries.
+//!
+//! A [`State`] is a fold over the ledger's rows ([`State::apply_act`], [`State::apply_batch`]), the same at
+//! the start, while serving and in `verify`; so it can always be rebuilt and two folds can be compared.
+//! It reads no clock and touches no disk. Judging what arrives, before it is stored, is `judge`'s.
+
+mod agents;
+mod judge;
+mod scope;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use banyan_shared::catalogue::{Catalogue, CatalogueHash};
+use banyan_shared::codes::ParkReason;
+use banyan_shared::ids::{AgentId, ContextNumber, Millis, Position, UnitCode, VersionId};
+use banyan_shared::limits::CATALOGUE_BYTES_MAX;
+use banyan_shared::organisation::Organisation;
+use banyan_shared::tables::{RowError, TableName, Tables};
+use banyan_shared::wire::{Batch, Body, Envelope, WireError, entry_hash, inflate};
+
+use crate::act::{Act, SignedAct, TableFile};
+use crate::cube::{AcceptedVersion, Cube};
+use crate::ledger::{RowKind, RowRef};
+
+pub use agents::{Agent, Code, Context};
+pub use judge::{Judgement, Refusals};
+pub use scope::ScopeError;
+
+/// Largest table file, in bytes.
+pub const TABLE_BYTES_MAX: usize = 64 << 20;
+
+/// Why a row of the ledger could not be folded in.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// An act or batch that does not read: the ledger was written by a newer program, or is damaged.
+    #[error("ledger position {position}: {source}")]
+    Wire {
+        /// Where.
+        position: Position,
+        /// What is wrong.
+        source: WireError,
+    },
+    /// A catalogue that does not pass the check.
+    #[error("the catalogue has {} errors, the first: {}", .0.len(), .0.first().map_or_else(String::new, ToString::to_string))]
+    Catalogue(Vec<String>),
+    /// Tables that do not pass the check.
+    #[error("the registry has {} errors", .0.len())]
+    Registry(Vec<RowError>),
+    /// No catalogue yet.
+    #[error("the ledger has no catalogue before its tables: it was not made by `init`")]
+    NoCatalogue,
+    /// The ledger itself.
+    #[error(transparent)]
+    Ledger(#[from] crate::ledger::LedgerError),
+}
+
+/// An entry held back until something is known.
+#[derive(Clone, Debug)]
+pub struct Parked {
+    /// Which version it is.
+    pub id: VersionId,
+    /// The facility, form and period it is about.
+    pub facility: UnitCode,
+    /// What waits.
+    pub version: AcceptedVersion,
+    /// The catalogue it was written under.
+    pub catalogue: CatalogueHash,
+    /// Why it waits.
+    pub reason: ParkReason,
+}
+
+/// A catalogue version held.
+#[derive(Clone, Debug)]
+pub struct HeldCatalogue {
+    /// The catalogue.
+    pub catalogue: Arc<Catalogue>,
+    /// Its TOML, compressed, as agents get it.
+    pub compressed: Vec<u8>,
+}
+
+/// See the module's text.
+#[derive(Clone)]
+pub struct State {
+    /// The name of the centre.
+    pub name: String,
+    /// The position folded in last.
+    pub position: Position,
+    /// The moment of the row folded in last.
+    pub newest: Option<Millis>,
+    /// Catalogue versions by hash.
+    pub catalogues: HashMap<CatalogueHash, HeldCatalogue>,
+    /// The catalogue in force.
+    pub catalogue: Arc<Catalogue>,
+    /// The tables in force, as given.
+    pub tables: BTreeMap<TableName, TableFile>,
+    /// The organisation in force.
+    pub organisation: Arc<Organisation>,
+    /// The agents ever admitted.
+    pub agents: BTreeMap<AgentId, Agent>,
+    /// What context numbers stand for.
+    pub contexts: HashMap<ContextNumber, Arc<Context>>,
+    /// Enrolment codes.
+    pub codes: HashMap<u32, Code>,
+    /// The counts.
+    pub cube: Cube,
+    /// What is held back.
+    pub parked: BTreeMap<VersionId, Parked>,
+    /// Refused entries: which report they were about, and why.
+    pub refused: BTreeMap<VersionId, RefusedEntry>,
+}
+
+/// A refused entry.
+#[derive(Clone, Debug)]
+pub struct RefusedEntry {
+    /// The facility, if the entry names one in its context.
+    pub facility: Option<UnitCode>,
+    /// The form's code, if it names one.
+    pub form: Option<String>,
+    /// The period, if it is a report.
+    pub period: Option<banyan_shared::period::Period>,
+    /// Why.
+    pub refusal: banyan_shared::codes::Refusal,
+    /// When.
+    pub received_at: Millis,
+}
+
+/// Parses the tables together and builds the organisation.
+///
+/// # Errors
+/// Every error of every table.
+pub fn build_organisation(
+    catalogue: &Catalogue,
+    files: &BTreeMap<TableName, TableFile>,
+) -> Result<Organisation, Vec<RowError>> {
+    let mut tables = Tables::default();
+    let mut errors = Vec::new();
+    for (table, file) in files {
+        match inflate(&file.bytes, TABLE_BYTES_MAX) {
+            Ok(bytes) => errors.extend(tables.add(*table, &file.file, &bytes)),
+            Err(_) => errors.extend(tables.add(*table, &file.file, &[0xff, 0xfe, 0])),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    Organisation::build(catalogue, &tables)
+}
+
+/// Reads a catalogue from its compressed TOML.
+///
+/// # Errors
+/// Every error of the catalogue, as text.
+pub fn load_catalogue(compressed: &[u8]) -> Result<Catalogue, Vec<String>> {
+    let toml = inflate(compressed, CATALOGUE_BYTES_MAX).map_err(|e| vec![e.to_string()])?;
+    Catalogue::load(&toml)
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+impl State {
+    /// The state of an empty ledger, once it has a catalogue and tables: folds `rows` until then.
+    ///
+    /// # Errors
+    /// [`StateError`] if they are not those of a ledger made by `init`.
+    pub fn begin(first: &[SignedAct]) -> Result<State, StateError> {
+        let mut name = String::new();
+        let mut held = None;
+        for signed in first {
+            match &signed.act {
+                Act::Founded { name: given } => name.clone_from(given),
+                Act::Catalogue { toml } => {
+                    let catalogue = load_catalogue(toml).map_err(StateError::Catalogue)?;
+                    held = Some(HeldCatalogue {
+                        catalogue: Arc::new(catalogue),
+                        compressed: toml.clone(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        let held = held.ok_or(StateError::NoCatalogue)?;
+        let catalogue = held.catalogue.clone();
+        let tables = Tables::default();
+        let organisation =
+            Organisation::build(&catalogue, &tables).map_err(StateError::Registry)?;
+        Ok(State {
+            name,
+            position: 0,
+            newest: None,
+            catalogues: HashMap::from([(catalogue.hash, held)]),
+            cube: Cube::new(&catalogue),
+            catalogue,
+            tables: BTreeMap::new(),
+            organisation: Arc::new(organisation),
+            agents: BTreeMap::new(),
+            contexts: HashMap::new(),
+            codes: HashMap::new(),
+            parked: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        })
+    }
+
+    /// Folds one row in.
+    ///
+    /// # Errors
+    /// [`StateError`] if the row does not read.
+    pub fn apply_row(&mut self, row: &RowRef<'_>) -> Result<(), StateError> {
+        let wire = |source| StateError::Wire { position: row.position, source };
+        match row.kind {
+            RowKind::Act => {
+                let signed = SignedAct::read(row.bytes).map_err(wire)?;
+                self.apply_act(&signed, row.position, row.received_at)
+            }
+            RowKind::Batch => {
+                let envelope = Envelope::read(row.bytes).map_err(wire)?;
+                let batch = Batch::read(&envelope).map_err(wire)?;
+                let refused: Refusals = if row.refused.is_empty() {
+                    Vec::new()
+                } else {
+                    banyan_shared::wire::decode(row.refused).map_err(wire)?
+                };
+                self.hold(&batch, &refused);
+                self.apply_batch(batch, &refused, row.position, row.received_at);
+                Ok(())
+            }
+        }
+    }
+
+    fn advance(&mut self, position: Position, at: Millis) {
+        self.position = position;
+        self.newest = Some(at);
+    }
+
+    /// Folds an act in.
+    ///
+    /// # Errors
+    /// [`StateError`] if a catalogue or the tables in it do not pass their check: `init` and `import-units`
+    /// never store such.
+    pub fn apply_act(
+        &mut self,
+        signed: &SignedAct,
+        position: Position,
+        received_at: Millis,
+    ) -> Result<(), StateError> {
+        self.advance(position, received_at);
+        match &signed.act {
+            Act::Founded { name } => self.name.clone_from(name),
+            Act::Catalogue { toml } => {
+                let catalogue = Arc::new(load_catalogue(toml).map_err(StateError::Catalogue)?);
+                if catalogue.hash != self.catalogue.hash {
+                    let tables = build_organisation(&catalogue, &self.tables)
+                        .map_err(StateError::Registry)?;
+                    self.organisation = Arc::new(tables);
+                }
+                let held = HeldCatalogue { catalogue: catalogue.clone(), compressed: toml.clone() };
+                self.catalogues.insert(catalogue.hash, held);
+                self.cube.learn(&catalogue);
+                self.catalogue = catalogue;
+                self.rejudge(received_at);
+            }
+            Act::Tables(files) => {
+                for file in files {
+                    self.tables.insert(file.table, file.clone());
+                }
+                let organisation = build_organisation(&self.catalogue, &self.tables)
+                    .map_err(StateError::Registry)?;
+                self.organisation = Arc::new(organisation);
+                self.reserve();
+                self.rejudge(received_at);
+            }
+            Act::Codes(codes) => codes.iter().for_each(|code| self.add_code(code)),
+            Act::Admitted { key, code, context, machine, succeeds } => {
+                self.admit(*key, Some(*code), *context, *machine, *succeeds, received_at);
+            }
+            Act::Readmitted { grant } => self.readmit(grant, received_at),
+            Act::Scope { agent, context } => {
+                self.add_context(context, self.catalogue.hash);
+                if let Some(agent) = self.agents.get_mut(agent) {
+                    agent.contexts.insert(context.number);
+                    agent.newest = context.number;
+                }
+            }
+            Act::Revoked { agent } => {
+                if let Some(agent) = self.agents.get_mut(agent) {
+                    agent.revoked = Some(received_at);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every facility its slot in administrative order, so that a county is a run of slots.
+    fn reserve(&mut self) {
+        let day = self.catalogue.day_at(self.newest.unwrap_or_default());
+        let catalogue = self.catalogue.clone();
+        for form in &catalogue.forms {
+            let facilities: Vec<UnitCode> = self
+                .organisation
+                .reporters()
+                .iter()
+                .filter(|u| form.kinds.contains(&self.organisation.kind_on(**u, day)))
+                .map(|u| self.organisation.code(*u).clone())
+                .collect();
+            self.cube.reserve(&form.code, &facilities);
+        }
+    }
+
+    /// Notes in the sender's inbox what a batch adds, before or after it is in the ledger. What is there
+    /// already stays. Returns what was added, to be undone if the commit fails.
+    pub fn hold(&mut self, batch: &Batch, refused: &Refusals) -> Vec<banyan_shared::ids::Seq> {
+        let Some(agent) = self.agents.get_mut(&batch.agent) else { return Vec::new() };
+        let mut added = Vec::new();
+        for entry in &batch.entries {
+            if agent.inbox.hash(batch.epoch, entry.seq).is_some() {
+                continue;
+            }
+            match refused.iter().find(|(seq, _)| *seq == entry.seq) {
+                Some((seq, refusal)) => agent.inbox.refuse(batch.epoch, *seq, *refusal),
+                None => {
+                    let hash = entry_hash(
+                        batch.agent,
+                        batch.epoch,
+                        entry.seq,
+                        batch.context,
+                        &entry.body,
+                    );
+                    agent.inbox.hold(batch.epoch, entry.seq, hash);
+                }
+            }
+            added.push(entry.seq);
+        }
+        added
+    }
+
+    /// Counts what a committed batch adds: entries its inbox holds from this very batch (see
+    /// [`State::hold`]) that are not refused.
+    pub fn apply_batch(
+        &mut self,
+        batch: Batch,
+        refused: &Refusals,
+        position: Position,
+        received_at: Millis,
+    ) {
+        self.advance(position, received_at);
+        let Some(agent) = self.agents.get_mut(&batch.agent) else { return };
+        agent.last_receipt = Some(received_at);
+        let Some(context) = self.contexts.get(&batch.context).cloned() else { return };
+        let Some(held) = self.catalogues.get(&context.catalogue) else { return };
+        let catalogue = held.catalogue.clone();
+        let today = self.catalogue.day_at(received_at);
+        for entry in batch.entries {
+            let id = VersionId { writer: batch.agent, epoch: batch.epoch, seq: entry.seq };
+            let (facility, form, period, content) = match entry.body {
+                Body::Void => {
+                    self.refused.remove(&id);
+                    continue;
+                }
+                Body::Begins { earlier, .. } => {
+                    self.cube.begins(batch.agent, batch.epoch, earlier);
+                    continue;
+                }
+                Body::Report { facility, form, period, content } => {
+                    (facility, form, period, content)
+                }
+            };
+            let code = usize::try_from(facility).ok().and_then(|at| context.facilities.get(at));
+            if let Some((_, refusal)) = refused.iter().find(|(seq, _)| *seq == entry.seq) {
+                let form = catalogue.forms.get(usize::from(form));
+                self.refused.entry(id).or_insert_with(|| RefusedEntry {
+                    facility: code.cloned(),
+                    form: form.map(|form| form.code.to_string()),
+                    period: Some(period),
+                    refusal: *refusal,
+                    received_at,
+                });
+                continue;
+            }
+            let Some(code) = code.cloned() else { continue };
+            let form = banyan_shared::catalogue::FormIx(form);
+            let reason = self.park_reason(&catalogue, &code, form, period, today);
+            let version = AcceptedVersion {
+                facility: code.clone(),
+                form,
+                period,
+                id,
+                content,
+                received_at,
+                position,
+            };
+            match reason {
+                Some(reason) => {
+                    let catalogue = context.catalogue;
+                    let parked = Parked { id, facility: code, version, catalogue, reason };
+                    self.parked.insert(id, parked);
+                    self.mark_parked(id, Some(reason));
+                }
+                None => self.count(&catalogue, version),
+            }
+        }
+    }
+
+    fn count(&mut self, catalogue: &Catalogue, version: AcceptedVersion) {
+        let id = version.id;
+        if let Err(error) = self.cube.apply(catalogue, version) {
+            // The judge refuses every shape the cube cannot take; this would be a fault of ours.
+            tracing::error!(%id, %error, "an accepted version could not be counted");
+        }
+    }
+
+    fn mark_parked(&mut self, id: VersionId, reason: Option<ParkReason>) {
+        if let Some(agent) = self.agents.get_mut(&id.writer) {
+            agent.inbox.park(id.epoch, id.seq, reason);
+        }
+    }
+
+    /// Judges every parked entry again, as of `now`; returns how many were released.
+    pub fn rejudge(&mut self, now: Millis) -> usize {
+        let today = self.catalogue.day_at(now);
+        let mut released = Vec::new();
+        let mut changed = Vec::new();
+        for (id, parked) in &self.parked {
+            let Some(held) = self.catalogues.get(&parked.catalogue) else { continue };
+            let version = &parked.version;
+            match self.park_reason(
+                &held.catalogue,
+                &parked.facility,
+                version.form,
+                version.period,
+                today,
+            ) {
+                None => released.push(*id),
+                Some(reason) if reason != parked.reason => changed.push((*id, reason)),
+                Some(_) => {}
+            }
+        }
+        for (id, reason) in changed {
+            if let Some(parked) = self.parked.get_mut(&id) {
+                parked.reason = reason;
+            }
+            self.mark_parked(id, Some(reason));
+        }
+        for id in &released {
+            if let Some(parked) = self.parked.remove(id) {
+                self.mark_parked(*id, None);
+                if let Some(held) = self.catalogues.get(&parked.catalogue) {
+                    let catalogue = held.catalogue.clone();
+                    self.count(&catalogue, parked.version);
+                }
+            }
+        }
+        released.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

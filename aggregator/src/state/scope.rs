@@ -1,0 +1,139 @@
+//! Scopes: which facilities a code or agent covers, and what an agent is told of them.
+
+use banyan_shared::catalogue::Class;
+use banyan_shared::ids::{ContextNumber, UnitCode};
+use banyan_shared::keys::sha256;
+use banyan_shared::limits::CONTEXT_FACILITIES_MAX;
+use banyan_shared::organisation::UnitIx;
+use banyan_shared::period::Date;
+use banyan_shared::wire::{FacilityScope, Offer, ScopeAttribute, ScopeRole, ScopeSpell};
+
+use super::State;
+use crate::act::{Below, NewContext};
+
+/// Context numbers of one restored incarnation of a store; a store never restored has the lower half.
+const CONTEXTS_A_STRETCH: u32 = 1 << 16;
+
+/// Why a scope cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScopeError {
+    /// A unit that does not report.
+    #[error("{0} is not a facility or desk: enrol a facility, or use --below for all under a unit")]
+    NotAFacility(UnitCode),
+    /// No facility.
+    #[error("no facility: name a facility, or a unit with --below")]
+    Empty,
+    /// Too many.
+    #[error("{0} facilities; one agent reports for at most {CONTEXT_FACILITIES_MAX}")]
+    TooMany(usize),
+}
+
+impl State {
+    /// The facilities under the rules, on `day`, in administrative order.
+    pub fn below(&self, rules: &[Below], day: Date) -> Vec<UnitCode> {
+        let mut facilities = Vec::new();
+        for rule in rules {
+            let Some(unit) = self.organisation.unit(rule.unit.as_str()) else { continue };
+            for facility in self.organisation.facilities_below(unit, day) {
+                let kind = self.organisation.kind_on(facility, day);
+                let code = &self.catalogue.kinds[kind.at()].code;
+                if rule.kind.as_ref().is_none_or(|wanted| code == wanted.as_str()) {
+                    facilities.push(self.organisation.code(facility).clone());
+                }
+            }
+        }
+        facilities
+    }
+
+    /// A context for the facilities named and those under the rules, each once, in that order.
+    ///
+    /// # Errors
+    /// [`ScopeError`]
+    pub fn context(
+        &self,
+        number: ContextNumber,
+        named: &[UnitIx],
+        below: &[Below],
+        day: Date,
+    ) -> Result<NewContext, ScopeError> {
+        let mut facilities: Vec<UnitCode> = Vec::new();
+        for unit in named {
+            let code = self.organisation.code(*unit).clone();
+            if !matches!(self.organisation.class(*unit), Class::Facility | Class::Desk) {
+                return Err(ScopeError::NotAFacility(code));
+            }
+            facilities.push(code);
+        }
+        facilities.extend(self.below(below, day));
+        let mut seen = std::collections::HashSet::new();
+        facilities.retain(|code| seen.insert(code.clone()));
+        match facilities.len() {
+            0 => Err(ScopeError::Empty),
+            n if n > CONTEXT_FACILITIES_MAX => Err(ScopeError::TooMany(n)),
+            _ => Ok(NewContext { number, facilities, below: below.to_vec() }),
+        }
+    }
+
+    /// The next free context number. A restored store counts in a stretch of its own, so that a number
+    /// given out after the backup was made is never given a second meaning.
+    pub fn next_context(&self, incarnation: u32) -> ContextNumber {
+        let base = if incarnation <= 1 {
+            0
+        } else {
+            let digest = sha256(&[b"banyan/v1/contexts\0", &incarnation.to_le_bytes()]);
+            u32::from_le_bytes([0, 0, digest[0], digest[1] | 0x80])
+        };
+        let end = if base == 0 { u32::MAX >> 1 } else { base.saturating_add(CONTEXTS_A_STRETCH - 1) };
+        let used = self.contexts.keys().filter(|n| (base..=end).contains(*n)).max();
+        used.map_or(base + 1, |n| n + 1)
+    }
+
+    /// What an agent is told of a context.
+    pub fn offer(&self, number: ContextNumber) -> Option<Offer> {
+        let context = self.contexts.get(&number)?;
+        let day = self.catalogue.day_at(self.newest.unwrap_or_default());
+        let facilities = context.facilities.iter().map(|code| self.facility_scope(code, day));
+        Some(Offer { context: number, catalogue: context.catalogue, facilities: facilities.collect() })
+    }
+
+    fn facility_scope(&self, code: &UnitCode, day: Date) -> FacilityScope {
+        let mut scope = FacilityScope {
+            code: code.clone(),
+            name: code.to_string(),
+            place: String::new(),
+            spells: Vec::new(),
+            roles: Vec::new(),
+            attributes: Vec::new(),
+        };
+        let Some(unit) = self.organisation.unit(code.as_str()) else { return scope };
+        let lang = banyan_shared::catalogue::Lang::Zh;
+        scope.name = self.organisation.name_on(unit, day, lang).to_owned();
+        let path = self.organisation.path(unit, day);
+        let above = path.iter().filter(|u| **u != unit);
+        let names: Vec<&str> = above.map(|u| self.organisation.name_on(*u, day, lang)).collect();
+        scope.place = names.join(" ");
+        for spell in &self.organisation.info(unit).spells {
+            if spell.status == banyan_shared::tables::registry::Status::Active {
+                let kind = self.catalogue.kinds[spell.kind.at()].code.to_string();
+                scope.spells.push(ScopeSpell { from: spell.from, to: spell.to, kind });
+            }
+        }
+        for (role, network_kind, days) in self.organisation.role_spells(unit) {
+            scope.roles.push(ScopeRole {
+                role: self.catalogue.roles[role.at()].code.to_string(),
+                network_kind: self.catalogue.network_kinds[network_kind.at()].code.to_string(),
+                from: days.from,
+                to: days.to,
+            });
+        }
+        for (attribute, value, days) in self.organisation.attribute_spells(unit) {
+            scope.attributes.push(ScopeAttribute {
+                attribute: self.catalogue.attributes[attribute.at()].code.to_string(),
+                value: value.to_owned(),
+                from: days.from,
+                to: days.to,
+            });
+        }
+        scope
+    }
+}
