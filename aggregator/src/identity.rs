@@ -99,7 +99,10 @@ impl Identity {
         let read = |name: &str| {
             let path = folder.join(name);
             fs::read(&path).with_context(|| {
-                format!("reading {} (run `banyan-aggregator init` first, or `restore`)", path.display())
+                format!(
+                    "reading {} (run `banyan-aggregator init` first, or `restore`)",
+                    path.display()
+                )
             })
         };
         let key = SigningKey::from_pkcs8(&read(OPERATING)?)?;

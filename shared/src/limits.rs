@@ -45,3 +45,20 @@ pub const CATALOGUE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Largest bundle file, in bytes.
 pub const BUNDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What an MQTT packet may hold besides its payload, in bytes: our longest topic (25), its length,
+/// a packet number and the fixed header, with room to spare.
+pub const PACKET_OVERHEAD_BYTES_MAX: usize = 64;
+
+/// Largest MQTT packet either way, in bytes.
+pub const PACKET_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + PACKET_OVERHEAD_BYTES_MAX;
+
+/// Largest first packet of a connection (CONNECT), in bytes.
+pub const PACKET_CONNECT_BYTES_MAX: usize = 4 * 1024;
+
+/// How often an idle agent says that it is there, in seconds.
+pub const KEEP_ALIVE_S: u16 = 60;
+
+/// How long an agent waits for TCP, TLS and CONNACK together, in seconds: a satellite link has a round
+/// trip of 2 s and loses packets.
+pub const CONNECT_TIMEOUT_S: u64 = 45;

@@ -63,8 +63,7 @@ impl State {
             if !agent.inbox.has_room(batch.epoch) {
                 break;
             }
-            let hash =
-                entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
+            let hash = entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
             match agent.inbox.fate(batch.epoch, entry.seq, hash, &entry.body, begins_here) {
                 Fate::New => {
                     store = true;

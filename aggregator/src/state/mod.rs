@@ -317,13 +317,8 @@ impl State {
             match refused.iter().find(|(seq, _)| *seq == entry.seq) {
                 Some((seq, refusal)) => agent.inbox.refuse(batch.epoch, *seq, *refusal),
                 None => {
-                    let hash = entry_hash(
-                        batch.agent,
-                        batch.epoch,
-                        entry.seq,
-                        batch.context,
-                        &entry.body,
-                    );
+                    let hash =
+                        entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
                     agent.inbox.hold(batch.epoch, entry.seq, hash);
                 }
             }

@@ -83,7 +83,8 @@ impl State {
             let digest = sha256(&[b"banyan/v1/contexts\0", &incarnation.to_le_bytes()]);
             u32::from_le_bytes([0, 0, digest[0], digest[1] | 0x80])
         };
-        let end = if base == 0 { u32::MAX >> 1 } else { base.saturating_add(CONTEXTS_A_STRETCH - 1) };
+        let end =
+            if base == 0 { u32::MAX >> 1 } else { base.saturating_add(CONTEXTS_A_STRETCH - 1) };
         let used = self.contexts.keys().filter(|n| (base..=end).contains(*n)).max();
         used.map_or(base + 1, |n| n + 1)
     }
@@ -93,7 +94,11 @@ impl State {
         let context = self.contexts.get(&number)?;
         let day = self.catalogue.day_at(self.newest.unwrap_or_default());
         let facilities = context.facilities.iter().map(|code| self.facility_scope(code, day));
-        Some(Offer { context: number, catalogue: context.catalogue, facilities: facilities.collect() })
+        Some(Offer {
+            context: number,
+            catalogue: context.catalogue,
+            facilities: facilities.collect(),
+        })
     }
 
     fn facility_scope(&self, code: &UnitCode, day: Date) -> FacilityScope {
