@@ -1,0 +1,147 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+const AGENT: AgentId = AgentId([1, 2, 3, 4, 5, 6]);
+
+fn config(address: impl ToString) -> LinkConfig {
+    LinkConfig {
+        connect_timeout: Duration::from_millis(500),
+        publish_timeout: Duration::from_millis(300),
+        keep_alive: Duration::from_secs(1),
+        ..LinkConfig::new(address.to_string(), AGENT)
+    }
+}
+
+async fn listen() -> (TcpListener, LinkConfig) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = config(listener.local_addr().unwrap());
+    (listener, config)
+}
+
+async fn next(link: &mut Link) -> LinkEvent {
+    timeout(Duration::from_secs(10), link.events.recv()).await.unwrap().unwrap()
+}
+
+/// Takes the connection and reads the first packet.
+async fn take(listener: &TcpListener) -> TcpStream {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut first = [0; 2];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(first[0], 0x10);
+    let mut rest = vec![0; usize::from(first[1])];
+    stream.read_exact(&mut rest).await.unwrap();
+    // Level 4, clean session and nothing else, keep-alive 1 s, the agent's id.
+    assert_eq!(rest, [b"\0\x04MQTT\x04\x02\0\x01\0\x0c".as_slice(), b"010203040506"].concat());
+    stream
+}
+
+/// Answers the CONNECT and the SUBSCRIBE with `code`.
+async fn admit(stream: &mut TcpStream, code: u8) {
+    stream.write_all(&[0x20, 2, 0, 0]).await.unwrap();
+    let topic = topic::down(AGENT);
+    let mut subscribe = vec![0; 2 + 2 + 2 + topic.len() + 1];
+    stream.read_exact(&mut subscribe).await.unwrap();
+    assert_eq!(subscribe[0], 0x82);
+    assert_eq!(&subscribe[6..6 + topic.len()], topic.as_bytes());
+    stream.write_all(&[0x90, 3, subscribe[2], subscribe[3], code]).await.unwrap();
+}
+
+#[test]
+fn addresses_are_read_with_a_reason() {
+    assert_eq!(split("example.org:8883"), Ok(("example.org", 8883)));
+    assert_eq!(split("[::1]:1"), Ok(("[::1]", 1)));
+    for (bad, reason) in [
+        ("example.org", "has no port"),
+        (":1883", "has no host"),
+        ("::1:1883", "is an IPv6 address without brackets"),
+        ("a:0", "has no port number from 1 to 65535"),
+        ("a:65536", "has no port number from 1 to 65535"),
+    ] {
+        assert_eq!(split(bad), Err(LinkError::Address { address: bad.to_owned(), reason }));
+    }
+}
+
+#[tokio::test]
+async fn nobody_there_is_told_at_once() {
+    let (listener, config) = listen().await;
+    drop(listener);
+    let mut link = Link::connect(config).unwrap();
+    assert!(matches!(next(&mut link).await, LinkEvent::Down(DownReason::Network(_))));
+    assert_eq!(link.events.recv().await, None);
+    assert_eq!(link.publish(vec![1]).await, Err(LinkError::Ended));
+}
+
+#[tokio::test]
+async fn silence_ends_the_wait_at_every_stage() {
+    // No CONNACK.
+    let (listener, config) = listen().await;
+    let mut link = Link::connect(config).unwrap();
+    let _stream = take(&listener).await;
+    assert_eq!(next(&mut link).await, LinkEvent::Down(DownReason::ConnectTimeout));
+    // No SUBACK.
+    let (listener, config) = listen().await;
+    let mut link = Link::connect(config).unwrap();
+    let mut stream = take(&listener).await;
+    stream.write_all(&[0x20, 2, 0, 0]).await.unwrap();
+    assert_eq!(next(&mut link).await, LinkEvent::Down(DownReason::ConnectTimeout));
+    // No PINGRESP: half-open links are found without sending anything.
+    let (listener, config) = listen().await;
+    let mut link = Link::connect(config).unwrap();
+    let mut stream = take(&listener).await;
+    admit(&mut stream, 0).await;
+    assert_eq!(next(&mut link).await, LinkEvent::Up);
+    assert_eq!(next(&mut link).await, LinkEvent::Down(DownReason::Silent));
+}
+
+#[tokio::test]
+async fn refusals_say_what_was_refused() {
+    let (listener, config) = listen().await;
+    let mut link = Link::connect(config.clone()).unwrap();
+    take(&listener).await.write_all(&[0x20, 2, 0, 3]).await.unwrap();
+    let refused = DownReason::Refused("not available now");
+    assert_eq!(next(&mut link).await, LinkEvent::Down(refused));
+
+    let mut link = Link::connect(config.clone()).unwrap();
+    admit(&mut take(&listener).await, 0x80).await;
+    assert_eq!(next(&mut link).await, LinkEvent::Down(DownReason::SubscriptionRefused));
+
+    let mut link = Link::connect(config).unwrap();
+    take(&listener).await.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
+    assert!(matches!(next(&mut link).await, LinkEvent::Down(DownReason::Protocol(_))));
+}
+
+#[tokio::test]
+async fn publishing_never_waits_for_ever() {
+    let (listener, config) = listen().await;
+    let mut link = Link::connect(config).unwrap();
+    let mut stream = take(&listener).await;
+    admit(&mut stream, 0).await;
+    assert_eq!(next(&mut link).await, LinkEvent::Up);
+    let large = vec![0; PAYLOAD_UP_BYTES_MAX];
+    let bytes = large.len() + 1;
+    assert_eq!(link.publish(vec![0; bytes]).await, Err(LinkError::TooLarge { bytes }));
+    // Nothing is acknowledged: the window and the queue fill, then the caller is told.
+    let error = loop {
+        if let Err(error) = link.publish(vec![1; 10]).await {
+            break error;
+        }
+    };
+    assert_eq!(error, LinkError::Timeout);
+}
+
+#[tokio::test]
+async fn closing_sends_what_was_handed_over_and_says_good_bye() {
+    let (listener, config) = listen().await;
+    let mut link = Link::connect(config).unwrap();
+    let mut stream = take(&listener).await;
+    admit(&mut stream, 0).await;
+    assert_eq!(next(&mut link).await, LinkEvent::Up);
+    link.publish(b"the last word".to_vec()).await.unwrap();
+    link.close().await;
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).await.unwrap();
+    assert!(got.windows(13).any(|bytes| bytes == b"the last word"));
+    assert!(got.ends_with(&[0xe0, 0]), "{got:?}");
+}
