@@ -9,10 +9,7 @@
 use std::time::Duration;
 
 use banyan_shared::ids::AgentId;
-use banyan_shared::limits::{
-    CONNECT_TIMEOUT_S, KEEP_ALIVE_S, PACKET_DOWN_BYTES_MAX, PACKET_UP_BYTES_MAX,
-    PAYLOAD_UP_BYTES_MAX,
-};
+use banyan_shared::limits::{CONNECT_TIMEOUT_S, KEEP_ALIVE_S, PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use banyan_shared::topic;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions,
@@ -107,7 +104,7 @@ pub enum LinkError {
     },
     /// Larger than the aggregator takes.
     #[error(
-        "the message has {bytes} bytes, more than the {PAYLOAD_UP_BYTES_MAX} the aggregator takes"
+        "the message has {bytes} bytes, more than the {PAYLOAD_BYTES_MAX} the aggregator takes"
     )]
     TooLarge {
         /// Its size.
@@ -140,7 +137,7 @@ impl Link {
         options
             .set_keep_alive(config.keep_alive.max(Duration::from_secs(1)))
             .set_clean_session(true)
-            .set_max_packet_size(PACKET_DOWN_BYTES_MAX, PACKET_UP_BYTES_MAX)
+            .set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX)
             .set_inflight(IN_FLIGHT_MAX);
         let (client, mut event_loop) = AsyncClient::new(options, REQUESTS_MAX);
         let mut network = NetworkOptions::new();
@@ -163,7 +160,7 @@ impl Link {
 
     /// Hands a message to the link, waiting for room no longer than the publish timeout. Call it after `Up`.
     pub async fn publish(&self, payload: Vec<u8>) -> Result<(), LinkError> {
-        if payload.len() > PAYLOAD_UP_BYTES_MAX {
+        if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(LinkError::TooLarge { bytes: payload.len() });
         }
         let publishing =

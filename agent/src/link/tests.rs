@@ -119,7 +119,7 @@ async fn publishing_never_waits_for_ever() {
     let mut stream = take(&listener).await;
     admit(&mut stream, 0).await;
     assert_eq!(next(&mut link).await, LinkEvent::Up);
-    let large = vec![0; PAYLOAD_UP_BYTES_MAX];
+    let large = vec![0; PAYLOAD_BYTES_MAX];
     let bytes = large.len() + 1;
     assert_eq!(link.publish(vec![0; bytes]).await, Err(LinkError::TooLarge { bytes }));
     // Nothing is acknowledged: the window and the queue fill, then the caller is told.
