@@ -6,6 +6,7 @@
 //!
 //! A PUBACK says that the broker has the message, no more; only a signed receipt releases an entry.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use banyan_shared::ids::AgentId;
@@ -224,35 +225,61 @@ async fn run(
             },
             None => event_loop.poll().await,
         };
-        let event = match polled {
-            Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                deadline = Some(Instant::now() + config.connect_timeout);
-                if client.try_subscribe(down_topic.as_str(), QoS::AtMostOnce).is_err() {
-                    // The queue holds only what the driver put there before `Up`, which it must not.
-                    return DownReason::Protocol("published before the link was up".to_owned());
-                }
-                continue;
-            }
-            Ok(Event::Incoming(Packet::SubAck(ack))) => {
-                if !matches!(ack.return_codes[..], [SubscribeReasonCode::Success(_)]) {
-                    return DownReason::SubscriptionRefused;
-                }
-                deadline = None;
-                LinkEvent::Up
-            }
-            Ok(Event::Incoming(Packet::Publish(publish))) if publish.topic == down_topic => {
-                LinkEvent::Message(publish.payload.into())
-            }
-            Ok(Event::Incoming(Packet::Publish(_))) => {
-                return DownReason::Protocol("a message on another topic".to_owned());
-            }
-            Ok(Event::Outgoing(Outgoing::Disconnect)) => return DownReason::Closed,
-            Ok(_) => continue,
-            Err(error) => return reason(error),
+        // An error overtakes what was read before it: that is taken first.
+        let (events, error) = match polled {
+            Ok(event) => (VecDeque::from([event]), None),
+            Err(error) => (std::mem::take(&mut event_loop.state.events), Some(error)),
         };
-        if to_driver.send(event).await.is_err() {
-            return DownReason::Closed;
+        for event in events {
+            let event = match judge(event, &down_topic) {
+                Step::Connected => {
+                    deadline = Some(Instant::now() + config.connect_timeout);
+                    if client.try_subscribe(down_topic.as_str(), QoS::AtMostOnce).is_err() {
+                        // The queue holds only what the driver put there before `Up`.
+                        return DownReason::Protocol("published before the link was up".to_owned());
+                    }
+                    continue;
+                }
+                Step::Nothing => continue,
+                Step::End(reason) => return reason,
+                Step::Tell(event) => event,
+            };
+            if event == LinkEvent::Up {
+                deadline = None;
+            }
+            if to_driver.send(event).await.is_err() {
+                return DownReason::Closed;
+            }
         }
+        if let Some(error) = error {
+            return reason(error);
+        }
+    }
+}
+
+/// What an event of the client library means for the link.
+enum Step {
+    Nothing,
+    Connected,
+    Tell(LinkEvent),
+    End(DownReason),
+}
+
+fn judge(event: Event, down_topic: &str) -> Step {
+    match event {
+        Event::Incoming(Packet::ConnAck(_)) => Step::Connected,
+        Event::Incoming(Packet::SubAck(ack)) => match ack.return_codes[..] {
+            [SubscribeReasonCode::Success(_)] => Step::Tell(LinkEvent::Up),
+            _ => Step::End(DownReason::SubscriptionRefused),
+        },
+        Event::Incoming(Packet::Publish(publish)) if publish.topic == down_topic => {
+            Step::Tell(LinkEvent::Message(publish.payload.into()))
+        }
+        Event::Incoming(Packet::Publish(_)) => {
+            Step::End(DownReason::Protocol("a message on another topic".to_owned()))
+        }
+        Event::Outgoing(Outgoing::Disconnect) => Step::End(DownReason::Closed),
+        _ => Step::Nothing,
     }
 }
 

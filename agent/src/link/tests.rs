@@ -107,6 +107,19 @@ async fn refusals_say_what_was_refused() {
     admit(&mut take(&listener).await, 0x80).await;
     assert_eq!(next(&mut link).await, LinkEvent::Down(DownReason::SubscriptionRefused));
 
+    // What came right before the end is not lost with it.
+    let mut link = Link::connect(config.clone()).unwrap();
+    let mut stream = take(&listener).await;
+    admit(&mut stream, 0).await;
+    assert_eq!(next(&mut link).await, LinkEvent::Up);
+    let topic = topic::down(AGENT);
+    let length = u8::try_from(2 + topic.len() + 2).unwrap();
+    let packet = [&[0x30, length, 0, topic.len() as u8], topic.as_bytes(), b"ok"].concat();
+    stream.write_all(&packet).await.unwrap();
+    drop(stream);
+    assert_eq!(next(&mut link).await, LinkEvent::Message(b"ok".to_vec()));
+    assert!(matches!(next(&mut link).await, LinkEvent::Down(DownReason::Network(_))));
+
     let mut link = Link::connect(config).unwrap();
     take(&listener).await.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
     assert!(matches!(next(&mut link).await, LinkEvent::Down(DownReason::Protocol(_))));
