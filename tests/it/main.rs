@@ -1,3 +1,1 @@
 //! it
-
-mod link;

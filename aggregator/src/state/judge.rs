@@ -64,7 +64,7 @@ impl State {
                 break;
             }
             let hash = entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
-            match agent.inbox.fate(batch.epoch, entry.seq, hash, &entry.body, begins_here) {
+            match agent.inbox.fate(batch.epoch, entry.seq, hash, begins_here) {
                 Fate::New => {
                     store = true;
                     if let Some(refusal) = refusal(&held.catalogue, context, &entry.body) {

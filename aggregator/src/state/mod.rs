@@ -16,6 +16,7 @@ use banyan_shared::codes::ParkReason;
 use banyan_shared::ids::{AgentId, ContextNumber, Millis, Position, UnitCode, VersionId};
 use banyan_shared::limits::CATALOGUE_BYTES_MAX;
 use banyan_shared::organisation::Organisation;
+use banyan_shared::sync::Fate;
 use banyan_shared::tables::{RowError, TableName, Tables};
 use banyan_shared::wire::{Batch, Body, Envelope, WireError, entry_hash, inflate};
 
@@ -311,16 +312,14 @@ impl State {
         let Some(agent) = self.agents.get_mut(&batch.agent) else { return Vec::new() };
         let mut added = Vec::new();
         for entry in &batch.entries {
-            if agent.inbox.hash(batch.epoch, entry.seq).is_some() {
+            let hash = entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
+            // Beside its new entries a batch may carry some held, refused or reused before.
+            if agent.inbox.fate(batch.epoch, entry.seq, hash, true) != Fate::New {
                 continue;
             }
             match refused.iter().find(|(seq, _)| *seq == entry.seq) {
-                Some((seq, refusal)) => agent.inbox.refuse(batch.epoch, *seq, *refusal),
-                None => {
-                    let hash =
-                        entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
-                    agent.inbox.hold(batch.epoch, entry.seq, hash);
-                }
+                Some((seq, refusal)) => agent.inbox.refuse(batch.epoch, *seq, hash, *refusal),
+                None => agent.inbox.hold(batch.epoch, entry.seq, hash),
             }
             added.push(entry.seq);
         }
@@ -345,6 +344,13 @@ impl State {
         let today = self.catalogue.day_at(received_at);
         for entry in batch.entries {
             let id = VersionId { writer: batch.agent, epoch: batch.epoch, seq: entry.seq };
+            let hash = entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
+            let refused_here = refused.iter().any(|(seq, _)| *seq == entry.seq);
+            let Some(agent) = self.agents.get(&batch.agent) else { return };
+            if !refused_here && agent.inbox.hash(batch.epoch, entry.seq) != Some(hash) {
+                // Refused earlier, or held with other content: this batch adds nothing here.
+                continue;
+            }
             let (facility, form, period, content) = match entry.body {
                 Body::Void => {
                     self.refused.remove(&id);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::codes::{ParkReason, Refusal};
 use crate::ids::{Epoch, Seq};
 use crate::limits::{LIVES_MAX, RECEIPT_RANGES_MAX, RECEIPT_REASONS_MAX};
-use crate::wire::{Body, LifeReceipt, RangeSum};
+use crate::wire::{LifeReceipt, RangeSum};
 
 /// What becomes of an arriving entry, before its content is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Fate {
     Duplicate,
     /// The number is held with other content: two machines use one identity.
     Reused,
-    /// Refused before, and still the same kind of entry: repeat the refusal.
+    /// Refused before, and still the same: repeat the refusal.
     StillRefused(Refusal),
     /// Of a life whose first entry is not held: nothing is done, the agent will send that one too.
     Early,
@@ -26,7 +26,8 @@ pub enum Fate {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Life {
     runs: BTreeMap<Seq, Vec<u64>>,
-    refused: BTreeMap<Seq, Refusal>,
+    /// With the hash of what was refused: a void may stand there since, or another machine's entry come.
+    refused: BTreeMap<Seq, (u64, Refusal)>,
     parked: BTreeMap<Seq, ParkReason>,
 }
 
@@ -73,6 +74,12 @@ impl Life {
         }
     }
 
+    /// What is refused and not voided yet.
+    fn refusals(&self) -> impl Iterator<Item = (Seq, Refusal)> + '_ {
+        let open = self.refused.iter().filter(|(seq, _)| self.hash(**seq).is_none());
+        open.map(|(seq, (_, refusal))| (*seq, *refusal))
+    }
+
     fn ranges(&self) -> impl Iterator<Item = RangeSum> + '_ {
         self.runs.iter().map(|(first, run)| RangeSum {
             first: *first,
@@ -91,7 +98,7 @@ pub struct Inbox {
 impl Inbox {
     /// What is to be done with an entry, given the first entries that came with it: `begins_here` says
     /// whether number 1 of the life is in the same batch.
-    pub fn fate(&self, epoch: Epoch, seq: Seq, hash: u64, body: &Body, begins_here: bool) -> Fate {
+    pub fn fate(&self, epoch: Epoch, seq: Seq, hash: u64, begins_here: bool) -> Fate {
         let life = self.lives.get(&epoch);
         let begun = epoch.counter <= 1 || begins_here || life.is_some_and(|l| l.hash(1).is_some());
         if !begun {
@@ -101,9 +108,9 @@ impl Inbox {
         match (life.hash(seq), life.refused.get(&seq)) {
             (Some(held), _) if held == hash => Fate::Duplicate,
             (Some(_), _) => Fate::Reused,
-            (None, Some(_)) if *body == Body::Void => Fate::New,
-            (None, Some(refusal)) => Fate::StillRefused(*refusal),
-            (None, None) => Fate::New,
+            (None, Some((refused, refusal))) if *refused == hash => Fate::StillRefused(*refusal),
+            // A void, or what another machine made of the number: judged for itself.
+            (None, _) => Fate::New,
         }
     }
 
@@ -112,33 +119,40 @@ impl Inbox {
         self.lives.contains_key(&epoch) || self.lives.len() < LIVES_MAX
     }
 
-    /// Notes that the ledger holds the entry.
+    /// Notes that the ledger holds the entry. The first content of a number stays, and what was refused
+    /// stays refused.
     pub fn hold(&mut self, epoch: Epoch, seq: Seq, hash: u64) {
         let life = self.lives.entry(epoch).or_default();
-        life.refused.remove(&seq);
-        life.hold(seq, hash);
-    }
-
-    /// Undoes [`Inbox::hold`] or [`Inbox::refuse`] for a commit that failed.
-    pub fn forget(&mut self, epoch: Epoch, seq: Seq) {
-        if let Some(life) = self.lives.get_mut(&epoch) {
-            life.forget(seq);
-            life.refused.remove(&seq);
-            life.parked.remove(&seq);
+        if life.refused.get(&seq).is_none_or(|(refused, _)| *refused != hash) {
+            life.hold(seq, hash);
         }
     }
 
-    /// Notes that the entry was refused.
-    pub fn refuse(&mut self, epoch: Epoch, seq: Seq, refusal: Refusal) {
-        self.lives.entry(epoch).or_default().refused.insert(seq, refusal);
+    /// Undoes [`Inbox::hold`] of an entry, or else [`Inbox::refuse`], for a commit that failed.
+    pub fn forget(&mut self, epoch: Epoch, seq: Seq) {
+        let Some(life) = self.lives.get_mut(&epoch) else { return };
+        if life.hash(seq).is_some() {
+            life.forget(seq);
+            life.parked.remove(&seq);
+        } else {
+            life.refused.remove(&seq);
+        }
+        if *life == Life::default() {
+            self.lives.remove(&epoch);
+        }
+    }
+
+    /// Notes that the entry with this hash was refused.
+    pub fn refuse(&mut self, epoch: Epoch, seq: Seq, hash: u64, refusal: Refusal) {
+        self.lives.entry(epoch).or_default().refused.insert(seq, (hash, refusal));
     }
 
     /// Notes that a held entry is not counted for now, or (with `None`) that it is.
     pub fn park(&mut self, epoch: Epoch, seq: Seq, reason: Option<ParkReason>) {
-        let parked = &mut self.lives.entry(epoch).or_default().parked;
+        let Some(life) = self.lives.get_mut(&epoch) else { return };
         match reason {
-            Some(reason) => parked.insert(seq, reason),
-            None => parked.remove(&seq),
+            Some(reason) => life.parked.insert(seq, reason),
+            None => life.parked.remove(&seq),
         };
     }
 
@@ -152,7 +166,7 @@ impl Inbox {
         self.lives.values().fold((0, 0, 0), |(held, refused, parked), life| {
             (
                 held + life.runs.values().map(|run| len(run)).sum::<u64>(),
-                refused + u64::try_from(life.refused.len()).unwrap_or(u64::MAX),
+                refused + u64::try_from(life.refusals().count()).unwrap_or(u64::MAX),
                 parked + u64::try_from(life.parked.len()).unwrap_or(u64::MAX),
             )
         })
@@ -175,8 +189,13 @@ impl Inbox {
             LifeReceipt {
                 epoch: Some(*epoch),
                 ranges: life.ranges().take(RECEIPT_RANGES_MAX).collect(),
-                refused: first_of(&life.refused),
-                parked: first_of(&life.parked),
+                refused: life.refusals().take(RECEIPT_REASONS_MAX).collect(),
+                parked: life
+                    .parked
+                    .iter()
+                    .map(|(s, r)| (*s, *r))
+                    .take(RECEIPT_REASONS_MAX)
+                    .collect(),
             }
         });
         let lives = lives.collect();
@@ -184,7 +203,8 @@ impl Inbox {
     }
 
     /// What is held of the numbers in `seqs` (rising), run by run, and no more: so that an agent with
-    /// only these can check the sums.
+    /// only these can check the sums. A number in `reused` is a run of its own: the machine whose entry is
+    /// held there hears the receipt too, and must find its own proven whatever the other one sent beside.
     pub fn of(&self, epoch: Epoch, seqs: &[Seq], reused: &[Seq]) -> LifeReceipt {
         let mut receipt = LifeReceipt { epoch: Some(epoch), ..LifeReceipt::default() };
         let Some(life) = self.lives.get(&epoch) else { return receipt };
@@ -192,7 +212,11 @@ impl Inbox {
             if let Some(hash) = life.hash(seq) {
                 let room = receipt.ranges.len() < RECEIPT_RANGES_MAX;
                 match receipt.ranges.last_mut() {
-                    Some(range) if range.last + 1 == seq => {
+                    Some(range)
+                        if range.last + 1 == seq
+                            && !reused.contains(&seq)
+                            && !reused.contains(&range.last) =>
+                    {
                         range.last = seq;
                         range.sum = range.sum.wrapping_add(hash);
                     }
@@ -202,8 +226,10 @@ impl Inbox {
             }
             let refusal = if reused.contains(&seq) {
                 Some(Refusal::SeqReused)
+            } else if life.hash(seq).is_none() {
+                life.refused.get(&seq).map(|(_, refusal)| *refusal)
             } else {
-                life.refused.get(&seq).copied()
+                None
             };
             if let Some(refusal) = refusal
                 && receipt.refused.len() < RECEIPT_REASONS_MAX
@@ -218,8 +244,4 @@ impl Inbox {
         }
         receipt
     }
-}
-
-fn first_of<T: Copy>(reasons: &BTreeMap<Seq, T>) -> Vec<(Seq, T)> {
-    reasons.iter().map(|(seq, reason)| (*seq, *reason)).take(RECEIPT_REASONS_MAX).collect()
 }

@@ -107,17 +107,28 @@ pub enum Effect {
         /// Why.
         refusal: Refusal,
     },
-    /// The number is held with a twin's content: append this entry anew in the present life, and let go
-    /// of it here, both at once.
+    /// The number is held with a twin's content, or its life can no longer be taken up: append this entry
+    /// anew in the present life, and let go of it here, both at once. A report of which the queue holds
+    /// newer versions is followed, in the same commit, by a copy of the newest: a later number replaces
+    /// an earlier one, and an old figure must not come back. [`Body::Void`] and [`Body::Begins`] are only
+    /// let go of.
     Renumber {
         /// Its life.
         epoch: Epoch,
         /// Its number.
         seq: Seq,
     },
-    /// Two machines use this identity: begin a new life, then call [`Outbox::begin`].
-    NewLife,
-    /// The centre's store is this one from now on.
+    /// Begin a new life, then call [`Outbox::begin`]. Its first entry states what the first entry of the
+    /// present life stated, and the present life up to `known`.
+    NewLife {
+        /// How much of the present life is this machine's own for certain: of what a twin wrote it knew
+        /// nothing and replaces nothing.
+        known: Seq,
+        /// Two machines use this identity: to be told to people. Else the first entry of the present
+        /// life is lost to both ends, and its entries move on.
+        twin: bool,
+    },
+    /// The centre's store is this one from now on. Comes last: a crash before it repeats the rest.
     Store(StoreId),
     /// These entries are held but not counted, as of now; replaces what was known of the life.
     Parked {
@@ -154,6 +165,8 @@ struct Life {
     base_sum: u64,
     slots: BTreeMap<Seq, Slot>,
     issued: Seq,
+    /// Neither end has its first entry: the centre will take nothing of it.
+    headless: bool,
 }
 
 /// What our own entries say of a shown range.
@@ -171,29 +184,34 @@ impl Life {
         if range.last > self.issued {
             return Proof::Differs;
         }
-        let mut sum = 0u64;
-        let mut from = range.first;
-        if range.first <= self.base {
-            if range.first != 1 || range.last < self.base {
-                return Proof::Unknown;
+        let sum = match self.sum(range.first, range.last) {
+            Some(sum) => Some(sum),
+            // What was dropped as history counts as one piece.
+            None if range.first == 1 && range.last == self.base => Some(self.base_sum),
+            None if range.first == 1 && range.last > self.base => {
+                self.sum(self.base + 1, range.last).map(|sum| sum.wrapping_add(self.base_sum))
             }
-            (sum, from) = (self.base_sum, self.base + 1);
+            None => None,
+        };
+        match sum {
+            Some(sum) if sum == range.sum => Proof::Holds,
+            Some(_) => Proof::Differs,
+            None => Proof::Unknown,
         }
-        let mut expected = from;
-        for (seq, slot) in self.slots.range(from..=range.last) {
-            if *seq != expected || slot.state == State::Gone {
-                return Proof::Unknown;
+    }
+
+    /// The sum of the hashes of these entries, if all of them are here.
+    fn sum(&self, first: Seq, last: Seq) -> Option<u64> {
+        let mut sum = 0u64;
+        let mut next = first;
+        for (seq, slot) in self.slots.range(first..=last) {
+            if *seq != next || slot.state == State::Gone {
+                return None;
             }
             sum = sum.wrapping_add(slot.hash);
-            expected += 1;
+            next += 1;
         }
-        if expected != range.last + 1 {
-            Proof::Unknown
-        } else if sum == range.sum {
-            Proof::Holds
-        } else {
-            Proof::Differs
-        }
+        (next == last + 1).then_some(sum)
     }
 }
 
@@ -268,7 +286,21 @@ impl Outbox {
         self.current
     }
 
-    /// Every life with the highest number issued in it: what [`Body::Begins`] states.
+    /// The number up to which every entry of the life is proven to be this machine's own.
+    fn proven(&self, epoch: Epoch) -> Seq {
+        let Some(life) = self.lives.get(&epoch) else { return 0 };
+        let mut proven = life.base;
+        for (seq, slot) in life.slots.range(life.base + 1..) {
+            if *seq != proven + 1 || slot.state != State::Confirmed {
+                break;
+            }
+            proven = *seq;
+        }
+        proven
+    }
+
+    /// Every life with the highest number issued in it: what [`Body::Begins`] states when a queue had to
+    /// be made anew.
     pub fn issued(&self) -> Vec<(Epoch, Seq)> {
         self.lives.iter().map(|(epoch, life)| (*epoch, life.issued)).collect()
     }
@@ -312,7 +344,7 @@ impl Outbox {
                 self.in_flight.clear();
                 (self.nonce, self.answered) = (None, false);
             }
-            Event::Receipt(receipt) => self.receive(receipt, &mut effects),
+            Event::Receipt(receipt) => self.receive(now, receipt, &mut effects),
             Event::Introduced => {
                 for flight in &mut self.in_flight {
                     flight.sent_at = now;
@@ -327,6 +359,9 @@ impl Outbox {
                     }
                 }
             }
+        }
+        if self.answered && !self.beginning {
+            self.move_headless(&mut effects);
         }
         // Until the hello is answered the store may be another one: only the hello is on its way.
         if self.answered && !self.beginning {
@@ -399,33 +434,40 @@ impl Outbox {
         })
     }
 
-    fn receive(&mut self, receipt: &Receipt, effects: &mut Vec<Effect>) {
-        let answer = receipt.complete
-            && !self.answered
-            && self.nonce.is_some()
-            && receipt.answers == self.nonce;
-        if answer {
-            self.answered = true;
-            self.in_flight.retain(|flight| flight.cut.hello.is_none());
-            if self.store != Some(receipt.store) {
-                self.store = Some(receipt.store);
-                effects.push(Effect::Store(receipt.store));
-            }
-        } else if self.store != Some(receipt.store) {
+    fn receive(&mut self, now: Millis, receipt: &Receipt, effects: &mut Vec<Effect>) {
+        let mine = !self.answered && self.nonce.is_some() && receipt.answers == self.nonce;
+        let moved = self.store != Some(receipt.store);
+        if moved && !mine {
             // Another store's word, or a stranger's: it can prove nothing here.
             return;
         }
+        // A refusal says nothing of the content it judged, so it is believed only of what is on its way:
+        // the number may have been used by a twin, or before this disk was restored.
+        let sent: BTreeSet<(Epoch, Seq)> = self
+            .in_flight
+            .iter()
+            .flat_map(|flight| flight.cut.seqs.iter().map(|seq| (flight.cut.epoch, *seq)))
+            .collect();
+        if mine {
+            self.answered = true;
+            self.in_flight.retain(|flight| flight.cut.hello.is_none());
+        }
+        let word = Word { answer: mine && receipt.complete, moved, now, sent };
         self.credit = receipt.credit;
         let epochs: Vec<Epoch> = self.lives.keys().copied().collect();
         for epoch in epochs {
             let shown = receipt.lives.iter().find(|life| life.epoch == Some(epoch));
             match shown {
-                Some(shown) => self.apply(epoch, shown, answer, effects),
-                None if answer => {
-                    self.apply(epoch, &LifeReceipt::default(), true, effects);
+                Some(shown) => self.apply(epoch, shown, &word, effects),
+                None if word.answer => {
+                    self.apply(epoch, &LifeReceipt::default(), &word, effects);
                 }
                 None => {}
             }
+        }
+        if moved {
+            self.store = Some(receipt.store);
+            effects.push(Effect::Store(receipt.store));
         }
         let lives = &self.lives;
         self.in_flight.retain(|flight| {
@@ -437,19 +479,20 @@ impl Outbox {
         });
     }
 
-    fn apply(
-        &mut self,
-        epoch: Epoch,
-        shown: &LifeReceipt,
-        answer: bool,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn apply(&mut self, epoch: Epoch, shown: &LifeReceipt, word: &Word, effects: &mut Vec<Effect>) {
         let current = epoch == self.current;
         let Some(life) = self.lives.get_mut(&epoch) else { return };
         let mut confirmed = Vec::new();
         let mut twice = false;
+        // What may stay confirmed. A store seen for the first time is believed only by its sums; one that
+        // proved an entry before still has it, even where the sum of a whole run cannot be checked.
+        let mut covered: Vec<(Seq, Seq)> = Vec::new();
         for range in &shown.ranges {
-            match life.proof(range) {
+            let proof = life.proof(range);
+            if matches!(proof, Proof::Holds) || !word.moved {
+                covered.push((range.first, range.last));
+            }
+            match proof {
                 Proof::Holds => {
                     for (seq, slot) in life.slots.range_mut(range.first..=range.last) {
                         if slot.state == State::Waiting {
@@ -465,11 +508,11 @@ impl Outbox {
         if !confirmed.is_empty() {
             effects.push(Effect::Confirm { epoch, ranges: ranges_of(&confirmed) });
         }
-        if answer {
-            let covered = |seq: Seq| shown.ranges.iter().any(|r| r.first <= seq && seq <= r.last);
+        if word.answer {
             let mut lost = Vec::new();
             for (seq, slot) in &mut life.slots {
-                if slot.state == State::Confirmed && !covered(*seq) {
+                let stays = covered.iter().any(|(first, last)| first <= seq && seq <= last);
+                if slot.state == State::Confirmed && !stays {
                     slot.state = State::Waiting;
                     lost.push(*seq);
                 }
@@ -477,10 +520,13 @@ impl Outbox {
             if !lost.is_empty() {
                 effects.push(Effect::Unconfirm { epoch, ranges: ranges_of(&lost) });
             }
+            let first_here = life.slots.get(&1).is_some_and(|slot| slot.state != State::Gone);
+            let first_there = shown.ranges.first().is_some_and(|range| range.first == 1);
+            life.headless = epoch.counter > 1 && !first_here && !first_there;
         }
         for (seq, refusal) in &shown.refused {
             let Some(slot) = life.slots.get_mut(seq) else { continue };
-            if slot.state != State::Waiting {
+            if slot.state != State::Waiting || !word.sent.contains(&(epoch, *seq)) {
                 continue;
             }
             if *refusal == Refusal::SeqReused {
@@ -494,20 +540,75 @@ impl Outbox {
                 slot.void = true;
                 slot.hash = entry_hash(self.agent, epoch, *seq, slot.context, &Body::Void);
                 effects.push(Effect::Refused { epoch, seq: *seq, refusal: *refusal });
-                // Its cut has other bytes now.
-                self.in_flight
-                    .retain(|flight| flight.cut.epoch != epoch || !flight.cut.seqs.contains(seq));
+                recut(&mut self.in_flight, &mut self.next_cut, (epoch, *seq), word.now, effects);
             }
         }
-        if answer || !shown.parked.is_empty() {
+        if word.answer || !shown.parked.is_empty() {
             let parked = shown.parked.clone();
-            effects.push(Effect::Parked { epoch, parked, complete: answer });
+            effects.push(Effect::Parked { epoch, parked, complete: word.answer });
         }
-        if twice && current && !self.beginning {
+        if twice && current {
+            let known = self.proven(epoch);
+            self.new_life(known, true, effects);
+        }
+    }
+
+    fn new_life(&mut self, known: Seq, twin: bool, effects: &mut Vec<Effect>) {
+        if !self.beginning {
             self.beginning = true;
-            self.in_flight.clear();
-            effects.push(Effect::NewLife);
+            // Without its hello the connection would never be answered.
+            self.in_flight.retain(|flight| flight.cut.hello.is_some());
+            effects.push(Effect::NewLife { known, twin });
         }
+    }
+
+    /// A later life is taken up with its first entry only. Where neither end has it any more, nothing of
+    /// the life is held, nothing ever would be, and what waits moves to the present life.
+    fn move_headless(&mut self, effects: &mut Vec<Effect>) {
+        for (epoch, life) in self.lives.iter_mut().filter(|(_, life)| life.headless) {
+            for (seq, slot) in &mut life.slots {
+                if slot.state != State::Waiting {
+                    continue;
+                }
+                if *epoch == self.current {
+                    let known = life.issued;
+                    return self.new_life(known, false, effects);
+                }
+                slot.state = State::Gone;
+                effects.push(Effect::Renumber { epoch: *epoch, seq: *seq });
+            }
+        }
+    }
+}
+
+/// How much a receipt may say.
+struct Word {
+    /// It answers the present hello and is all there is: it may show less than before.
+    answer: bool,
+    /// It is the first word of a store not known before.
+    moved: bool,
+    now: Millis,
+    /// What was on its way when it arrived.
+    sent: BTreeSet<(Epoch, Seq)>,
+}
+
+/// An entry's bytes have changed, so no cut may hold it any more. Other cuts are cut anew when there is
+/// room; the hello goes out again at once without it.
+fn recut(
+    in_flight: &mut Vec<InFlight>,
+    next_cut: &mut u64,
+    (epoch, seq): (Epoch, Seq),
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
+    let holds = |flight: &InFlight| flight.cut.epoch == epoch && flight.cut.seqs.contains(&seq);
+    in_flight.retain(|flight| flight.cut.hello.is_some() || !holds(flight));
+    for flight in in_flight.iter_mut().filter(|flight| holds(flight)) {
+        flight.cut.id = *next_cut;
+        flight.cut.seqs.retain(|held| *held != seq);
+        flight.sent_at = now;
+        *next_cut += 1;
+        effects.push(Effect::Send(flight.cut.clone()));
     }
 }
 
