@@ -312,63 +312,13 @@ fn check_parents(check: &mut Check<'_>, draft: &Draft) {
     }
     days.sort_unstable();
     days.dedup();
-    let mut told = vec![false; draft.units.len()];
-    // The level of a unit on one day: 0 unknown, then 1 for the top.
-    let mut level = vec![0_u8; draft.units.len()];
+    // What was told of, or hangs below what was told of.
+    let mut bad = vec![false; draft.units.len()];
     for day in days {
-        level.fill(0);
-        let mut chain = Vec::with_capacity(DEPTH_MAX);
+        // The level of each unit on this day: 0 unknown, then 1 for the top.
+        let mut level = vec![0_u8; draft.units.len()];
         for start in 0..draft.units.len() {
-            chain.clear();
-            let mut at = start;
-            let mut base = 0;
-            let fine = loop {
-                if level[at] > 0 {
-                    base = usize::from(level[at]);
-                    break base + chain.len() <= DEPTH_MAX;
-                }
-                if chain.len() >= DEPTH_MAX {
-                    break false;
-                }
-                chain.push(at);
-                match draft.units[at].spell_on(day).parent {
-                    Some(parent) => at = parent.at(),
-                    None => break true,
-                }
-            };
-            if fine {
-                for (above, unit) in chain.iter().rev().enumerate() {
-                    level[*unit] = (base + above + 1) as u8;
-                }
-            } else if !told[start] {
-                told[start] = true;
-                let unit = &draft.units[start];
-                let cycle = chain.iter().skip(1).any(|at| *at == start);
-                let spell = unit.spell_on(day);
-                let at = unit.spells.iter().position(|s| s == spell).unwrap_or(0);
-                let parent = spell.parent.map_or("", |p| draft.units[p.at()].code.as_str());
-                // What hangs below a circle is not told of again: only its own members are.
-                if cycle || chain.len() < DEPTH_MAX {
-                    check.error(
-                        (UNITS, draft.lines[start][at], "parent"),
-                        parent,
-                        Fault::Cycle,
-                        format!("自 {day} 起该单位成为自己的上级，或层级超过 {DEPTH_MAX} 层，请改正上级"),
-                        format!("from {day} the unit is above itself or deeper than {DEPTH_MAX} levels: correct the parent"),
-                    );
-                }
-            }
-        }
-        if told.iter().any(|t| *t) && check.errors.is_empty() {
-            let start = told.iter().position(|t| *t).unwrap_or(0);
-            let unit = &draft.units[start];
-            check.error(
-                (UNITS, draft.lines[start][0], "parent"),
-                unit.code.as_str(),
-                Fault::Cycle,
-                format!("{day} 的层级超过 {DEPTH_MAX} 层，请减少层级"),
-                format!("on {day} the unit is deeper than {DEPTH_MAX} levels: use fewer levels"),
-            );
+            walk_up(check, draft, start, day, &mut level, &mut bad);
         }
     }
     for (at, unit) in draft.units.iter().enumerate() {
@@ -400,6 +350,68 @@ fn check_parents(check: &mut Check<'_>, draft: &Draft) {
                 );
             }
         }
+    }
+}
+
+/// Finds the level of `start` on `day`, and tells of a circle or of too many levels once.
+fn walk_up(
+    check: &mut Check<'_>,
+    draft: &Draft,
+    start: usize,
+    day: Date,
+    level: &mut [u8],
+    bad: &mut [bool],
+) {
+    let mut tell = |unit: usize| {
+        let spell = draft.units[unit].spell_on(day);
+        let at = draft.units[unit].spells.iter().position(|s| s == spell).unwrap_or(0);
+        let parent = spell.parent.map_or("", |p| draft.units[p.at()].code.as_str());
+        check.error(
+            (TableName::Units, draft.lines[unit][at], "parent"),
+            parent,
+            Fault::Cycle,
+            format!("{day} 时该单位成为自己的上级，或层级超过 {DEPTH_MAX} 层，请改正上级"),
+            format!("on {day} the unit is above itself or deeper than {DEPTH_MAX} levels: correct the parent"),
+        );
+    };
+    let mut chain: Vec<usize> = Vec::new();
+    let mut place: HashMap<usize, usize> = HashMap::new();
+    let mut at = start;
+    let base = loop {
+        if bad[at] {
+            chain.iter().for_each(|unit| bad[*unit] = true);
+            return;
+        }
+        if level[at] > 0 {
+            break usize::from(level[at]);
+        }
+        // Up to the limit no circle can have been missed for long; beyond it, look for one.
+        if chain.len() >= DEPTH_MAX {
+            if place.is_empty() {
+                place.extend(chain.iter().enumerate().map(|(n, unit)| (*unit, n)));
+            }
+            if let Some(first) = place.get(&at) {
+                chain[*first..].iter().for_each(|unit| tell(*unit));
+                chain.iter().for_each(|unit| bad[*unit] = true);
+                return;
+            }
+            place.insert(at, chain.len());
+        }
+        chain.push(at);
+        match draft.units[at].spell_on(day).parent {
+            Some(parent) => at = parent.at(),
+            None => break 0,
+        }
+    };
+    for (above, unit) in chain.iter().rev().enumerate() {
+        let depth = base + above + 1;
+        match u8::try_from(depth) {
+            Ok(depth) if usize::from(depth) <= DEPTH_MAX => level[*unit] = depth,
+            _ => bad[*unit] = true,
+        }
+    }
+    if bad[start] {
+        tell(start);
     }
 }
 
