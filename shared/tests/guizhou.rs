@@ -14,7 +14,7 @@ macro_rules! seed {
     };
 }
 
-fn files() -> [(TableName, &'static str, &'static [u8]); 8] {
+fn files() -> [(TableName, &'static str, &'static [u8]); 9] {
     [
         (TableName::Units, "units.csv", seed!("guizhou/units.csv")),
         (TableName::Attributes, "attributes.csv", seed!("guizhou/attributes.csv")),
@@ -22,6 +22,7 @@ fn files() -> [(TableName, &'static str, &'static [u8]); 8] {
         (TableName::Members, "members.csv", seed!("guizhou/members.csv")),
         (TableName::Duties, "duties.csv", seed!("guizhou/duties.csv")),
         (TableName::Calendar, "calendar.csv", seed!("guizhou/calendar.csv")),
+        (TableName::Targets, "targets.csv", seed!("targets.csv")),
         (TableName::Codes, "codes.csv", seed!("guizhou/codes.csv")),
         (TableName::Contacts, "contacts.csv", seed!("guizhou/contacts.csv")),
     ]

@@ -346,7 +346,7 @@ pub struct TargetRow {
     pub indicator: IndicatorCode,
     /// The unit it holds for, if only one.
     pub unit: Option<UnitCode>,
-    /// The kind of administrative unit it holds for, if only one.
+    /// The kind of administrative unit or of network it holds for, if only one.
     pub level: Option<KindCode>,
     /// The attribute value it holds for, if only one.
     pub attribute: Option<(AttributeCode, String)>,
