@@ -1,3 +1,4 @@
 //! it
 
+mod link;
 mod registry;

@@ -14,18 +14,13 @@ use super::{
     NetworkKind, OverTime, OverUnits, Role, Scope, Text,
 };
 use crate::ids::ElementCode;
+use crate::limits::{CATALOGUE_BYTES_MAX, REPORT_VALUES_MAX, VALUE_MAX};
 use crate::period::PeriodType;
 
-/// Largest catalogue file, in bytes.
-pub const CATALOGUE_BYTES_MAX: usize = 4 << 20;
 /// Most entries of one sort (kinds, elements, forms, rules…).
 pub const ENTRIES_MAX: usize = 5_000;
-/// Most lines on one form.
-pub const LINES_MAX: usize = 500;
 /// Most parts of one rule, one a letter.
 pub const RULE_PARTS_MAX: usize = 26;
-/// Largest number any report may hold, whatever the catalogue says.
-pub const VALUE_MAX: u64 = 1_000_000_000_000;
 /// Longest time after the due moment that may count as on time, in minutes: a year.
 pub const GRACE_MINUTES_MAX: u32 = 366 * 24 * 60;
 
@@ -354,14 +349,15 @@ fn form(fields: &Fields<'_>, catalogue: &Catalogue) -> Option<Form> {
     let name = fields.name("name");
     let mut kinds = Vec::new();
     let mut class = None;
-    for text in fields.texts("kinds") {
+    let listed = fields.texts("kinds");
+    for text in &listed {
         let Some(kind) = catalogue.kind(text) else {
             fields.report_at("kinds", None, unknown("[[kind]]", text));
             continue;
         };
         let its = catalogue.kinds[kind.at()].class;
         if !matches!(its, Class::Facility | Class::Desk) {
-            fields.report_at("kinds", None, Problem::KindNotReporting { kind: text.to_owned() });
+            fields.report_at("kinds", None, Problem::KindNotReporting { kind: (*text).to_owned() });
         } else if class.is_some_and(|class| class != its) {
             fields.report_at("kinds", None, Problem::MixedClasses {});
         } else {
@@ -371,7 +367,7 @@ fn form(fields: &Fields<'_>, catalogue: &Catalogue) -> Option<Form> {
     }
     if !fields.has("kinds") {
         fields.report(Problem::MissingKey { key: "kinds".to_owned() });
-    } else if kinds.is_empty() {
+    } else if listed.is_empty() {
         fields.report_at("kinds", None, Problem::Empty { key: "kinds".to_owned() });
     }
     let period_type = fields.need_choice("period_type", &types).unwrap_or(PeriodType::Month);
@@ -400,7 +396,7 @@ fn form(fields: &Fields<'_>, catalogue: &Catalogue) -> Option<Form> {
         to,
         lines: Vec::new(),
     };
-    let entries = fields.tables("line", LINES_MAX);
+    let entries = fields.tables("line", REPORT_VALUES_MAX);
     if entries.is_empty() {
         fields.report(Problem::Empty { key: "line".to_owned() });
     }

@@ -29,9 +29,7 @@ pub mod rule;
 pub use error::{CatalogueError, Problem};
 pub use expr::Term;
 pub use indicator::Indicator;
-pub use load::{
-    CATALOGUE_BYTES_MAX, ENTRIES_MAX, GRACE_MINUTES_MAX, LINES_MAX, RULE_PARTS_MAX, VALUE_MAX,
-};
+pub use load::{ENTRIES_MAX, GRACE_MINUTES_MAX, RULE_PARTS_MAX};
 pub use rule::{Rule, check_report};
 
 macro_rules! indexes {

@@ -202,14 +202,16 @@ fn is_name(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '-' | '.')
 }
 
-/// Takes a name if one comes next. It may not begin with a digit and may hold `-`: `a-b` is one name,
-/// `a - b` a difference.
+/// Takes a name if one comes next. It may not begin with a digit and may hold `-` inside: `a-b` is one
+/// name, `a - b` a difference.
 fn name<'a>(input: &mut Input<'a>) -> Fallible<Option<&'a str>> {
     let first = opt(peek(any)).parse_next(input)?;
     if !first.is_some_and(|c: char| c.is_alphabetic() || c == '_') {
         return Ok(None);
     }
-    let name = take_while(1.., is_name).parse_next(input)?;
+    let run: &str = peek(take_while(1.., is_name)).parse_next(input)?;
+    // `a-(b)` is a difference: a name ends in a letter, digit or `_`.
+    let name = literal(run.trim_end_matches(['-', '.'])).parse_next(input)?;
     space(input)?;
     Ok(Some(name))
 }
