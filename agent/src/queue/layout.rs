@@ -15,6 +15,7 @@ const EPOCH: u8 = b'S';
 const ENTRY: u8 = b'E';
 const BLOCK: u8 = b'B';
 const META: u8 = b'M';
+const ORIGINAL: u8 = b'R';
 
 /// What a base key is the key of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub(super) enum Key {
     Entry(Epoch, Seq),
     Block(Epoch, Seq),
     Meta(String),
+    Original(Epoch, Seq),
     Damage,
     Dead,
 }
@@ -51,6 +53,18 @@ pub(super) fn block_key(epoch: Epoch, first: Seq) -> Vec<u8> {
     key
 }
 
+pub(super) fn original_key(epoch: Epoch, seq: Seq) -> Vec<u8> {
+    let mut key = with_epoch(ORIGINAL, epoch);
+    key.extend_from_slice(&seq.to_be_bytes());
+    key
+}
+
+/// The code and the content of a refused entry that was voided.
+pub(super) fn decode_original(bytes: &[u8]) -> Option<(u8, Stored)> {
+    let (&code, stored) = bytes.split_first()?;
+    Some((code, Stored::decode(stored)?))
+}
+
 /// What all block keys of an epoch begin with.
 pub(super) fn block_prefix(epoch: Epoch) -> Vec<u8> {
     with_epoch(BLOCK, epoch)
@@ -73,6 +87,7 @@ pub(super) fn parse_key(base: &[u8]) -> Option<Key> {
         (EPOCH, 8) => Some(Key::Epoch(epoch()?)),
         (ENTRY, 16) => Some(Key::Entry(epoch()?, seq()?)),
         (BLOCK, 16) => Some(Key::Block(epoch()?, seq()?)),
+        (ORIGINAL, 16) => Some(Key::Original(epoch()?, seq()?)),
         (META, _) => Some(Key::Meta(String::from_utf8(rest.to_vec()).ok()?)),
         _ if base == DAMAGE_KEY => Some(Key::Damage),
         _ if base == DEAD_KEY => Some(Key::Dead),

@@ -13,6 +13,7 @@
 //! `quarantine/`, damaged stores with the time they were set aside.
 
 mod error;
+mod index;
 mod layout;
 mod open;
 mod ranges;
@@ -22,21 +23,22 @@ mod side;
 mod store;
 #[cfg(test)]
 mod tests;
+mod types;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 
-use banyan_shared::ids::{Epoch, Millis, Seq};
+use banyan_shared::ids::{Epoch, Seq};
 use banyan_shared::period::Date;
-use serde::{Deserialize, Serialize};
-
 pub use error::QueueError;
+use index::{EpochIndex, Slot};
 use layout::{EpochState, Stored};
 pub use ranges::SeqRange;
 pub use record::VALUE_BYTES_MAX;
 use side::{Head, SIDE_EPOCHS_MAX, Side, SideEpoch};
 use store::{Store, Writes};
+pub use types::{Damage, Entry, EpochLoss, Hashes, NewEntry, RefusedReport, State, Stats};
 
 /// Largest payload of one entry, in bytes.
 pub const ENTRY_BYTES_MAX: usize = 16 * 1024;
@@ -63,194 +65,6 @@ const STEP_ENTRIES: usize = 1024;
 /// Commit numbers set aside for each opening of the queue.
 const SESSION_BITS: u32 = 20;
 
-/// An entry to be saved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewEntry {
-    /// The content; the queue does not look into it.
-    pub payload: Vec<u8>,
-    /// The content's hash, as it goes into the sums of receipts.
-    pub hash: u64,
-    /// The day from which the entry's retention counts.
-    pub day: Date,
-}
-
-/// Where an entry stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// No receipt yet.
-    Waiting,
-    /// Released by a receipt; kept as history.
-    Confirmed,
-    /// Refused by the centre with this code; not yet voided.
-    Refused(u8),
-    /// Refused and replaced by an empty entry, which waits for its receipt.
-    Voided,
-}
-
-/// An entry as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The life of the numbering.
-    pub epoch: Epoch,
-    /// Its number.
-    pub seq: Seq,
-    /// Where it stands.
-    pub state: State,
-    /// Hash of the content.
-    pub hash: u64,
-    /// The day from which its retention counts.
-    pub day: Date,
-    /// The content.
-    pub payload: Vec<u8>,
-}
-
-/// The hashes of an epoch, for sums over ranges.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hashes {
-    /// Entries `1..=base` were dropped after their time.
-    pub base: Seq,
-    /// Wrapping sum of the hashes of the dropped entries.
-    pub base_sum: u64,
-    /// The hash of entry `base + 1`, `base + 2`, …; `None` where the entry is lost or was moved away.
-    pub hashes: Vec<Option<u64>>,
-}
-
-/// What one epoch lost when a store was found damaged.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EpochLoss {
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The last number it had given out.
-    pub issued: Seq,
-    /// The numbers whose entries could not be read any more.
-    pub lost: Vec<SeqRange>,
-    /// How many entries were salvaged; they keep their numbers.
-    pub salvaged: u64,
-}
-
-/// A store that was found damaged, and what became of its entries.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Damage {
-    /// When it was found.
-    pub at: Millis,
-    /// What was seen.
-    pub reason: String,
-    /// The name of the damaged store inside `quarantine/`.
-    pub quarantine: String,
-    /// The epoch begun because of it.
-    pub new_epoch: Epoch,
-    /// The epoch in use until then, and every other epoch that lost entries.
-    pub epochs: Vec<EpochLoss>,
-    /// Small values may be older than last written.
-    pub values_doubtful: bool,
-}
-
-/// How full the queue is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Bytes of the store's file.
-    pub file_bytes: u64,
-    /// Bytes of what lives in it.
-    pub live_bytes: u64,
-    /// Entries without a receipt.
-    pub waiting: u64,
-    /// Entries in history.
-    pub confirmed: u64,
-    /// Entries refused and not yet voided.
-    pub refused: u64,
-    /// Voided entries without a receipt.
-    pub voided: u64,
-    /// Numbers whose entries were lost or moved to another epoch.
-    pub absent: u64,
-    /// The earliest day of an entry without a receipt.
-    pub oldest_waiting: Option<Date>,
-}
-
-/// What is known of an entry without reading it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Slot {
-    hash: u64,
-    day: i32,
-    /// It is here.
-    present: bool,
-    /// It was replaced by an empty entry.
-    void: bool,
-    /// It has a record of its own, which goes before one in a block.
-    own: bool,
-    /// A block holds it.
-    packed: bool,
-    /// It was found not to fit a block with its neighbours.
-    alone: bool,
-}
-
-impl Slot {
-    fn of(stored: &Stored) -> Slot {
-        Slot {
-            hash: stored.hash,
-            day: stored.day,
-            void: stored.void,
-            present: true,
-            ..Slot::default()
-        }
-    }
-
-    /// Whether packing it would save anything, once it is confirmed.
-    fn packable(&self) -> bool {
-        self.present && self.own && !self.packed && !self.alone
-    }
-}
-
-/// One epoch in memory.
-#[derive(Default)]
-struct EpochIndex {
-    state: EpochState,
-    /// Entry `dropped + 1`, `dropped + 2`, … `issued`.
-    slots: VecDeque<Slot>,
-    /// First number → last number of each block.
-    blocks: BTreeMap<Seq, Seq>,
-    /// Confirmed entries outside blocks.
-    unpacked: usize,
-}
-
-impl EpochIndex {
-    fn slot(&self, seq: Seq) -> Option<&Slot> {
-        let at = seq.checked_sub(self.state.dropped + 1)?;
-        self.slots.get(usize::try_from(at).ok()?).filter(|slot| slot.present)
-    }
-
-    fn slot_mut(&mut self, seq: Seq) -> Option<&mut Slot> {
-        let at = seq.checked_sub(self.state.dropped + 1)?;
-        self.slots.get_mut(usize::try_from(at).ok()?)
-    }
-
-    fn state_of(&self, seq: Seq) -> Option<State> {
-        let slot = self.slot(seq)?;
-        Some(if self.state.confirmed.contains(seq) {
-            State::Confirmed
-        } else if let Some(&code) = self.state.refused.get(&seq) {
-            State::Refused(code)
-        } else if slot.void {
-            State::Voided
-        } else {
-            State::Waiting
-        })
-    }
-
-    fn seqs(&self) -> impl Iterator<Item = Seq> + '_ {
-        (self.state.dropped + 1..)
-            .zip(&self.slots)
-            .filter(|(_, slot)| slot.present)
-            .map(|(seq, _)| seq)
-    }
-
-    fn count_unpacked(&mut self) {
-        self.unpacked = (self.state.dropped + 1..)
-            .zip(&self.slots)
-            .filter(|(seq, slot)| slot.packable() && self.state.confirmed.contains(*seq))
-            .count();
-    }
-}
-
 /// The durable queue. One process at a time has it open.
 pub struct Queue {
     dir: PathBuf,
@@ -263,6 +77,8 @@ pub struct Queue {
     current: Epoch,
     epochs: BTreeMap<Epoch, EpochIndex>,
     damages: Vec<Damage>,
+    /// Contents that were refused and then replaced: the day and the code of each.
+    originals: BTreeMap<(Epoch, Seq), (i32, u8)>,
     broken: bool,
 }
 
@@ -410,6 +226,7 @@ impl Queue {
             epoch,
             seq,
             state,
+            void: stored.void,
             hash: stored.hash,
             day: Date::from_days(stored.day).unwrap_or(Date::MIN),
             payload: stored.payload,
@@ -490,6 +307,8 @@ impl Queue {
     }
 
     /// Replaces the content of an unconfirmed entry by `payload`, which says that the number is void.
+    ///
+    /// A refused content is kept aside for people to see and enter again: [`Queue::refused_reports`].
     pub fn void(
         &mut self,
         epoch: Epoch,
@@ -498,21 +317,59 @@ impl Queue {
         hash: u64,
     ) -> Result<(), QueueError> {
         within("payload bytes of one entry", payload.len(), ENTRY_BYTES_MAX)?;
-        let index = self.index(epoch)?;
-        let day = match (index.slot(seq), index.state_of(seq)) {
-            (_, Some(State::Confirmed)) => {
+        let entry =
+            self.get(epoch, seq)?.ok_or_else(|| not_found(epoch, seq, "is not in the queue"))?;
+        let day = entry.day.days();
+        let mut writes = Writes::new();
+        let mut original = None;
+        match entry.state {
+            State::Confirmed => {
                 return Err(not_found(epoch, seq, "is confirmed and cannot be voided"));
             }
-            (Some(slot), Some(_)) => slot.day,
-            _ => return Err(not_found(epoch, seq, "is not in the queue")),
-        };
-        let mut state = index.state.clone();
+            State::Refused(code) if !entry.void => {
+                let stored = Stored { hash: entry.hash, day, void: false, payload: entry.payload };
+                let bytes = [&[code][..], &stored.encode()].concat();
+                writes.insert(layout::original_key(epoch, seq), Some(bytes));
+                original = Some((day, code));
+            }
+            _ => {}
+        }
+        let mut state = self.index(epoch)?.state.clone();
         state.refused.remove(&seq);
         let stored = Stored { hash, day, void: true, payload };
-        let writes = [(layout::entry_key(epoch, seq), Some(stored.encode()))].into();
+        writes.insert(layout::entry_key(epoch, seq), Some(stored.encode()));
         self.commit(writes, [(epoch, state)].into(), self.current)?;
         if let Some(slot) = self.index_mut(epoch)?.slot_mut(seq) {
             (slot.hash, slot.void, slot.own) = (hash, true, true);
+        }
+        self.originals.extend(original.map(|original| ((epoch, seq), original)));
+        Ok(())
+    }
+
+    /// The contents that were refused and then replaced by [`Queue::void`], oldest first.
+    pub fn refused_reports(&self) -> Result<Vec<RefusedReport>, QueueError> {
+        let mut reports = Vec::with_capacity(self.originals.len());
+        for (&(epoch, seq), &(day, code)) in &self.originals {
+            let bytes = self.store.get(&layout::original_key(epoch, seq))?;
+            let stored =
+                bytes.as_deref().and_then(layout::decode_original).map(|(_, stored)| stored);
+            let Some(stored) = stored else { continue };
+            let day = Date::from_days(day).unwrap_or(Date::MIN);
+            reports.push(RefusedReport { epoch, seq, code, day, payload: stored.payload });
+        }
+        Ok(reports)
+    }
+
+    /// Forgets contents of [`Queue::refused_reports`] that have been dealt with.
+    pub fn refused_settled(&mut self, settled: &[(Epoch, Seq)]) -> Result<(), QueueError> {
+        let writes: Writes = settled
+            .iter()
+            .filter(|key| self.originals.contains_key(key))
+            .map(|&(epoch, seq)| (layout::original_key(epoch, seq), None))
+            .collect();
+        if !writes.is_empty() {
+            self.commit(writes, BTreeMap::new(), self.current)?;
+            self.originals.retain(|key, _| !settled.contains(key));
         }
         Ok(())
     }
@@ -525,20 +382,34 @@ impl Queue {
         self.commit(Writes::new(), [(epoch, EpochState::default())].into(), epoch)
     }
 
-    /// Moves every unconfirmed entry of `old` to the end of the current epoch, durably and at one stroke, and
-    /// gives the old and new numbers. States are kept.
-    ///
-    /// `renumber` gets the new number and the entry and gives its payload and hash under that number.
+    /// Moves every unconfirmed entry of `old` to the end of the current epoch; [`Queue::move_entries`].
     pub fn move_unconfirmed(
         &mut self,
         old: Epoch,
+        renumber: impl FnMut(Epoch, Seq, &Entry) -> (Vec<u8>, u64),
+    ) -> Result<Vec<(Seq, Seq)>, QueueError> {
+        let seqs = self.numbers(old, |state| state != State::Confirmed);
+        self.move_entries(old, &seqs, renumber)
+    }
+
+    /// Moves unconfirmed entries of `old` to the end of the current epoch, durably and at one stroke, and gives
+    /// the old and new numbers. States are kept; numbers that are not here or are confirmed are passed over.
+    ///
+    /// `renumber` gets the new number and the entry and gives its payload and hash under that number.
+    pub fn move_entries(
+        &mut self,
+        old: Epoch,
+        seqs: &[Seq],
         mut renumber: impl FnMut(Epoch, Seq, &Entry) -> (Vec<u8>, u64),
     ) -> Result<Vec<(Seq, Seq)>, QueueError> {
         let new = self.current;
         if old == new {
             return Err(not_found(old, 0, "is the current epoch; begin a new one first"));
         }
-        let seqs = self.numbers(old, |state| state != State::Confirmed);
+        let mut seqs = seqs.to_vec();
+        seqs.retain(|&seq| self.state(old, seq).is_some_and(|state| state != State::Confirmed));
+        seqs.sort_unstable();
+        seqs.dedup();
         if seqs.is_empty() {
             return Ok(Vec::new());
         }
@@ -555,8 +426,7 @@ impl Queue {
                 to.issued += 1;
                 let (payload, hash) = renumber(new, to.issued, &entry);
                 within("payload bytes of one entry", payload.len(), ENTRY_BYTES_MAX)?;
-                let void = self.index(old)?.slot(seq).is_some_and(|slot| slot.void);
-                let stored = Stored { hash, day: entry.day.days(), void, payload };
+                let stored = Stored { hash, day: entry.day.days(), void: entry.void, payload };
                 writes.insert(layout::entry_key(new, to.issued), Some(stored.encode()));
                 if let Some(code) = from.refused.remove(&seq) {
                     to.refused.insert(to.issued, code);
@@ -599,6 +469,13 @@ impl Queue {
                 }
             }
         }
+        let over: Vec<(Epoch, Seq)> = self
+            .originals
+            .iter()
+            .filter(|&(_, &(on, _))| on < day.days())
+            .map(|(&key, _)| key)
+            .collect();
+        self.refused_settled(&over)?;
         self.compact_if_wasteful()?;
         Ok(dropped)
     }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use banyan_shared::ids::Millis;
 use proptest::prelude::*;
 
 use super::ranges::SeqSet;
@@ -102,6 +103,13 @@ fn keeps_what_it_was_given_over_reopening() {
     assert_eq!(queue.meta_get("cut").unwrap().unwrap(), [9; 5000]);
     queue.void(epoch, 2, b"void".to_vec(), 99).unwrap();
     assert_eq!(queue.state(epoch, 2), Some(State::Voided));
+    drop(queue);
+    let mut queue = open(dir.path()).0;
+    let refused = queue.refused_reports().unwrap();
+    assert_eq!((refused.len(), refused[0].seq, refused[0].code), (1, 2, 4));
+    assert_eq!(refused[0].payload, payload(2, 16 * 1024));
+    queue.refused_settled(&[(epoch, 2)]).unwrap();
+    assert!(queue.refused_reports().unwrap().is_empty());
     assert_eq!(queue.waiting(epoch).collect::<Vec<_>>(), [2, 3]);
     assert_eq!(queue.append(&[new_entry(4, 1, 0)]).unwrap(), [4]);
     assert!(matches!(queue.confirm(epoch, &[(1, 5)]), Err(QueueError::NotFound { .. })));
