@@ -2,3 +2,5 @@
 
 mod link;
 mod registry;
+#[cfg(all(feature = "power-cut", target_os = "linux"))]
+mod power_cut;
