@@ -80,6 +80,20 @@ pub(super) fn data_file(path: &Path) -> PathBuf {
     path.join("db")
 }
 
+/// Removes snapshots sled was killed in the middle of, or had no room for: it would take them for damage.
+fn remove_unfinished_snapshots(path: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating"))
+        {
+            fs::remove_file(path.join(name))?;
+        }
+    }
+    Ok(())
+}
+
 fn config(path: &Path) -> sled::Config {
     sled::Config::new()
         .path(path)
@@ -113,6 +127,7 @@ impl Store {
                 .and_then(|file| file.sync_all())
                 .map_err(system)?;
         }
+        remove_unfinished_snapshots(path).map_err(system)?;
         let started = Instant::now();
         let db = loop {
             match caught(|| config(path).open()) {

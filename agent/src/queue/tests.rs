@@ -537,6 +537,15 @@ fn opens_whatever_file_is_missing_or_nonsense() {
         whole(&|dir| std::fs::remove_dir_all(store_file(dir).parent().unwrap()).unwrap()),
         issued
     );
+    // What a kill during sled's own start leaves behind.
+    let unfinished = |dir: &Path| {
+        let path = store_file(dir).with_file_name("snap.FFFFFFFFFFFF0000.generating");
+        std::fs::write(path, b"").unwrap();
+    };
+    let dir = tempfile::tempdir().unwrap();
+    copy_tree(origin.path(), dir.path());
+    unfinished(dir.path());
+    assert_eq!(open(dir.path()).1, None);
     // One torn slot of the two is what a power cut may leave: no damage at all.
     for slot in [0, 4096] {
         whole(&|dir| {
