@@ -7,7 +7,7 @@ use banyan_shared::figures;
 use banyan_shared::ids::{AgentId, Millis, Position, VersionId};
 use banyan_shared::report::{Content, EnteredAt, How, Lineage, Value, Version, admitted, current};
 
-use super::column::{Column, Count};
+use super::column::{Column, Scan};
 use super::{Author, Authors, Lock, Slot};
 
 /// A version as the cube holds it.
@@ -48,6 +48,8 @@ const PRESENT: u8 = 1;
 /// The versions stand in `histories`.
 const HISTORY: u8 = 2;
 const ANSWERED: u8 = 4;
+/// Every column of the block is answered.
+const FULL: u8 = 8;
 
 /// Earliest entry time held in the compact form: so many minutes after the receipt (a fast clock).
 const ENTERED_AHEAD_MINUTES: i64 = 1_024;
@@ -152,8 +154,8 @@ impl Block {
     }
 
     /// Adds up a range of a column; see [`Column::scan`].
-    pub fn scan(&self, column: usize, first: Slot, counts: &mut [Count]) -> u128 {
-        self.column(column).scan(first, counts)
+    pub fn scan(&self, column: usize, first: Slot, numbers: &mut [u16]) -> Scan {
+        self.column(column).scan(first, numbers)
     }
 
     /// The newest receipt of any version ever applied.
@@ -164,6 +166,12 @@ impl Block {
     /// Whether the counted version of the slot's report answers anything.
     pub fn answered(&self, slot: Slot) -> bool {
         self.flags(slot) & ANSWERED != 0
+    }
+
+    /// Whether the counted version certainly answers all of a form with `columns` columns. May say no
+    /// where a closer look at the cells says yes.
+    pub fn full(&self, slot: Slot, columns: usize) -> bool {
+        self.columns.len() >= columns && self.flags(slot) & FULL != 0
     }
 
     /// Whether anything was ever accepted for the slot.
@@ -341,9 +349,14 @@ impl Block {
         self.write_cells(slot, slots, &content.values);
     }
 
+    /// Writes a slot's cells; its other flags stand already.
     fn write_cells(&mut self, slot: Slot, slots: usize, values: &[Value]) {
         if self.columns.len() < values.len() {
             self.columns.resize_with(values.len(), Column::default);
+            self.rows.flags.iter_mut().for_each(|flags| *flags &= !FULL);
+        }
+        if values.len() == self.columns.len() && values.iter().all(|value| value.is_answer()) {
+            self.rows.flags[slot as usize] |= FULL;
         }
         for (at, column) in self.columns.iter_mut().enumerate() {
             column.set(slot, slots, values.get(at).copied().unwrap_or(Value::Missing));
@@ -378,9 +391,8 @@ impl Block {
         let answered = report.answered;
         history.report = report;
         let slots = self.rows.flags.len();
+        self.rows.flags[slot as usize] = PRESENT | HISTORY | if answered { ANSWERED } else { 0 };
         self.write_cells(slot, slots, &values);
-        let flags = &mut self.rows.flags[slot as usize];
-        *flags = PRESENT | HISTORY | if answered { ANSWERED } else { 0 };
     }
 
     /// Takes a version out. Says whether it was there.

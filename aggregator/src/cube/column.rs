@@ -20,13 +20,15 @@ pub struct Column {
     large: BTreeMap<Slot, u64>,
 }
 
-/// What [`Column::scan`] counts for every slot of a range.
+/// What [`Column::scan`] found in a range of slots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
+pub struct Scan {
+    /// The sum of the numbers.
+    pub sum: u128,
     /// Cells with a number.
-    pub numbers: u16,
+    pub numbers: u64,
     /// Cells "not applicable".
-    pub not_applicable: u16,
+    pub not_applicable: u64,
 }
 
 impl Column {
@@ -67,27 +69,29 @@ impl Column {
         };
     }
 
-    /// Adds up the slots from `first` on, one for each place of `counts`, whose numbers and "not
-    /// applicable" it counts there; returns the sum.
-    pub fn scan(&self, first: Slot, counts: &mut [Count]) -> u128 {
+    /// Adds up the slots from `first` on, one for each place of `numbers`, which counts at its place the
+    /// cells with a number.
+    pub fn scan(&self, first: Slot, numbers: &mut [u16]) -> Scan {
         let from = (first as usize).min(self.cells.len());
-        let cells = &self.cells[from..self.cells.len().min(from + counts.len())];
-        let mut sum = 0u64;
-        for (cell, count) in cells.iter().zip(counts.iter_mut()) {
+        let cells = &self.cells[from..self.cells.len().min(from + numbers.len())];
+        let (mut sum, mut found, mut not_applicable) = (0u64, 0u64, 0u64);
+        for (cell, count) in cells.iter().zip(numbers.iter_mut()) {
             let number = *cell < LARGE;
             sum += if number { u64::from(*cell) } else { 0 };
-            count.numbers += u16::from(number);
-            count.not_applicable += u16::from(*cell == NOT_APPLICABLE);
+            found += u64::from(number);
+            *count += u16::from(number);
+            not_applicable += u64::from(*cell == NOT_APPLICABLE);
         }
-        let mut sum = u128::from(sum);
+        let mut scan = Scan { sum: u128::from(sum), numbers: found, not_applicable };
         if !self.large.is_empty() {
-            let end = first.saturating_add(u32::try_from(counts.len()).unwrap_or(u32::MAX));
+            let end = first.saturating_add(u32::try_from(numbers.len()).unwrap_or(u32::MAX));
             for (slot, n) in self.large.range(first..end) {
-                counts[(slot - first) as usize].numbers += 1;
-                sum += u128::from(*n);
+                numbers[(slot - first) as usize] += 1;
+                scan.numbers += 1;
+                scan.sum += u128::from(*n);
             }
         }
-        sum
+        scan
     }
 
     /// Bytes held on the heap.

@@ -20,7 +20,7 @@ use banyan_shared::period::Period;
 use banyan_shared::report::{Content, Lineage, Value, VersionVector};
 
 pub use block::{Block, Report, Stored};
-pub use column::{Column, Count};
+pub use column::{Column, Scan};
 pub use digest::Digest;
 pub use form::FormStore;
 
@@ -349,6 +349,19 @@ impl Cube {
         block.judge(slot, &self.lineage, lock.as_ref());
     }
 
+    /// Whether a version waits for approval behind a lock.
+    pub fn pending(
+        &self,
+        facility: &UnitCode,
+        form: &FormCode,
+        period: Period,
+        id: VersionId,
+    ) -> bool {
+        let Some((number, slot)) = self.place(facility, form) else { return false };
+        let Some(lock) = self.forms[number].lock(period, slot) else { return false };
+        !banyan_shared::report::admitted(id, lock.seen.as_deref(), &lock.approved)
+    }
+
     fn place(&self, facility: &UnitCode, form: &FormCode) -> Option<(usize, Slot)> {
         let number = *self.form_numbers.get(form)?;
         let facility = *self.facility_numbers.get(facility)?;
@@ -416,7 +429,15 @@ impl Cube {
         })
     }
 
+    /// What is known of writers' histories.
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
     pub(crate) fn authors(&self) -> &Authors {
         &self.authors
     }
 }
+
+#[cfg(test)]
+mod tests;

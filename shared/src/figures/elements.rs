@@ -55,7 +55,7 @@ pub struct Tally {
 
 /// The state of an element's figure, and its value.
 pub fn element_state(element: &Element, tally: &Tally) -> (State, Option<u128>) {
-    if tally.reports > 0 {
+    if tally.givers > 0 {
         if element.over_units == OverUnits::None && tally.givers > 1 {
             return (State::NotAdditive, None);
         }

@@ -1,0 +1,263 @@
+use banyan_shared::report::{EnteredAt, How, Reason};
+use proptest::prelude::*;
+
+use super::*;
+use crate::query::fixture;
+
+fn id(writer: u8, counter: u32, seq: u64) -> VersionId {
+    VersionId { writer: AgentId([writer; 6]), epoch: Epoch { counter, random: 7 }, seq }
+}
+
+fn version(facility: &str, period: &str, id: VersionId, values: [Value; 2]) -> AcceptedVersion {
+    AcceptedVersion {
+        facility: facility.parse().unwrap(),
+        form: FormIx(0),
+        period: period.parse().unwrap(),
+        id,
+        content: Content {
+            values: values.to_vec(),
+            how: How::Direct,
+            entered_by: None,
+            reason: None,
+            override_code: None,
+            withdrawn: false,
+            entered_at: EnteredAt { minute: 1_000, doubtful: false },
+            replaces: vec![],
+        },
+        received_at: Millis(60_000_000),
+        position: 1,
+    }
+}
+
+const DAY: &str = "2026-01-05";
+
+fn cell(cube: &Cube, facility: &str, period: &str) -> Value {
+    let form = cube.form(&"daily".parse().unwrap()).unwrap();
+    let slot = form.slot(cube.facility(&facility.parse().unwrap()).unwrap()).unwrap();
+    form.block(period.parse().unwrap()).unwrap().value(0, slot)
+}
+
+#[test]
+fn zero_missing_and_not_applicable_stay_apart_and_large_numbers_whole() {
+    let catalogue = fixture::catalogue();
+    let mut cube = Cube::new(&catalogue);
+    for (n, value) in [
+        Value::Number(0),
+        Value::Missing,
+        Value::NotApplicable,
+        Value::Number(u64::from(u32::MAX) - 3),
+        Value::Number(u64::from(u32::MAX) - 2),
+        Value::Number(u64::from(u32::MAX)),
+        Value::Number(u64::MAX),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let facility = format!("F{n}");
+        cube.apply(
+            &catalogue,
+            version(&facility, DAY, id(1, 1, n as u64 + 1), [value, Value::Number(1)]),
+        )
+        .unwrap();
+        assert_eq!(cell(&cube, &facility, DAY), value);
+    }
+    let form = cube.form(&"daily".parse().unwrap()).unwrap();
+    let mut numbers = [0u16; 9];
+    let scan = form.block(DAY.parse().unwrap()).unwrap().scan(0, 0, &mut numbers);
+    let m = u128::from(u32::MAX);
+    assert_eq!(scan.sum, (m - 3) + (m - 2) + m + u128::from(u64::MAX));
+    assert_eq!(numbers, [1, 0, 0, 1, 1, 1, 1, 0, 0]);
+    assert_eq!((scan.numbers, scan.not_applicable), (5, 1));
+}
+
+#[test]
+fn a_correction_is_counted_and_the_first_arrival_stays() {
+    let catalogue = fixture::catalogue();
+    let mut cube = Cube::new(&catalogue);
+    let first = version("A", DAY, id(1, 1, 1), [Value::Number(3), Value::Missing]);
+    let mut second = version("A", DAY, id(1, 1, 2), [Value::Number(5), Value::Missing]);
+    second.content.reason = Some(Reason::Typo);
+    second.received_at = first.received_at.plus(1_000);
+    second.position = 2;
+    cube.apply(&catalogue, second.clone()).unwrap();
+    cube.apply(&catalogue, first.clone()).unwrap();
+    assert_eq!(cell(&cube, "A", DAY), Value::Number(5));
+    let (a, form) = ("A".parse().unwrap(), "daily".parse().unwrap());
+    let report = cube.report(&a, &form, first.period).unwrap();
+    assert_eq!(report.arrived, Some(first.received_at));
+    assert_eq!((report.heads, report.versions), (1, 2));
+
+    // As it stood before the correction came, and before anything came.
+    let store = cube.form(&form).unwrap();
+    let past = cube.block_at(store, first.period, Some(first.received_at)).unwrap();
+    assert_eq!(past.value(0, 0), Value::Number(3));
+    let before = cube.block_at(store, first.period, Some(Millis(0))).unwrap();
+    assert!(!before.present(0) && before.value(0, 0) == Value::Missing);
+
+    // Taken out again, the cube is as if it had never come.
+    assert!(cube.remove(&a, &form, first.period, second.id));
+    assert!(!cube.remove(&a, &form, first.period, second.id));
+    let mut alone = Cube::new(&catalogue);
+    alone.apply(&catalogue, first.clone()).unwrap();
+    assert_eq!(cube.digest(), alone.digest());
+    assert!(cube.remove(&a, &form, first.period, first.id));
+    assert_eq!(cube.digest(), Cube::new(&catalogue).digest());
+    assert_eq!(cell(&cube, "A", DAY), Value::Missing);
+}
+
+#[test]
+fn a_withdrawal_returns_to_missing_and_breaks_the_arrival() {
+    let catalogue = fixture::catalogue();
+    let mut cube = Cube::new(&catalogue);
+    let (a, form): (UnitCode, FormCode) = ("A".parse().unwrap(), "daily".parse().unwrap());
+    let mut versions: Vec<_> = (1u8..=3)
+        .map(|n| {
+            let mut v = version("A", DAY, id(1, 1, u64::from(n)), [Value::Number(u64::from(n)); 2]);
+            v.received_at = Millis(i64::from(n) * 60_000_000);
+            v.position = u64::from(n);
+            v
+        })
+        .collect();
+    versions[1].content.withdrawn = true;
+    for v in &versions[..2] {
+        cube.apply(&catalogue, v.clone()).unwrap();
+    }
+    assert_eq!(cell(&cube, "A", DAY), Value::Missing);
+    let report = cube.report(&a, &form, versions[0].period).unwrap();
+    assert!(!report.answered && report.arrived.is_none());
+    cube.apply(&catalogue, versions[2].clone()).unwrap();
+    let report = cube.report(&a, &form, versions[0].period).unwrap();
+    assert_eq!(report.arrived, Some(versions[2].received_at));
+    assert_eq!(cell(&cube, "A", DAY), Value::Number(3));
+}
+
+#[test]
+fn a_lock_holds_later_versions_back_until_approved() {
+    let catalogue = fixture::catalogue();
+    let mut cube = Cube::new(&catalogue);
+    let (a, form): (UnitCode, FormCode) = ("A".parse().unwrap(), "daily".parse().unwrap());
+    let one = version("A", DAY, id(1, 1, 1), [Value::Number(1); 2]);
+    let two = version("A", DAY, id(1, 1, 2), [Value::Number(2); 2]);
+    cube.apply(&catalogue, one.clone()).unwrap();
+    let seen: VersionVector = [((one.id.writer, one.id.epoch), 1)].into();
+    cube.lock(&a, &form, one.period, Some(Arc::new(seen)));
+    cube.apply(&catalogue, two.clone()).unwrap();
+    assert_eq!(cell(&cube, "A", DAY), Value::Number(1));
+    assert_eq!(cube.report(&a, &form, one.period).unwrap().pending, 1);
+    cube.approve(&a, &form, one.period, two.id);
+    assert_eq!(cell(&cube, "A", DAY), Value::Number(2));
+    assert_eq!(cube.report(&a, &form, one.period).unwrap().pending, 0);
+}
+
+#[test]
+fn what_becomes_known_of_a_writer_later_settles_a_conflict() {
+    let catalogue = fixture::catalogue();
+    let mut cube = Cube::new(&catalogue);
+    let (a, form): (UnitCode, FormCode) = ("A".parse().unwrap(), "daily".parse().unwrap());
+    let old = version("A", DAY, id(1, 1, 5), [Value::Number(1); 2]);
+    let new = version("A", DAY, id(1, 2, 1), [Value::Number(2); 2]);
+    let replaced_pc = version("A", DAY, id(2, 1, 1), [Value::Number(3); 2]);
+    for v in [&old, &new, &replaced_pc] {
+        cube.apply(&catalogue, v.clone()).unwrap();
+    }
+    assert_eq!(cube.report(&a, &form, old.period).unwrap().heads, 3);
+    cube.begins(new.id.writer, new.id.epoch, vec![(old.id.epoch, 5)]);
+    assert_eq!(cube.report(&a, &form, old.period).unwrap().heads, 2);
+    cube.succeeds(replaced_pc.id.writer, new.id.writer);
+    let report = cube.report(&a, &form, old.period).unwrap();
+    assert_eq!((report.heads, report.current), (1, Some(replaced_pc.id)));
+}
+
+#[test]
+fn a_version_that_does_not_fit_its_catalogue_is_refused() {
+    let catalogue = fixture::catalogue();
+    let mut cube = Cube::new(&catalogue);
+    let good = version("A", DAY, id(1, 1, 1), [Value::Number(1); 2]);
+    let mut bad = good.clone();
+    bad.content.values.pop();
+    assert!(matches!(cube.apply(&catalogue, bad), Err(CubeError::WrongLength { .. })));
+    let bad = AcceptedVersion { form: FormIx(99), ..good.clone() };
+    assert!(matches!(cube.apply(&catalogue, bad), Err(CubeError::UnknownForm { .. })));
+    let bad = AcceptedVersion { period: "2026-01".parse().unwrap(), ..good };
+    assert!(matches!(cube.apply(&catalogue, bad), Err(CubeError::WrongPeriodType { .. })));
+}
+
+fn any_version() -> impl Strategy<Value = AcceptedVersion> {
+    let value = prop_oneof![
+        Just(Value::Missing),
+        Just(Value::NotApplicable),
+        (0u64..5).prop_map(Value::Number),
+        Just(Value::Number(u64::from(u32::MAX))),
+    ];
+    (
+        prop::sample::select(vec!["A", "B"]),
+        prop::sample::select(vec!["2026-01-05", "2026-01-06"]),
+        (1u8..3, 1u32..3, 1u64..4),
+        [value.clone(), value],
+        prop::sample::select(How::ALL),
+        any::<bool>(),
+        prop::option::of((1u8..3, 1u32..3, 1u64..4)),
+        1u64..20,
+    )
+        .prop_map(|(facility, period, who, values, how, withdrawn, replaced, position)| {
+            let mut v = version(facility, period, id(who.0, who.1, who.2), values);
+            v.content.how = how;
+            v.content.withdrawn = withdrawn;
+            v.content.replaces = replaced.map(|(w, c, s)| id(w, c, s)).into_iter().collect();
+            v.position = position;
+            v.received_at = Millis(60_000_000 + i64::try_from(position).unwrap() * 1_500);
+            v
+        })
+}
+
+proptest! {
+    // The same set of versions gives the same answers, in any order, applied once or many times.
+    #[test]
+    fn order_and_repetition_play_no_part(
+        mut versions in prop::collection::vec(any_version(), 1..12),
+        turn in 0usize..12, repeat in 0usize..12, gone in 0usize..12,
+    ) {
+        // One identity stands for one content: the ledger refuses a number used twice.
+        versions.sort_by_key(|v| (v.facility.clone(), v.period, v.id));
+        versions.dedup_by_key(|v| (v.facility.clone(), v.period, v.id));
+        let catalogue = fixture::catalogue();
+        let build = |versions: &[AcceptedVersion]| {
+            let mut cube = Cube::new(&catalogue);
+            for v in versions {
+                cube.apply(&catalogue, v.clone()).unwrap();
+            }
+            cube
+        };
+        let cube = build(&versions);
+        let mut other = versions.clone();
+        other.rotate_left(turn % versions.len());
+        other.push(versions[repeat % versions.len()].clone());
+        other.reverse();
+        let shuffled = build(&other);
+        prop_assert_eq!(cube.digest(), shuffled.digest());
+        prop_assert!(cube.differences(&shuffled, 10).is_empty());
+
+        // A version taken out leaves what the others alone would give.
+        let gone = versions.remove(gone % versions.len());
+        let mut less = cube.clone();
+        less.remove(&gone.facility, &"daily".parse().unwrap(), gone.period, gone.id);
+        prop_assert_eq!(less.digest(), build(&versions).digest());
+        prop_assert_ne!(less.digest(), cube.digest());
+        prop_assert_eq!(less.differences(&cube, 10).len(), 1);
+
+        // As of a moment = only what had come by then.
+        let at = Millis(60_000_000 + 9 * 1_500);
+        let early: Vec<_> = versions.iter().filter(|v| v.received_at <= at).cloned().collect();
+        let (then, form) = (build(&early), "daily".parse().unwrap());
+        for v in &versions {
+            let store = less.form(&form).unwrap();
+            let past = less.block_at(store, v.period, Some(at)).unwrap();
+            let slot = store.slot(less.facility(&v.facility).unwrap()).unwrap();
+            let report = then.report(&v.facility, &form, v.period);
+            prop_assert_eq!(past.report(slot, less.authors()), report);
+            if past.present(slot) {
+                prop_assert_eq!(past.value(0, slot), cell(&then, v.facility.as_str(), &v.period.to_string()));
+            }
+        }
+    }
+}
