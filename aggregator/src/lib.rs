@@ -6,4 +6,5 @@ pub mod cube;
 pub mod front_door;
 pub mod identity;
 pub mod ledger;
+pub mod query;
 pub mod state;

@@ -1,0 +1,398 @@
+//! The answers, as they stand in JSON (`docs/formats.md`). The order of the fields is the order on the wire.
+
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use banyan_shared::figures::State;
+
+/// A JSON object whose keys keep their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ordered<T>(pub Vec<(String, T)>);
+
+impl<T> Default for Ordered<T> {
+    fn default() -> Ordered<T> {
+        Ordered(Vec::new())
+    }
+}
+
+impl<T> Ordered<T> {
+    /// The entry with this key.
+    pub fn get(&self, key: &str) -> Option<&T> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, value)| value)
+    }
+}
+
+impl<T: Serialize> Serialize for Ordered<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in &self.0 {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Ordered<T>, D::Error> {
+        struct Pairs<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Pairs<T> {
+            type Value = Ordered<T>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ordered<T>, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Ordered(pairs))
+            }
+        }
+        deserializer.deserialize_map(Pairs(std::marker::PhantomData))
+    }
+}
+
+/// Which row.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowKey {
+    /// Unit code.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unit: Option<String>,
+    /// Network code.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub network: Option<String>,
+    /// Kind code.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub kind: Option<String>,
+    /// Role code.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub role: Option<String>,
+    /// The name of the first of these.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
+    /// Names from the top of the tree, where names repeat or names were asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path: Option<Vec<String>>,
+    /// The period or range.
+    pub period: String,
+}
+
+/// One element's figure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ElementFigure {
+    /// The value; none unless the state is `reported`.
+    pub value: Option<u64>,
+    /// Whether there is a value, and if not, why.
+    pub state: State,
+    /// The unit of measure.
+    pub unit: String,
+    /// Reports with a number.
+    pub reports: u64,
+    /// Reports expected to give one.
+    pub expected: u64,
+    /// Reports that answered "not applicable".
+    pub not_applicable: u64,
+    /// Facilities with at least one number.
+    pub facilities: u64,
+    /// Facilities expected to give one.
+    pub facilities_expected: u64,
+    /// Version of the definition.
+    pub definition: String,
+    /// What the reader should know of the value.
+    pub flags: Vec<String>,
+    /// `area` on a network's page: the figure is its area's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub scope: Option<String>,
+    /// The area, with `scope`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub area: Option<String>,
+    /// The element's name, if names were asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
+}
+
+/// How much of an indicator's set its value covers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Facility-periods matched.
+    pub matched: u64,
+    /// Facility-periods in the formula.
+    pub expected: u64,
+    /// The matched facilities' usual share of the denominator.
+    pub share_of_usual: Option<f64>,
+}
+
+/// A report an indicator waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingFor {
+    /// The form.
+    pub form: String,
+    /// The unit that owes it.
+    pub unit: String,
+    /// When it is due.
+    pub due: String,
+}
+
+/// One indicator's figure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IndicatorFigure {
+    /// The value, rounded to the catalogue's decimals; none unless the state is `reported`.
+    pub value: Option<f64>,
+    /// Whether there is a value, and if not, why.
+    pub state: State,
+    /// The unit of measure.
+    pub unit: String,
+    /// Above the line.
+    pub numerator: Option<f64>,
+    /// Below the line.
+    pub denominator: Option<f64>,
+    /// What the ratio is multiplied by.
+    pub factor: u64,
+    /// What the value covers.
+    pub coverage: Coverage,
+    /// Kinds wholly missing from it.
+    pub absent: Vec<String>,
+    /// The reports it waits for.
+    pub waiting_for: Vec<WaitingFor>,
+    /// The target that applies.
+    pub target: Option<f64>,
+    /// Its lower bound.
+    pub low: Option<f64>,
+    /// Its upper bound.
+    pub high: Option<f64>,
+    /// Which way is better.
+    pub direction: Option<String>,
+    /// For a target of the year: what should be reached by now.
+    pub pace: Option<f64>,
+    /// Whether it is met, judged on the unrounded value.
+    pub met: Option<bool>,
+    /// Where the target comes from.
+    pub target_source: Option<String>,
+    /// How far the target can be relied on.
+    pub target_status: Option<String>,
+    /// Version of the definition.
+    pub definition: String,
+    /// `set` or `area`.
+    pub scope: String,
+    /// The area, where the scope is `area`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub area: Option<String>,
+    /// What the reader should know of the value.
+    pub flags: Vec<String>,
+}
+
+/// One row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Which.
+    pub key: RowKey,
+    /// Elements by code.
+    pub elements: Ordered<ElementFigure>,
+    /// Indicators by code.
+    pub indicators: Ordered<IndicatorFigure>,
+}
+
+/// Missing by cause.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingCounts {
+    /// Returned for correction.
+    pub returned: u64,
+    /// Refused.
+    pub refused: u64,
+    /// Parked.
+    pub parked: u64,
+    /// Not enrolled.
+    pub not_enrolled: u64,
+    /// Waiting at the site; none for a moment in the past.
+    pub backlog_known: Option<u64>,
+    /// Site silent; none for a moment in the past.
+    pub silent: Option<u64>,
+    /// Not entered.
+    pub not_entered: u64,
+}
+
+/// Completeness of one form.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormCompleteness {
+    /// The form.
+    pub form: String,
+    /// Owed, for ended periods.
+    pub expected: u64,
+    /// Answered.
+    pub received: u64,
+    /// In time.
+    pub on_time: u64,
+    /// Late.
+    pub late: u64,
+    /// Not answered, still in time.
+    pub not_yet_due: u64,
+    /// Not answered, too late.
+    pub missing: u64,
+}
+
+/// Completeness of a set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompletenessFigure {
+    /// Owed, for ended periods.
+    pub expected: u64,
+    /// Answered.
+    pub received: u64,
+    /// In time.
+    pub on_time: u64,
+    /// Late.
+    pub late: u64,
+    /// Of late: entered in time.
+    pub late_by_network: u64,
+    /// Not answered, still in time.
+    pub not_yet_due: u64,
+    /// Not answered, too late.
+    pub missing: u64,
+    /// Of received: a required element unanswered.
+    pub incomplete: u64,
+    /// Of received: entered on the facility's behalf.
+    pub proxy: u64,
+    /// Answered though nobody owed it.
+    pub unexpected: u64,
+    /// Missing by cause.
+    pub missing_why: MissingCounts,
+    /// By form, in the catalogue's order.
+    pub by_form: Vec<FormCompleteness>,
+}
+
+/// How fresh the figures are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freshness {
+    /// When the newest report of the set and period was received.
+    pub newest_receipt: Option<String>,
+    /// Facilities in the set on the last day.
+    pub sites: u64,
+    /// Of them: with an agent enrolled.
+    pub sites_enrolled: u64,
+    /// Of them: known to hold reports back; none for a moment in the past.
+    pub sites_with_backlog: Option<u64>,
+    /// Of them: not heard of lately; none for a moment in the past.
+    pub sites_silent: Option<u64>,
+}
+
+/// A line of the reconciliation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddendFigure {
+    /// How many facilities.
+    pub facilities: u64,
+    /// Their value.
+    pub value: u64,
+}
+
+/// What lies in no group.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NoneFigure {
+    /// How many facilities.
+    pub facilities: u64,
+    /// Their value.
+    pub value: u64,
+    /// The same by kind.
+    pub by_kind: Ordered<AddendFigure>,
+}
+
+/// How the groups' sum leads to the administrative total:
+/// `sum_of_groups − more_than_once − outside_area + in_none = administrative_total`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReconciliationFigure {
+    /// The groups' own figures, added.
+    pub sum_of_groups: AddendFigure,
+    /// What is in it more than once.
+    pub more_than_once: AddendFigure,
+    /// What lies outside the area.
+    pub outside_area: AddendFigure,
+    /// What lies in no group.
+    pub in_none: NoneFigure,
+    /// The area's own figure.
+    pub administrative_total: AddendFigure,
+}
+
+/// The answer to a question for figures.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueryAnswer {
+    /// Code of the unit or network.
+    pub unit: String,
+    /// Its name.
+    pub name: String,
+    /// Names from the top of the tree.
+    pub path: Vec<String>,
+    /// `administrative` or `network`.
+    pub view: String,
+    /// The kind of network, in a network's view.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub network_kind: Option<String>,
+    /// The period or range.
+    pub period: String,
+    /// `as_it_was`, `today` or `date`.
+    pub membership: String,
+    /// The day of the map, unless it is each period's own.
+    pub map_date: Option<String>,
+    /// As known at this moment.
+    pub as_of: String,
+    /// The catalogue's version.
+    pub catalogue: String,
+    /// `open`, `signed` or `locked`.
+    pub stage: String,
+    /// Whether the figures may still change without notice.
+    pub provisional: bool,
+    /// Whether figures differ from those locked.
+    pub restated: bool,
+    /// Versions that wait for approval behind a lock.
+    pub pending_after_lock: u64,
+    /// Reports of which several versions stand.
+    pub conflicts: u64,
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// Completeness of the whole set and span.
+    pub completeness: CompletenessFigure,
+    /// Freshness of the whole set.
+    pub freshness: Freshness,
+    /// By element, where the rows are networks.
+    pub reconciliation: Option<Ordered<ReconciliationFigure>>,
+}
+
+/// One row of completeness.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompletenessRow {
+    /// Which.
+    pub key: RowKey,
+    /// All forms together.
+    #[serde(flatten)]
+    pub total: CompletenessFigure,
+    /// Each form in full, for the CSV.
+    #[serde(skip)]
+    pub forms: Vec<(String, CompletenessFigure)>,
+}
+
+/// The answer to a question about completeness.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompletenessAnswer {
+    /// Code of the unit or network.
+    pub unit: String,
+    /// Its name.
+    pub name: String,
+    /// Names from the top of the tree.
+    pub path: Vec<String>,
+    /// `administrative` or `network`.
+    pub view: String,
+    /// The period or range.
+    pub period: String,
+    /// The form, if one was asked for.
+    pub form: Option<String>,
+    /// `as_it_was`, `today` or `date`.
+    pub membership: String,
+    /// The day of the map, unless it is each period's own.
+    pub map_date: Option<String>,
+    /// As known at this moment.
+    pub as_of: String,
+    /// The whole set and span.
+    pub completeness: CompletenessFigure,
+    /// The rows.
+    pub rows: Vec<CompletenessRow>,
+    /// Freshness of the whole set.
+    pub freshness: Freshness,
+}

@@ -1,0 +1,319 @@
+//! What is owed: for one form and period, by slot, whether the report is due, what it asks and until when.
+//!
+//! Plans depend on the catalogue, the organisation and the order of the cube's slots only, never on what was
+//! reported or on the time of the question, so that they are kept ([`Plans`]) until one of those changes.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use banyan_shared::catalogue::{Catalogue, Facts, Form, FormIx, KindIx};
+use banyan_shared::figures::{self, DutyFacts};
+use banyan_shared::ids::Millis;
+use banyan_shared::organisation::{Organisation, UnitIx};
+use banyan_shared::period::{Date, Period};
+use banyan_shared::tables::registry::ExtensionDue;
+
+use super::sets::{Located, Parts, PartsKey, Scope};
+use crate::cube::{Cube, Slot};
+
+/// Most plans and divisions kept; beyond it all are dropped and made anew as they are asked for.
+const KEPT_MAX: usize = 50_000;
+
+/// Which unit stands at which slot of a form. Facilities that have never reported and have no reserved
+/// slot get one here, behind the cube's own, where every column is missing.
+#[derive(Debug)]
+pub(super) struct FormMap {
+    /// The unit at each slot; none for a facility the organisation does not know.
+    pub(super) units: Vec<Option<UnitIx>>,
+    slot_of: HashMap<UnitIx, Slot>,
+    /// How many slots the cube had.
+    real: usize,
+}
+
+impl FormMap {
+    fn build(
+        catalogue: &Catalogue,
+        organisation: &Organisation,
+        cube: &Cube,
+        form: FormIx,
+    ) -> FormMap {
+        let model = &catalogue.forms[form.at()];
+        let store = cube.form(&model.code);
+        let mut units: Vec<Option<UnitIx>> = store
+            .map(|store| {
+                let code = |facility: &u32| cube.facility_code(*facility).as_str();
+                store.slots().iter().map(|facility| organisation.unit(code(facility))).collect()
+            })
+            .unwrap_or_default();
+        let real = units.len();
+        let mut slot_of: HashMap<UnitIx, Slot> =
+            (0u32..).zip(&units).filter_map(|(slot, unit)| Some(((*unit)?, slot))).collect();
+        for unit in organisation.reporters() {
+            if slot_of.contains_key(unit) || !ever_reports(organisation, *unit, model) {
+                continue;
+            }
+            slot_of.insert(*unit, u32::try_from(units.len()).expect("fewer than 2^32 units"));
+            units.push(Some(*unit));
+        }
+        FormMap { units, slot_of, real }
+    }
+
+    pub(super) fn slot(&self, unit: UnitIx) -> Option<Slot> {
+        self.slot_of.get(&unit).copied()
+    }
+}
+
+/// Whether a unit is ever of a kind that reports the form.
+pub(super) fn ever_reports(organisation: &Organisation, unit: UnitIx, form: &Form) -> bool {
+    organisation.info(unit).spells.iter().any(|spell| form.kinds.contains(&spell.kind))
+}
+
+/// What is owed of one form for one period.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// 1 where the report is due.
+    pub(super) duty: Arc<[u8]>,
+    /// For each line of the form, 1 where it is due and asks the line; shared with `duty` where the line is
+    /// asked of everyone.
+    pub(super) asked: Vec<Arc<[u8]>>,
+    /// Whether every line is asked wherever the report is due.
+    pub(super) uniform: bool,
+    /// The last moment in time, where `exceptions` says no other.
+    late_after: Millis,
+    exceptions: HashMap<Slot, Millis>,
+    /// When the period ends.
+    pub(super) ends: Millis,
+}
+
+impl Plan {
+    /// The last moment at which the slot's report is on time.
+    pub(super) fn late_after(&self, slot: Slot) -> Millis {
+        self.exceptions.get(&slot).copied().unwrap_or(self.late_after)
+    }
+
+    /// Whether every slot's last moment lies before `now` (`Some(true)`), none does (`Some(false)`), or it
+    /// takes a look at each.
+    pub(super) fn all_late(&self, now: Millis) -> Option<bool> {
+        let late = now > self.late_after;
+        self.exceptions.values().all(|at| (now > *at) == late).then_some(late)
+    }
+
+    fn build(
+        catalogue: &Catalogue,
+        organisation: &Organisation,
+        map: &FormMap,
+        form: &Form,
+        p: Period,
+    ) -> Plan {
+        let slots = map.units.len();
+        let mut duty = vec![0u8; slots];
+        let needs_facts = form
+            .lines
+            .iter()
+            .any(|line| !line.asked_of.roles.is_empty() || !line.asked_of.attributes.is_empty());
+        // A line asked of every kind of the form on every day needs no column of its own.
+        let plain = |line: &banyan_shared::catalogue::Line| {
+            line.asked_of.is_empty() && line.from.is_none() && line.to.is_none()
+        };
+        let own: Vec<usize> = (0..form.lines.len()).filter(|&at| !plain(&form.lines[at])).collect();
+        let mut asked_own: Vec<Vec<u8>> = own.iter().map(|_| vec![0u8; slots]).collect();
+        let mut moments: HashMap<Slot, Millis> = HashMap::new();
+        let mut votes: HashMap<Millis, usize> = HashMap::new();
+        let in_force = form.in_force(p) && p.kind() == form.period_type;
+        let mut facts = Facts { kind: KindIx(0), roles: Vec::new(), attributes: Vec::new() };
+        for (slot, unit) in (0u32..).zip(&map.units) {
+            let (true, Some(unit)) = (in_force, *unit) else { continue };
+            let Some(day) = organisation.duty_day(unit, p) else { continue };
+            let kind = organisation.kind_on(unit, day);
+            if !form.kinds.contains(&kind) {
+                continue;
+            }
+            let (waived, until) = extension(catalogue, organisation, form, unit, p);
+            let about = DutyFacts {
+                day,
+                kind,
+                active: organisation.is_open(unit, day),
+                in_span: organisation.duty_in_span(form.code.as_str(), unit, day),
+                working_day: organisation.is_working_day(unit, day),
+                waived,
+            };
+            if !figures::duty(form, p, Some(&about)) {
+                continue;
+            }
+            duty[slot as usize] = 1;
+            if !own.is_empty() {
+                if needs_facts {
+                    facts = organisation.facts_on(unit, day);
+                } else {
+                    facts.kind = kind;
+                }
+                for (column, &line) in asked_own.iter_mut().zip(&own) {
+                    column[slot as usize] = u8::from(form.lines[line].asks(&facts, day));
+                }
+            }
+            let working = |date: Date| organisation.is_working_day(unit, date);
+            let late_after = figures::deadline(catalogue, form, p, working, until).late_after;
+            moments.insert(slot, late_after);
+            *votes.entry(late_after).or_default() += 1;
+        }
+        let late_after = votes
+            .into_iter()
+            .max_by_key(|(at, n)| (*n, *at))
+            .map_or_else(|| figures::ended_at(catalogue, p), |(at, _)| at);
+        moments.retain(|_, at| *at != late_after);
+        let duty: Arc<[u8]> = duty.into();
+        let mut asked: Vec<Arc<[u8]>> = vec![duty.clone(); form.lines.len()];
+        let mut uniform = true;
+        for (column, line) in asked_own.into_iter().zip(own) {
+            if column[..] != duty[..] {
+                uniform = false;
+                asked[line] = column.into();
+            }
+        }
+        Plan {
+            duty,
+            asked,
+            uniform,
+            late_after,
+            exceptions: moments,
+            ends: figures::ended_at(catalogue, p),
+        }
+    }
+}
+
+/// Whether the report is waived, and the due time granted instead of the rule's, if any.
+pub(super) fn extension(
+    catalogue: &Catalogue,
+    organisation: &Organisation,
+    form: &Form,
+    unit: UnitIx,
+    p: Period,
+) -> (bool, Option<Millis>) {
+    match organisation.extension(form.code.as_str(), unit, p).map(|extension| extension.due) {
+        None => (false, None),
+        Some(ExtensionDue::Waived) => (true, None),
+        Some(ExtensionDue::At { date, hour, minute }) => {
+            (false, Some(catalogue.moment(date, hour, minute)))
+        }
+    }
+}
+
+/// Plans and divisions made so far, for one catalogue and one organisation. Make a new one when either
+/// changes.
+#[derive(Debug, Default)]
+pub struct Plans {
+    maps: RwLock<HashMap<FormIx, Arc<FormMap>>>,
+    plans: RwLock<HashMap<(FormIx, Period), Arc<Plan>>>,
+    parts: RwLock<HashMap<PartsKey, Arc<Parts>>>,
+    located: RwLock<HashMap<(Scope, Date), Arc<Vec<Located>>>>,
+}
+
+fn kept<K: Eq + Hash, V>(cache: &RwLock<HashMap<K, Arc<V>>>, key: &K) -> Option<Arc<V>> {
+    cache.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+}
+
+fn keep<K: Eq + Hash, V>(cache: &RwLock<HashMap<K, Arc<V>>>, key: K, value: Arc<V>) {
+    let mut cache = cache.write().unwrap_or_else(PoisonError::into_inner);
+    if cache.len() >= KEPT_MAX {
+        cache.clear();
+    }
+    cache.insert(key, value);
+}
+
+impl Plans {
+    pub(super) fn map(
+        &self,
+        catalogue: &Catalogue,
+        organisation: &Organisation,
+        cube: &Cube,
+        form: FormIx,
+    ) -> Arc<FormMap> {
+        let real =
+            cube.form(&catalogue.forms[form.at()].code).map_or(0, |store| store.slots().len());
+        if let Some(map) = kept(&self.maps, &form).filter(|map| map.real == real) {
+            return map;
+        }
+        // The slots have grown: what was made for this form names places that have moved.
+        let forget = |key: &FormIx| *key != form;
+        self.plans.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| forget(&key.0));
+        self.parts
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|key, _| forget(&key.form));
+        let map = Arc::new(FormMap::build(catalogue, organisation, cube, form));
+        keep(&self.maps, form, map.clone());
+        map
+    }
+
+    pub(super) fn plan(
+        &self,
+        catalogue: &Catalogue,
+        organisation: &Organisation,
+        map: &FormMap,
+        form: FormIx,
+        p: Period,
+    ) -> Arc<Plan> {
+        if let Some(plan) =
+            kept(&self.plans, &(form, p)).filter(|plan| plan.duty.len() == map.units.len())
+        {
+            return plan;
+        }
+        let mut plan = Plan::build(catalogue, organisation, map, &catalogue.forms[form.at()], p);
+        // Neighbouring periods mostly ask the same: share the columns.
+        for near in [p.plus(-1), p.plus(1)] {
+            let Some(other) = kept(&self.plans, &(form, near)) else { continue };
+            if other.duty == plan.duty {
+                let old = std::mem::replace(&mut plan.duty, other.duty.clone());
+                for (column, theirs) in plan.asked.iter_mut().zip(&other.asked) {
+                    if Arc::ptr_eq(column, &old) {
+                        *column = plan.duty.clone();
+                    } else if column == theirs {
+                        *column = theirs.clone();
+                    }
+                }
+                break;
+            }
+        }
+        let plan = Arc::new(plan);
+        keep(&self.plans, (form, p), plan.clone());
+        plan
+    }
+
+    pub(super) fn parts(&self, key: PartsKey, make: impl FnOnce() -> Parts) -> Arc<Parts> {
+        if let Some(parts) = kept(&self.parts, &key) {
+            return parts;
+        }
+        let mut parts = Arc::new(make());
+        let near = PartsKey { period: key.period.plus(-1), ..key.clone() };
+        if let Some(other) = kept(&self.parts, &near).filter(|other| **other == *parts) {
+            parts = other;
+        }
+        keep(&self.parts, key, parts.clone());
+        parts
+    }
+
+    pub(super) fn located(
+        &self,
+        scope: Scope,
+        date: Date,
+        make: impl FnOnce() -> Vec<Located>,
+    ) -> Arc<Vec<Located>> {
+        if let Some(list) = kept(&self.located, &(scope, date)) {
+            return list;
+        }
+        let list = Arc::new(make());
+        keep(&self.located, (scope, date), list.clone());
+        list
+    }
+}
+
+/// Gives every facility its slots in administrative order, so that neighbours on the map are neighbours in
+/// memory. Call it before the first version is applied and after every change of the organisation.
+pub fn reserve(cube: &mut Cube, catalogue: &Catalogue, organisation: &Organisation) {
+    for form in &catalogue.forms {
+        let units =
+            organisation.reporters().iter().filter(|unit| ever_reports(organisation, **unit, form));
+        cube.reserve(&form.code, units.map(|unit| organisation.code(*unit)));
+    }
+}
