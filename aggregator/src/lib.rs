@@ -1,10 +1,22 @@
-//! The centre: intake, ledger, cube, queries.
+//! The centre: front door, broker, intake, ledger, cube, queries.
+//!
+//! A count's way: `front_door` → `broker` → `intake` (which judges by `state`) → `ledger` → receipt →
+//! `state` (which counts in `cube`) → `query` → `service` → `http`, `cli`, `pages`.
 
 pub mod act;
 pub mod broker;
+pub mod cli;
+pub mod client;
 pub mod cube;
 pub mod front_door;
+pub mod http;
 pub mod identity;
+pub mod init;
+pub mod intake;
 pub mod ledger;
+pub mod pages;
 pub mod query;
+pub mod serve;
+pub mod service;
+pub mod slips;
 pub mod state;

@@ -1,2 +1,5 @@
-//! main
-fn main() {}
+//! The aggregator's program.
+
+fn main() -> std::process::ExitCode {
+    banyan_aggregator::cli::main()
+}

@@ -52,10 +52,7 @@ impl State {
         else {
             return Judgement::UnknownContext(batch.context);
         };
-        let begins = |entry: &banyan_shared::wire::Entry| {
-            entry.seq == 1 && matches!(entry.body, Body::Begins { .. })
-        };
-        let begins_here = batch.entries.iter().any(begins);
+        let begins_here = super::begins_here(batch);
         let mut store = false;
         let mut refused = Vec::new();
         let mut reused = Vec::new();

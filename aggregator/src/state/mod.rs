@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use banyan_shared::catalogue::{Catalogue, CatalogueHash};
 use banyan_shared::codes::ParkReason;
-use banyan_shared::ids::{AgentId, ContextNumber, Millis, Position, UnitCode, VersionId};
+use banyan_shared::ids::{AgentId, ContextNumber, Millis, Position, Seq, UnitCode, VersionId};
 use banyan_shared::limits::CATALOGUE_BYTES_MAX;
 use banyan_shared::organisation::Organisation;
 use banyan_shared::sync::Fate;
@@ -85,6 +85,8 @@ pub struct HeldCatalogue {
 pub struct State {
     /// The name of the centre.
     pub name: String,
+    /// How many hellos were heard since the start: tells whether what is known of sites has changed.
+    pub heard: u64,
     /// The position folded in last.
     pub position: Position,
     /// The moment of the row folded in last.
@@ -186,6 +188,7 @@ impl State {
             Organisation::build(&catalogue, &tables).map_err(StateError::Registry)?;
         Ok(State {
             name,
+            heard: 0,
             position: 0,
             newest: None,
             catalogues: HashMap::from([(catalogue.hash, held)]),
@@ -220,8 +223,8 @@ impl State {
                 } else {
                     banyan_shared::wire::decode(row.refused).map_err(wire)?
                 };
-                self.hold(&batch, &refused);
-                self.apply_batch(batch, &refused, row.position, row.received_at);
+                let added = self.hold(&batch, &refused);
+                self.apply_batch(batch, &added, &refused, row.position, row.received_at);
                 Ok(())
             }
         }
@@ -266,7 +269,7 @@ impl State {
                 let organisation = build_organisation(&self.catalogue, &self.tables)
                     .map_err(StateError::Registry)?;
                 self.organisation = Arc::new(organisation);
-                self.reserve();
+                crate::query::reserve(&mut self.cube, &self.catalogue, &self.organisation);
                 self.rejudge(received_at);
             }
             Act::Codes(codes) => codes.iter().for_each(|code| self.add_code(code)),
@@ -290,47 +293,32 @@ impl State {
         Ok(())
     }
 
-    /// Gives every facility its slot in administrative order, so that a county is a run of slots.
-    fn reserve(&mut self) {
-        let day = self.catalogue.day_at(self.newest.unwrap_or_default());
-        let catalogue = self.catalogue.clone();
-        for form in &catalogue.forms {
-            let facilities: Vec<UnitCode> = self
-                .organisation
-                .reporters()
-                .iter()
-                .filter(|u| form.kinds.contains(&self.organisation.kind_on(**u, day)))
-                .map(|u| self.organisation.code(*u).clone())
-                .collect();
-            self.cube.reserve(&form.code, &facilities);
-        }
-    }
-
     /// Notes in the sender's inbox what a batch adds, before or after it is in the ledger. What is there
     /// already stays. Returns what was added, to be undone if the commit fails.
-    pub fn hold(&mut self, batch: &Batch, refused: &Refusals) -> Vec<banyan_shared::ids::Seq> {
+    pub fn hold(&mut self, batch: &Batch, refused: &Refusals) -> Vec<Seq> {
         let Some(agent) = self.agents.get_mut(&batch.agent) else { return Vec::new() };
         let mut added = Vec::new();
+        let begins_here = begins_here(batch);
         for entry in &batch.entries {
-            let hash = entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
-            // Beside its new entries a batch may carry some held, refused or reused before.
-            if agent.inbox.fate(batch.epoch, entry.seq, hash, true) != Fate::New {
+            let (epoch, seq) = (batch.epoch, entry.seq);
+            let hash = entry_hash(batch.agent, epoch, seq, batch.context, &entry.body);
+            if agent.inbox.fate(epoch, seq, hash, begins_here) != Fate::New {
                 continue;
             }
-            match refused.iter().find(|(seq, _)| *seq == entry.seq) {
-                Some((seq, refusal)) => agent.inbox.refuse(batch.epoch, *seq, hash, *refusal),
-                None => agent.inbox.hold(batch.epoch, entry.seq, hash),
+            match refused.iter().find(|(refused, _)| *refused == seq) {
+                Some((_, refusal)) => agent.inbox.refuse(epoch, seq, hash, *refusal),
+                None => agent.inbox.hold(epoch, seq, hash),
             }
-            added.push(entry.seq);
+            added.push(seq);
         }
         added
     }
 
-    /// Counts what a committed batch adds: entries its inbox holds from this very batch (see
-    /// [`State::hold`]) that are not refused.
+    /// Counts what a committed batch adds: the entries that [`State::hold`] named, without the refused ones.
     pub fn apply_batch(
         &mut self,
         batch: Batch,
+        added: &[Seq],
         refused: &Refusals,
         position: Position,
         received_at: Millis,
@@ -343,6 +331,9 @@ impl State {
         let catalogue = held.catalogue.clone();
         let today = self.catalogue.day_at(received_at);
         for entry in batch.entries {
+            if added.binary_search(&entry.seq).is_err() {
+                continue;
+            }
             let id = VersionId { writer: batch.agent, epoch: batch.epoch, seq: entry.seq };
             let hash = entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
             let refused_here = refused.iter().any(|(seq, _)| *seq == entry.seq);
@@ -451,6 +442,13 @@ impl State {
         }
         released.len()
     }
+}
+
+/// Whether the first entry of the batch's life is in it.
+fn begins_here(batch: &Batch) -> bool {
+    let begins =
+        |e: &banyan_shared::wire::Entry| e.seq == 1 && matches!(e.body, Body::Begins { .. });
+    batch.entries.iter().any(begins)
 }
 
 #[cfg(test)]

@@ -1,0 +1,774 @@
+//! The command line of `banyan-aggregator`: arguments in, one request, its answer printed.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use banyan_shared::catalogue::Lang;
+use banyan_shared::wire::deflate;
+use clap::{Args, Parser, Subcommand};
+use comfy_table::{Table, presets};
+use serde_json::Value;
+
+use crate::client::{Client, print_json};
+use crate::http::Request;
+use crate::serve::{HTTP_ADDR_DEFAULT, MQTT_ADDR_DEFAULT};
+use crate::service::{
+    CompletenessCall, EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile, Format, GivenTable,
+    ImportReport, QueryCall, ReportCall, Usage, VerifyReport, say, usage,
+};
+
+const EXAMPLES: &str = "\
+示例 Examples:
+  banyan-aggregator init                                     用贵州种子数据建库
+  banyan-aggregator serve                                    启动服务
+  banyan-aggregator enroll 520502105203-VC                   给一个村卫生室发注册码
+  banyan-aggregator query 520502 2026-01                     七星关区一月汇总
+  banyan-aggregator query 贵阳市 2026-01 --by network --network city_group
+  banyan-aggregator completeness 520502 2026-01 --by children --format csv
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not finished in time.";
+
+/// 榕树 Banyan：汇总端。接收、核验、保存各机构上报的数据，按县域医共体和城市医疗集团汇总。
+#[derive(Parser)]
+#[command(name = "banyan-aggregator", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Global {
+    /// 数据目录 Data directory
+    #[arg(long, global = true, env = "BANYAN_DATA_DIR", default_value = "banyan-data")]
+    data_dir: PathBuf,
+    /// 输出格式 Output format
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    format: Format,
+    /// 语言 Language: zh, en
+    #[arg(long, global = true, env = "BANYAN_LANG", default_value = "zh", value_parser = lang)]
+    lang: Lang,
+    /// 详细日志 More log lines (repeat for more)
+    #[arg(short, global = true, action = clap::ArgAction::Count)]
+    v: u8,
+}
+
+fn lang(text: &str) -> Result<Lang, String> {
+    match text {
+        "zh" => Ok(Lang::Zh),
+        "en" => Ok(Lang::En),
+        _ => Err("zh or en".into()),
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// 建库 Make keys and ledger from a registry and a catalogue (default: the Guizhou seeds)
+    Init(Init),
+    /// 启动服务 Serve agents and operators until stopped
+    Serve {
+        /// MQTT 地址 Where agents connect (port 0 for any)
+        #[arg(long, default_value = MQTT_ADDR_DEFAULT)]
+        mqtt_addr: SocketAddr,
+        /// HTTP 地址 Where the API and the pages are (port 0 for any)
+        #[arg(long, default_value = HTTP_ADDR_DEFAULT)]
+        http_addr: SocketAddr,
+    },
+    /// 发放注册码 Make enrolment codes, files or a stick
+    Enroll(Enroll),
+    /// 调整代报范围 Give an agent more facilities, or fewer
+    Assign(Assign),
+    /// 注销终端 Put an agent out
+    Revoke {
+        /// The agent's id
+        agent: String,
+    },
+    /// 终端列表 List agents
+    Fleet,
+    /// 暂存与拒收 List entries that do not count, and why
+    Parked,
+    /// 机构与区划 List units
+    Units {
+        /// Below this unit (default: the top)
+        unit: Option<String>,
+        /// All of this kind, at any depth
+        #[arg(long)]
+        kind: Option<String>,
+        /// On this day (default: today)
+        #[arg(long)]
+        date: Option<String>,
+    },
+    /// 查询汇总 Ask for figures
+    Query(QueryArgs),
+    /// 上报完整性 Ask how complete reporting is
+    Completeness(CompletenessArgs),
+    /// 追溯一张报表 The trace of a number: values, versions, who, when
+    Report {
+        /// The facility
+        facility: String,
+        /// The form
+        form: String,
+        /// The period
+        period: String,
+        /// With every version
+        #[arg(long)]
+        history: bool,
+        /// As known at this time (RFC 3339)
+        #[arg(long)]
+        as_of: Option<String>,
+    },
+    /// 目录 Check a catalogue
+    Catalogue {
+        #[command(subcommand)]
+        command: CatalogueCommand,
+    },
+    /// 更新登记册 Replace tables of the registry (without --apply: only shows what would change)
+    ImportUnits {
+        /// The tables: units.csv, members.csv, …
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Put them in force
+        #[arg(long)]
+        apply: bool,
+    },
+    /// 核验 Check the ledger's chain and signatures, and that the counts are what the ledger says
+    Verify {
+        /// From the first position on
+        #[arg(long)]
+        all: bool,
+    },
+    /// 备份 Write a backup while serving
+    Backup {
+        /// The file to write
+        file: PathBuf,
+        /// Only keys and acts: what agents cannot send again
+        #[arg(long)]
+        identity: bool,
+    },
+    /// 恢复 Make a data directory from a backup
+    Restore {
+        /// The backup
+        file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum CatalogueCommand {
+    /// 检查 List every error of a catalogue file
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Init {
+    /// units.csv
+    #[arg(long)]
+    units: Option<PathBuf>,
+    /// attributes.csv
+    #[arg(long)]
+    attributes: Option<PathBuf>,
+    /// networks.csv
+    #[arg(long)]
+    networks: Option<PathBuf>,
+    /// members.csv
+    #[arg(long)]
+    members: Option<PathBuf>,
+    /// duties.csv
+    #[arg(long)]
+    duties: Option<PathBuf>,
+    /// calendar.csv
+    #[arg(long)]
+    calendar: Option<PathBuf>,
+    /// targets.csv
+    #[arg(long)]
+    targets: Option<PathBuf>,
+    /// codes.csv
+    #[arg(long)]
+    codes: Option<PathBuf>,
+    /// contacts.csv
+    #[arg(long)]
+    contacts: Option<PathBuf>,
+    /// catalogue.toml
+    #[arg(long)]
+    catalogue: Option<PathBuf>,
+    /// The centre's name
+    #[arg(long, default_value = "榕树 Banyan")]
+    name: String,
+}
+
+#[derive(Args)]
+struct Enroll {
+    /// The facilities; the first is the agent's home, the others it reports for by proxy
+    units: Vec<String>,
+    /// All facilities under this unit, those registered later too
+    #[arg(long)]
+    below: Vec<String>,
+    /// Only this kind under --below
+    #[arg(long)]
+    kind: Vec<String>,
+    /// How long the code is valid, for example 7d, 12h
+    #[arg(long, value_parser = seconds, default_value = "7d")]
+    expires: i64,
+    /// One code and file for each facility under --below
+    #[arg(long, conflicts_with = "stick")]
+    each: bool,
+    /// One file for all facilities under --below, of which each installer picks one
+    #[arg(long)]
+    stick: bool,
+    /// How often a stick may be used
+    #[arg(long, default_value_t = 1, requires = "stick")]
+    uses: u32,
+    /// Where to write: a folder with --each, a file with --stick
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Assign {
+    /// The agent's id
+    agent: String,
+    /// The facilities
+    units: Vec<String>,
+    /// All facilities under this unit
+    #[arg(long)]
+    below: Vec<String>,
+    /// Only this kind under --below
+    #[arg(long)]
+    kind: Vec<String>,
+    /// Take them away
+    #[arg(long)]
+    remove: bool,
+}
+
+#[derive(Args)]
+struct QueryArgs {
+    /// A unit or network, by code or unique name
+    unit: String,
+    /// The period, for example 2026-01, 2026Q1, 2026-01..2026-03
+    period: String,
+    /// Rows by: children facility kind role network, county township…, day week month quarter half year
+    #[arg(long, value_delimiter = ',')]
+    by: Vec<String>,
+    /// The kind of network meant by --by network or role
+    #[arg(long)]
+    network: Option<String>,
+    /// Only this element
+    #[arg(long, value_delimiter = ',')]
+    element: Vec<String>,
+    /// Only this indicator
+    #[arg(long, value_delimiter = ',')]
+    indicator: Vec<String>,
+    /// as_it_was, today or a date
+    #[arg(long)]
+    membership: Option<String>,
+    /// As known at this time (RFC 3339)
+    #[arg(long)]
+    as_of: Option<String>,
+    /// Names and paths with every row
+    #[arg(long)]
+    names: bool,
+}
+
+#[derive(Args)]
+struct CompletenessArgs {
+    /// A unit or network, by code or unique name
+    unit: String,
+    /// The period
+    period: String,
+    /// Only this form
+    #[arg(long)]
+    form: Option<String>,
+    /// Rows by
+    #[arg(long, value_delimiter = ',')]
+    by: Vec<String>,
+    /// The kind of network meant by --by network or role
+    #[arg(long)]
+    network: Option<String>,
+    /// as_it_was, today or a date
+    #[arg(long)]
+    membership: Option<String>,
+    /// As known at this time (RFC 3339)
+    #[arg(long)]
+    as_of: Option<String>,
+}
+
+/// Reads `7d`, `12h`, `30m` or `45s`.
+fn seconds(text: &str) -> Result<i64, String> {
+    let help = || "write a time like 7d, 12h or 30m".to_owned();
+    let unit = text.chars().last().ok_or_else(help)?;
+    let factor = match unit {
+        'd' => 86_400,
+        'h' => 3600,
+        'm' => 60,
+        's' => 1,
+        _ => return Err(help()),
+    };
+    let number: i64 = text[..text.len() - 1].parse().map_err(|_| help())?;
+    number.checked_mul(factor).filter(|s| *s > 0).ok_or_else(help)
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = match (cli.global.v, &cli.command) {
+        (0, Command::Serve { .. }) => "info",
+        (0, _) => "warn",
+        (1, _) => "banyan_aggregator=debug,info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},rumqttd=warn")));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match run(cli.command, &cli.global) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{}: {error:#}", say(cli.global.lang, "错误", "error"));
+            let wrong_usage = error.downcast_ref::<Usage>().is_some();
+            ExitCode::from(if wrong_usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(command: Command, global: &Global) -> Result<ExitCode> {
+    let dir = &global.data_dir;
+    let lang = global.lang;
+    match command {
+        Command::Init(init) => {
+            crate::init::init(dir, &init.sources(), &init.name, lang)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Serve { mqtt_addr, http_addr } => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(crate::serve::serve(dir, mqtt_addr, http_addr))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Restore { file } => {
+            let now = jiff::Timestamp::now().into();
+            let summary = crate::service::restore(&file, dir, now)?;
+            let text = say(
+                lang,
+                format!(
+                    "已恢复到 {}：{} 条记录，截至第 {} 位。启动 serve 后，各终端会自动补传缺少的数据。",
+                    dir.display(),
+                    summary.rows,
+                    summary.last_position
+                ),
+                format!(
+                    "restored into {}: {} rows up to position {}. Start `serve`: the agents send what is missing.",
+                    dir.display(),
+                    summary.rows,
+                    summary.last_position
+                ),
+            );
+            eprintln!("{text}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Catalogue { command: CatalogueCommand::Check { file } } => {
+            return check_catalogue(&file, lang);
+        }
+        _ => {}
+    }
+    let client = Client::connect(dir)?;
+    let result = ask(command, global, &client);
+    client.close()?;
+    result
+}
+
+fn check_catalogue(file: &Path, lang: Lang) -> Result<ExitCode> {
+    let toml = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    match crate::state::load_catalogue(&deflate(&toml)) {
+        Ok(catalogue) => {
+            let text = format!(
+                "{}: {} {} · {} {} · {} {}",
+                file.display(),
+                catalogue.elements.len(),
+                say(lang, "个数据元", "elements"),
+                catalogue.forms.len(),
+                say(lang, "张报表", "forms"),
+                catalogue.rules.len(),
+                say(lang, "条规则", "rules"),
+            );
+            println!("{text}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(errors) => {
+            for error in &errors {
+                println!("{}: {error}", file.display());
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn ask(command: Command, global: &Global, client: &Client) -> Result<ExitCode> {
+    let lang = global.lang;
+    let format = global.format;
+    match command {
+        Command::Enroll(enroll) => enrol(enroll, global, client)?,
+        Command::Assign(assign) => {
+            let scope = EnrolOne {
+                units: assign.units,
+                below: assign.below,
+                kinds: assign.kind,
+                expires_s: 0,
+                lang,
+            };
+            let request = Request::Assign { agent: assign.agent, scope, remove: assign.remove };
+            print_json(&client.json(&request)?)?;
+        }
+        Command::Revoke { agent } => print_json(&client.json(&Request::Revoke { agent, lang })?)?,
+        Command::Fleet => {
+            let answer = client.json(&Request::Fleet { lang })?;
+            show(
+                &answer,
+                "agents",
+                format,
+                &[
+                    "agent",
+                    "home",
+                    "name",
+                    "facilities",
+                    "state",
+                    "waiting",
+                    "received",
+                    "refused",
+                    "parked",
+                    "last_receipt",
+                ],
+            )?;
+        }
+        Command::Parked => {
+            let answer = client.json(&Request::Parked { lang })?;
+            show(
+                &answer,
+                "entries",
+                format,
+                &[
+                    "state",
+                    "code",
+                    "reason",
+                    "facility",
+                    "name",
+                    "form",
+                    "period",
+                    "agent",
+                    "received_at",
+                ],
+            )?;
+        }
+        Command::Units { unit, kind, date } => {
+            let answer = client.json(&Request::Units { unit, kind, date, lang })?;
+            show(
+                &answer,
+                "units",
+                format,
+                &["code", "name", "kind", "parent", "open", "networks"],
+            )?;
+        }
+        Command::ImportUnits { files, apply } => {
+            let tables = files.iter().map(|file| given(file)).collect::<Result<_>>()?;
+            let report: ImportReport =
+                client.call(&Request::ImportUnits { tables, apply, lang })?;
+            if format == Format::Json {
+                print_json(&report)?;
+            } else {
+                for (table, (added, gone)) in &report.tables {
+                    println!("{table}: +{added} -{gone}");
+                }
+                report.examples.iter().for_each(|line| println!("  {line}"));
+                let done = if report.applied {
+                    say(
+                        lang,
+                        format!("已生效，释放暂存 {} 条", report.released),
+                        format!("in force; {} parked entries released", report.released),
+                    )
+                } else {
+                    say(
+                        lang,
+                        "仅预览，加 --apply 生效",
+                        "only a preview: add --apply to put it in force",
+                    )
+                };
+                eprintln!("{done}");
+            }
+        }
+        Command::Verify { all } => {
+            let report: VerifyReport = client.call(&Request::Verify { all })?;
+            if format == Format::Json {
+                print_json(&report)?;
+            } else {
+                for difference in &report.differences {
+                    println!("{difference}");
+                }
+                let text = if report.agrees {
+                    say(
+                        lang,
+                        format!(
+                            "一致：账本 {} 位，核验签名 {} 个，报表版本 {} 个",
+                            report.position, report.signatures, report.reports
+                        ),
+                        format!(
+                            "agrees: ledger position {}, {} signatures checked, {} versions counted",
+                            report.position, report.signatures, report.reports
+                        ),
+                    )
+                } else {
+                    say(lang, "不一致", "does not agree")
+                };
+                println!("{text}");
+            }
+            return Ok(if report.agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Backup { file, identity } => {
+            let path = std::path::absolute(&file)?.display().to_string();
+            print_json(&client.json(&Request::Backup { path, identity })?)?;
+        }
+        Command::Query(args) => {
+            let call = QueryCall {
+                unit: args.unit,
+                period: args.period,
+                by: args.by,
+                network: args.network,
+                element: args.element,
+                indicator: args.indicator,
+                membership: args.membership,
+                as_of: args.as_of,
+                names: args.names,
+                format,
+                lang,
+            };
+            print_answer(&client.json(&Request::Query(call))?)?;
+        }
+        Command::Completeness(args) => {
+            let call = CompletenessCall {
+                unit: args.unit,
+                period: args.period,
+                form: args.form,
+                by: args.by,
+                network: args.network,
+                membership: args.membership,
+                as_of: args.as_of,
+                format,
+                lang,
+            };
+            print_answer(&client.json(&Request::Completeness(call))?)?;
+        }
+        Command::Report { facility, form, period, history, as_of } => {
+            let call = ReportCall { facility, form, period, history, as_of, format, lang };
+            print_answer(&client.json(&Request::Report(call))?)?;
+        }
+        Command::Init(_)
+        | Command::Serve { .. }
+        | Command::Restore { .. }
+        | Command::Catalogue { .. } => unreachable!("carried out before a client was needed"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A table or CSV is one text; anything else is JSON.
+fn print_answer(answer: &Value) -> Result<()> {
+    match answer {
+        Value::String(text) => {
+            print!("{text}");
+            if !text.ends_with('\n') {
+                println!();
+            }
+            Ok(())
+        }
+        answer => print_json(answer),
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().map(text_of).collect::<Vec<_>>().join(";"),
+        other => other.to_string(),
+    }
+}
+
+/// Prints the rows of `answer[list]` with these columns.
+fn show(answer: &Value, list: &str, format: Format, columns: &[&str]) -> Result<()> {
+    let rows = answer[list].as_array().map(Vec::as_slice).unwrap_or_default();
+    match format {
+        Format::Json => print_json(answer)?,
+        Format::Csv => {
+            let mut writer = csv::Writer::from_writer(std::io::stdout());
+            writer.write_record(columns)?;
+            for row in rows {
+                writer.write_record(columns.iter().map(|column| text_of(&row[*column])))?;
+            }
+            writer.flush()?;
+        }
+        Format::Table => {
+            let mut table = Table::new();
+            table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(columns);
+            for row in rows {
+                table.add_row(columns.iter().map(|column| text_of(&row[*column])));
+            }
+            println!("{table}");
+        }
+    }
+    Ok(())
+}
+
+fn given(file: &Path) -> Result<GivenTable> {
+    let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    Ok(GivenTable { file: file.display().to_string(), bytes: data_encoding::BASE64.encode(&bytes) })
+}
+
+impl Init {
+    fn sources(&self) -> crate::init::Sources {
+        let tables = [
+            ("units.csv", &self.units),
+            ("attributes.csv", &self.attributes),
+            ("networks.csv", &self.networks),
+            ("members.csv", &self.members),
+            ("duties.csv", &self.duties),
+            ("calendar.csv", &self.calendar),
+            ("targets.csv", &self.targets),
+            ("codes.csv", &self.codes),
+            ("contacts.csv", &self.contacts),
+        ];
+        crate::init::Sources {
+            catalogue: self.catalogue.clone(),
+            tables: tables
+                .into_iter()
+                .filter_map(|(table, path)| path.clone().map(|path| (table, path)))
+                .collect(),
+        }
+    }
+}
+
+/// Facilities asked for in one request of `--each`.
+const EACH_AT_ONCE: usize = 200;
+
+fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
+    let lang = global.lang;
+    if enroll.each {
+        return enrol_each(&enroll, global, client);
+    }
+    if enroll.stick {
+        let output = enroll
+            .output
+            .clone()
+            .ok_or_else(|| usage(say(lang, "--stick 需要 -o 文件名", "--stick needs -o FILE")))?;
+        let request = Request::EnrolStick(EnrolStick {
+            below: enroll.below,
+            kinds: enroll.kind,
+            uses: enroll.uses,
+            expires_s: enroll.expires,
+            lang,
+        });
+        let made: EnrolledFile = client.call(&request)?;
+        write_file(&output, &made.file)?;
+        eprintln!("{} → {}", made.expires, output.display());
+        println!("{}", made.code);
+        return Ok(());
+    }
+    if enroll.units.is_empty() && enroll.below.is_empty() {
+        return Err(usage(say(
+            lang,
+            "请给出机构代码，例如 enroll 520502105203-VC，或用 --below",
+            "name a facility, for example enroll 520502105203-VC, or use --below",
+        )));
+    }
+    let request = Request::Enrol(EnrolOne {
+        units: enroll.units,
+        below: enroll.below,
+        kinds: enroll.kind,
+        expires_s: enroll.expires,
+        lang,
+    });
+    let made: Enrolled = client.call(&request)?;
+    if global.format == Format::Json {
+        return print_json(&made);
+    }
+    let home = made.facilities.first().map(ToString::to_string).unwrap_or_default();
+    eprintln!(
+        "{}",
+        say(
+            lang,
+            format!(
+                "机构 {home} 等 {} 个，有效期至 {}。在诊所电脑上运行：banyan-agent enroll <注册码>",
+                made.facilities.len(),
+                made.expires
+            ),
+            format!(
+                "{home} and others, {} in all, valid until {}. On the clinic's PC: banyan-agent enroll <code>",
+                made.facilities.len(),
+                made.expires
+            ),
+        )
+    );
+    println!("{}", made.code);
+    Ok(())
+}
+
+fn enrol_each(enroll: &Enroll, global: &Global, client: &Client) -> Result<()> {
+    let lang = global.lang;
+    let folder = enroll
+        .output
+        .clone()
+        .ok_or_else(|| usage(say(lang, "--each 需要 -o 目录", "--each needs -o FOLDER")))?;
+    if enroll.below.is_empty() {
+        return Err(usage(say(lang, "--each 需要 --below 区划", "--each needs --below UNIT")));
+    }
+    let request = Request::Expand { below: enroll.below.clone(), kinds: enroll.kind.clone(), lang };
+    let units: Vec<String> = client.call(&request)?;
+    if units.is_empty() {
+        return Err(usage(say(
+            lang,
+            "该区划下没有符合条件的机构",
+            "there is no such facility below that unit",
+        )));
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let mut made: Vec<EnrolledFile> = Vec::with_capacity(units.len());
+    for part in units.chunks(EACH_AT_ONCE) {
+        let request =
+            Request::EnrolEach(EnrolEach { units: part.to_vec(), expires_s: enroll.expires, lang });
+        for mut file in client.call::<Vec<EnrolledFile>>(&request)? {
+            write_file(&folder.join(format!("{}.banyan", file.unit)), &file.file)?;
+            file.file.clear();
+            made.push(file);
+        }
+        eprint!("\r{}/{}", made.len(), units.len());
+    }
+    eprintln!();
+    let mut writer = csv::Writer::from_path(folder.join("codes.csv"))?;
+    writer.write_record(["unit", "name", "path", "code", "expires"])?;
+    for file in &made {
+        writer.write_record([
+            file.unit.as_str(),
+            &file.name,
+            &file.path,
+            &file.code,
+            &file.expires,
+        ])?;
+    }
+    writer.flush()?;
+    std::fs::write(folder.join("slips.html"), crate::slips::page(&made, lang))?;
+    if global.format == Format::Json {
+        let units: Vec<&str> = made.iter().map(|file| file.unit.as_str()).collect();
+        return print_json(&serde_json::json!({ "folder": folder, "units": units }));
+    }
+    println!("{}", folder.display());
+    Ok(())
+}
+
+fn write_file(path: &Path, base64: &str) -> Result<()> {
+    let bytes = data_encoding::BASE64.decode(base64.as_bytes()).context("the file is damaged")?;
+    std::fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
+}

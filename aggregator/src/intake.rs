@@ -1,0 +1,598 @@
+//! The intake: takes messages in, judges, commits and answers, in rounds.
+//!
+//! One task owns the order of everything that changes the ledger. It judges all messages that have come
+//! meanwhile, submits what is new as one commit, and only when that is on disk counts it and sends
+//! receipts: a receipt is never sent before its commit. While a commit is on its way the next round is
+//! judged. A failed commit is undone in memory and answers nothing; the agents send again.
+//! Operators' acts go through the same queue, one commit each, after everything before them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use anyhow::{Context as _, Result};
+use banyan_shared::ids::{AgentId, Millis, Seq};
+use banyan_shared::keys::PublicKey;
+use banyan_shared::wire::{
+    Answer, Batch, EnrolRefusal, EnrolRequest, Envelope, Introduction, Kind, Receipt, SignedGrant,
+    WireError,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::act::{Act, SignedAct};
+use crate::broker::{Downlink, Incoming, Permit};
+use crate::identity::{Identity, store_id};
+use crate::ledger::{Committed, LedgerHandle, NewRow, PendingCommit};
+use crate::state::{Judgement, Refusals, State};
+
+/// Messages judged before a commit is begun.
+const ROUND_MESSAGES_MAX: usize = 2048;
+/// Batches an agent may have in flight.
+const CREDIT: u16 = 4;
+/// How often parked entries are judged again without any change: a new day may have begun.
+const REJUDGE_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What came in and what became of it, since the start.
+        #[derive(Debug, Default)]
+        pub struct IntakeCounters { $($(#[$doc])* pub $name: AtomicU64,)* }
+
+        impl IntakeCounters {
+            /// Names and values.
+            pub fn values(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.load(Ordering::Relaxed)),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Messages taken from the broker.
+    messages,
+    /// Messages that were no messages of ours.
+    malformed,
+    /// Signatures that were not the sender's.
+    bad_signature,
+    /// Batches of agents not known here.
+    unknown_agent,
+    /// Batches of revoked agents.
+    revoked,
+    /// Batches put into the ledger.
+    batches,
+    /// Entries put into the ledger.
+    entries,
+    /// Batches that held nothing new.
+    duplicates,
+    /// Entries refused.
+    refused,
+    /// Numbers that came again with other content.
+    reused,
+    /// Receipts sent.
+    receipts,
+    /// Commits that failed.
+    failed_commits,
+    /// Answers the way down did not take.
+    not_taken,
+}
+
+fn count(counter: &AtomicU64, n: usize) {
+    counter.fetch_add(u64::try_from(n).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// The state, shared by the intake (which alone changes it) and the queries.
+#[derive(Clone)]
+pub struct SharedState(Arc<RwLock<State>>);
+
+impl SharedState {
+    /// Wraps a state.
+    pub fn new(state: State) -> SharedState {
+        SharedState(Arc::new(RwLock::new(state)))
+    }
+
+    /// To look. A query sees whole commits.
+    pub fn read(&self) -> RwLockReadGuard<'_, State> {
+        // A panic while folding leaves a state that `verify` would tell; the lock itself stays usable.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The clock, as the intake and the service see it.
+pub type Clock = Arc<dyn Fn() -> Millis + Send + Sync>;
+
+/// Builds an act from the present state, or says why not.
+pub type ActBuilder = Box<dyn FnOnce(&State) -> Result<Vec<Act>> + Send>;
+
+/// An operator's request for acts.
+pub struct ActRequest {
+    /// Who asks.
+    pub by: String,
+    /// Builds the acts once everything before has been folded in.
+    pub build: ActBuilder,
+    /// Told when they are on disk and in force.
+    pub reply: oneshot::Sender<Result<()>>,
+}
+
+/// What the intake works with.
+pub struct Intake {
+    state: SharedState,
+    identity: Arc<Identity>,
+    ledger: LedgerHandle,
+    down: Arc<dyn Downlink>,
+    clock: Clock,
+    counters: Arc<IntakeCounters>,
+}
+
+/// A batch on its way to the ledger, or one that only wants its receipt.
+struct Work {
+    batch: Batch,
+    stored: bool,
+    refused: Refusals,
+    reused: Vec<Seq>,
+    added: Vec<Seq>,
+    _permit: Option<Permit>,
+}
+
+struct Round {
+    commit: Option<PendingCommit>,
+    works: Vec<Work>,
+}
+
+impl Intake {
+    /// An intake over a state that has been folded up to the ledger's end.
+    pub fn new(
+        state: SharedState,
+        identity: Arc<Identity>,
+        ledger: LedgerHandle,
+        down: Arc<dyn Downlink>,
+        clock: Clock,
+    ) -> Intake {
+        Intake { state, identity, ledger, down, clock, counters: Arc::default() }
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> Arc<IntakeCounters> {
+        self.counters.clone()
+    }
+
+    /// Works until both queues are closed, then finishes what is on its way.
+    pub async fn run(
+        self,
+        mut incoming: mpsc::Receiver<Incoming>,
+        mut acts: mpsc::Receiver<ActRequest>,
+    ) {
+        let mut pending: VecDeque<Round> = VecDeque::new();
+        let mut rejudge = tokio::time::interval(REJUDGE_EVERY);
+        let (mut batches_open, mut acts_open) = (true, true);
+        while batches_open || acts_open || !pending.is_empty() {
+            let busy = !pending.is_empty();
+            tokio::select! {
+                biased;
+                done = finish(&mut pending), if busy => {
+                    if let Some((round, committed)) = done {
+                        self.complete(round, committed);
+                    }
+                }
+                message = incoming.recv(), if batches_open && pending.len() < 2 => match message {
+                    None => batches_open = false,
+                    Some(message) => {
+                        let mut messages = vec![message];
+                        while messages.len() < ROUND_MESSAGES_MAX && let Ok(next) = incoming.try_recv() {
+                            messages.push(next);
+                        }
+                        self.round(messages, &mut pending).await;
+                    }
+                },
+                request = acts.recv(), if acts_open => match request {
+                    None => acts_open = false,
+                    Some(request) => {
+                        self.drain(&mut pending).await;
+                        let result = self.act(&request.by, request.build).await;
+                        // Whoever asked may have gone away; the act stands.
+                        let _ = request.reply.send(result);
+                    }
+                },
+                _ = rejudge.tick() => {
+                    let released = self.state.write().rejudge((self.clock)());
+                    if released > 0 {
+                        tracing::info!(released, "parked entries are counted now");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn drain(&self, pending: &mut VecDeque<Round>) {
+        while let Some((round, committed)) = finish(pending).await {
+            self.complete(round, committed);
+        }
+    }
+
+    /// Judges messages and submits what is new.
+    async fn round(&self, messages: Vec<Incoming>, pending: &mut VecDeque<Round>) {
+        count(&self.counters.messages, messages.len());
+        let mut works = Vec::new();
+        let mut rows = Vec::new();
+        for opened in self.open_all(messages) {
+            match opened {
+                Opened::Batch(batch, bytes, permit) => {
+                    if let Some(work) = self.judge(batch, permit) {
+                        if work.stored {
+                            let refused = if work.refused.is_empty() {
+                                Vec::new()
+                            } else {
+                                banyan_shared::wire::encode(&work.refused)
+                            };
+                            rows.push(NewRow { refused, ..NewRow::batch(bytes) });
+                        }
+                        works.push(work);
+                    }
+                }
+                Opened::Enrol(agent, request) => {
+                    self.submit(&mut works, &mut rows, pending).await;
+                    self.drain(pending).await;
+                    self.enrol(agent, request).await;
+                }
+                Opened::Introduce(agent, grants) => {
+                    self.submit(&mut works, &mut rows, pending).await;
+                    self.drain(pending).await;
+                    self.readmit(agent, grants).await;
+                }
+                Opened::Nothing => {}
+            }
+        }
+        self.submit(&mut works, &mut rows, pending).await;
+    }
+
+    async fn submit(
+        &self,
+        works: &mut Vec<Work>,
+        rows: &mut Vec<NewRow>,
+        pending: &mut VecDeque<Round>,
+    ) {
+        if works.is_empty() {
+            return;
+        }
+        let works = std::mem::take(works);
+        let rows = std::mem::take(rows);
+        let commit = if rows.is_empty() {
+            None
+        } else {
+            match self.ledger.submit_async(rows).await {
+                Ok(commit) => Some(commit),
+                Err(error) => {
+                    self.undo(&works, &error.to_string());
+                    return;
+                }
+            }
+        };
+        pending.push_back(Round { commit, works });
+    }
+
+    /// Reads messages and checks their signatures, on both cores when there are many.
+    fn open_all(&self, messages: Vec<Incoming>) -> Vec<Opened> {
+        let state = self.state.read();
+        let open = |message: Incoming| self.open(&state, message);
+        if messages.len() < 8 {
+            return messages.into_iter().map(open).collect();
+        }
+        let mut first = messages;
+        let second = first.split_off(first.len() / 2);
+        let open = &open;
+        std::thread::scope(|scope| {
+            let other = scope.spawn(move || second.into_iter().map(open).collect::<Vec<_>>());
+            let mut opened: Vec<Opened> = first.into_iter().map(open).collect();
+            match other.join() {
+                Ok(rest) => opened.extend(rest),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+            opened
+        })
+    }
+
+    fn open(&self, state: &State, message: Incoming) -> Opened {
+        match self.try_open(state, message) {
+            Ok(opened) => opened,
+            Err((agent, error)) => {
+                let counter = match error {
+                    WireError::Key(_) => &self.counters.bad_signature,
+                    _ => &self.counters.malformed,
+                };
+                count(counter, 1);
+                tracing::warn!(%agent, %error, "message dropped");
+                Opened::Nothing
+            }
+        }
+    }
+
+    fn try_open(&self, state: &State, message: Incoming) -> Result<Opened, (AgentId, WireError)> {
+        let agent = message.agent;
+        let fail = |error| (agent, error);
+        let envelope = Envelope::read(&message.payload).map_err(fail)?;
+        if envelope.agent != agent {
+            return Err(fail(WireError::Malformed("the sender names another agent")));
+        }
+        match envelope.kind {
+            Kind::Batch => {
+                let Some(known) = state.agents.get(&agent) else {
+                    count(&self.counters.unknown_agent, 1);
+                    self.answer(agent, &Answer::WhoAreYou { contexts: Vec::new() });
+                    return Ok(Opened::Nothing);
+                };
+                envelope.open(&known.key).map_err(fail)?;
+                let batch = Batch::read(&envelope).map_err(fail)?;
+                Ok(Opened::Batch(batch, message.payload.to_vec(), message.permit))
+            }
+            Kind::Enrol => {
+                let request = EnrolRequest::open(&envelope).map_err(fail)?;
+                Ok(Opened::Enrol(agent, request))
+            }
+            Kind::Introduce => {
+                let grants = Introduction::open(&envelope, &self.identity.root).map_err(fail)?;
+                Ok(Opened::Introduce(agent, grants.into_iter().map(|(_, g)| g).collect()))
+            }
+            other => Err(fail(WireError::Kind(other as u8))),
+        }
+    }
+
+    /// Decides what becomes of a batch and notes it in the inbox ahead of the commit.
+    fn judge(&self, batch: Batch, permit: Permit) -> Option<Work> {
+        let agent = batch.agent;
+        let mut state = self.state.write();
+        if let (Some(hello), Some(known)) = (&batch.hello, state.agents.get_mut(&agent)) {
+            known.beacon = Some(((self.clock)(), hello.beacon.clone()));
+            known.nonce = Some(hello.nonce);
+            state.heard += 1;
+        }
+        match state.judge(&batch) {
+            Judgement::UnknownContext(context) => {
+                count(&self.counters.unknown_agent, 1);
+                self.answer(agent, &Answer::WhoAreYou { contexts: vec![context] });
+                None
+            }
+            Judgement::Revoked => {
+                count(&self.counters.revoked, 1);
+                let refusal = EnrolRefusal::AgentRevoked;
+                self.answer(agent, &Answer::NotEnrolled { refusal });
+                None
+            }
+            Judgement::Answer { store, refused, reused } => {
+                if !reused.is_empty() {
+                    count(&self.counters.reused, reused.len());
+                    tracing::warn!(%agent, ?reused, "numbers came again with other content: two machines use one identity");
+                    if let Some(known) = state.agents.get_mut(&agent) {
+                        known.reused += u64::try_from(reused.len()).unwrap_or(u64::MAX);
+                    }
+                }
+                count(&self.counters.refused, refused.len());
+                let added = if store { state.hold(&batch, &refused) } else { Vec::new() };
+                if !store && !batch.entries.is_empty() {
+                    count(&self.counters.duplicates, 1);
+                }
+                Some(Work { batch, stored: store, refused, reused, added, _permit: Some(permit) })
+            }
+        }
+    }
+
+    /// Counts what is on disk now and sends the receipts.
+    fn complete(&self, round: Round, committed: Result<Option<Committed>, String>) {
+        let committed = match committed {
+            Ok(committed) => committed,
+            Err(error) => return self.undo(&round.works, &error),
+        };
+        let now = (self.clock)();
+        let mut positions = committed.as_ref().map_or(0..0, |c| c.positions.clone());
+        let received_at = committed.as_ref().map_or(now, |c| c.received_at);
+        let mut receipts = Vec::with_capacity(round.works.len());
+        {
+            let mut state = self.state.write();
+            for work in round.works {
+                let asked = Asked::of(&work);
+                if work.stored {
+                    count(&self.counters.batches, 1);
+                    count(&self.counters.entries, work.added.len());
+                    let position = positions.next().unwrap_or(state.position);
+                    let Work { batch, added, refused, .. } = work;
+                    state.apply_batch(batch, &added, &refused, position, received_at);
+                }
+                receipts.push(asked);
+            }
+        }
+        let state = self.state.read();
+        for asked in receipts {
+            self.receipt(&state, &asked, now);
+        }
+    }
+
+    fn receipt(&self, state: &State, asked: &Asked, now: Millis) {
+        let Some(agent) = state.agents.get(&asked.agent) else { return };
+        let (lives, complete) = match asked.hello {
+            Some(_) => agent.inbox.all(),
+            None => (vec![agent.inbox.of(asked.epoch, &asked.seqs, &asked.reused)], false),
+        };
+        let receipt = Receipt {
+            store: store_id(&self.ledger.identity()),
+            position: state.position,
+            lives,
+            complete,
+            answers: asked.hello.or(agent.nonce),
+            time: now,
+            credit: CREDIT,
+        };
+        count(&self.counters.receipts, 1);
+        self.send(asked.agent, receipt.seal(asked.agent, &self.identity.key));
+        if asked.hello.is_some() && asked.context != agent.newest {
+            self.grant(state, asked.agent, Some(asked.context));
+        }
+    }
+
+    /// Sends an agent its newest grant, with the catalogue if it may not have it.
+    fn grant(&self, state: &State, id: AgentId, has: Option<u32>) {
+        let Some(agent) = state.agents.get(&id) else { return };
+        let Some(offer) = state.offer(agent.newest) else { return };
+        let known = has.and_then(|context| state.contexts.get(&context)).map(|c| c.catalogue);
+        let catalogue = if known == Some(offer.catalogue) {
+            None
+        } else {
+            state.catalogues.get(&offer.catalogue).map(|held| held.compressed.clone())
+        };
+        let grant = banyan_shared::wire::Grant {
+            key: agent.key,
+            offer,
+            issued_at: (self.clock)(),
+            succeeds: agent.succeeds,
+        };
+        let grant = SignedGrant::sign(&grant, &self.identity.key, &self.identity.certificate);
+        self.answer(id, &Answer::Granted { grant, catalogue });
+    }
+
+    fn undo(&self, works: &[Work], error: &str) {
+        count(&self.counters.failed_commits, 1);
+        tracing::error!(%error, "a commit failed; nothing of it is receipted, the agents will send again");
+        let mut state = self.state.write();
+        for work in works {
+            if let Some(agent) = state.agents.get_mut(&work.batch.agent) {
+                for seq in &work.added {
+                    agent.inbox.forget(work.batch.epoch, *seq);
+                }
+            }
+        }
+    }
+
+    /// Stores an operator's acts, each in a commit of its own, and puts them in force.
+    async fn act(&self, by: &str, build: ActBuilder) -> Result<()> {
+        let acts = {
+            let state = self.state.read();
+            build(&state)?
+        };
+        for act in acts {
+            let signed = SignedAct { by: by.to_owned(), at: (self.clock)(), act };
+            let bytes = signed.seal(&self.identity.key);
+            let committed = self.ledger.commit(vec![NewRow::act(bytes)]).await?;
+            self.state
+                .write()
+                .apply_act(&signed, committed.positions.start, committed.received_at)
+                .context("the act is stored, but could not be put in force")?;
+        }
+        Ok(())
+    }
+
+    async fn enrol(&self, agent: AgentId, request: EnrolRequest) {
+        let now = (self.clock)();
+        let decision = self.state.read().admission(&request, now);
+        match decision {
+            Err(refusal) => {
+                tracing::warn!(%agent, code = request.code, %refusal, "enrolment refused");
+                self.answer(agent, &Answer::NotEnrolled { refusal });
+            }
+            Ok(None) => {
+                // Enrolled before, with this very key and code: its answer was lost.
+                self.grant(&self.state.read(), agent, None);
+            }
+            Ok(Some(act)) => match self.act("service", Box::new(move |_| Ok(vec![act]))).await {
+                Ok(()) => {
+                    tracing::info!(%agent, code = request.code, "agent enrolled");
+                    self.grant(&self.state.read(), agent, None);
+                }
+                Err(error) => tracing::error!(%agent, %error, "enrolment could not be stored"),
+            },
+        }
+    }
+
+    async fn readmit(&self, agent: AgentId, grants: Vec<SignedGrant>) {
+        let acts: Vec<Act> = {
+            let state = self.state.read();
+            if state.agents.get(&agent).is_some_and(|known| known.revoked.is_some()) {
+                let refusal = EnrolRefusal::AgentRevoked;
+                self.answer(agent, &Answer::NotEnrolled { refusal });
+                return;
+            }
+            grants
+                .into_iter()
+                .filter(|signed| {
+                    signed.unverified().is_ok_and(|grant| {
+                        let known = state.agents.get(&agent);
+                        !known.is_some_and(|known| known.contexts.contains(&grant.offer.context))
+                    })
+                })
+                .map(|grant| Act::Readmitted { grant })
+                .collect()
+        };
+        if !acts.is_empty() {
+            match self.act("service", Box::new(move |_| Ok(acts))).await {
+                Ok(()) => tracing::info!(%agent, "agent readmitted by its grant"),
+                Err(error) => tracing::error!(%agent, %error, "grant could not be stored"),
+            }
+        }
+        // The agent sends its hello again when it hears from us.
+        self.grant(&self.state.read(), agent, None);
+    }
+
+    fn answer(&self, agent: AgentId, answer: &Answer) {
+        let Identity { key, certificate, root, .. } = &*self.identity;
+        self.send(agent, answer.seal(agent, key, certificate, root));
+    }
+
+    fn send(&self, agent: AgentId, bytes: Vec<u8>) {
+        if let Err(error) = self.down.publish_down(agent, bytes.into()) {
+            count(&self.counters.not_taken, 1);
+            tracing::debug!(%agent, %error, "answer not taken; the agent will ask again");
+        }
+    }
+}
+
+enum Opened {
+    Batch(Batch, Vec<u8>, Permit),
+    Enrol(AgentId, EnrolRequest),
+    Introduce(AgentId, Vec<SignedGrant>),
+    Nothing,
+}
+
+/// What a receipt has to speak of.
+struct Asked {
+    agent: AgentId,
+    epoch: banyan_shared::ids::Epoch,
+    context: u32,
+    seqs: Vec<Seq>,
+    reused: Vec<Seq>,
+    hello: Option<u64>,
+}
+
+impl Asked {
+    fn of(work: &Work) -> Asked {
+        let batch = &work.batch;
+        Asked {
+            agent: batch.agent,
+            epoch: batch.epoch,
+            context: batch.context,
+            seqs: batch.entries.iter().map(|entry| entry.seq).collect(),
+            reused: work.reused.clone(),
+            hello: batch.hello.as_ref().map(|hello| hello.nonce),
+        }
+    }
+}
+
+/// Waits for the oldest round's commit.
+async fn finish(
+    pending: &mut VecDeque<Round>,
+) -> Option<(Round, Result<Option<Committed>, String>)> {
+    let front = pending.front_mut()?;
+    let result = match &mut front.commit {
+        None => Ok(None),
+        Some(commit) => commit.await.map(Some).map_err(|error| error.to_string()),
+    };
+    // The future was polled through a borrow, so the round is still there to be taken.
+    pending.pop_front().map(|round| (round, result))
+}
+
+/// Verifies that `key` signed the act stored in `bytes`.
+///
+/// # Errors
+/// [`WireError`] if it did not.
+pub fn verify_act(bytes: &[u8], key: &PublicKey) -> Result<(), WireError> {
+    Envelope::read_unbounded(bytes)?.open(key).map(|_| ())
+}

@@ -1,0 +1,139 @@
+//! `serve`: front door, broker, intake and HTTP in one process, until SIGTERM or Ctrl-C.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::broker::{Broker, BrokerConfig};
+use crate::front_door::{Counters, DoorConfig, FrontDoor, Registry};
+use crate::http;
+use crate::identity::{random, write_secret};
+use crate::service::{Service, system_clock};
+
+/// Where agents connect unless told otherwise.
+pub const MQTT_ADDR_DEFAULT: &str = "127.0.0.1:1883";
+/// Where the API and the pages are unless told otherwise.
+pub const HTTP_ADDR_DEFAULT: &str = "127.0.0.1:8080";
+
+/// Where a running service is reached: `DIR/run/addresses.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// The MQTT address.
+    pub mqtt: String,
+    /// The HTTP address.
+    pub http: String,
+}
+
+fn run_dir(dir: &Path) -> PathBuf {
+    dir.join("run")
+}
+
+fn addresses_file(dir: &Path) -> PathBuf {
+    run_dir(dir).join("addresses.json")
+}
+
+fn token_file(dir: &Path) -> PathBuf {
+    run_dir(dir).join("admin.token")
+}
+
+impl Addresses {
+    /// What the file says; it stays when the service stops.
+    pub fn read(dir: &Path) -> Option<Addresses> {
+        serde_json::from_slice(&std::fs::read(addresses_file(dir)).ok()?).ok()
+    }
+}
+
+/// The administrator's token, which only the service's user can read.
+pub fn token(dir: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(token_file(dir)).ok()?;
+    Some(text.trim().to_owned())
+}
+
+fn make_token(dir: &Path) -> Result<String> {
+    if let Some(token) = token(dir).filter(|token| token.len() >= 32) {
+        return Ok(token);
+    }
+    let token = data_encoding::HEXLOWER.encode(&random::<24>()?);
+    write_secret(&token_file(dir), token.as_bytes())?;
+    Ok(token)
+}
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// If an address cannot be bound, the ledger not opened, or the broker fails.
+pub async fn serve(dir: &Path, mqtt: SocketAddr, http_addr: SocketAddr) -> Result<()> {
+    if !http_addr.ip().is_loopback() {
+        bail!(
+            "HTTP address {http_addr}: only a loopback address is allowed until users and TLS are set up"
+        );
+    }
+    std::fs::create_dir_all(run_dir(dir)).context("making the run directory")?;
+    let token = make_token(dir)?;
+    let registry = Registry::new(Arc::new(Counters::default()));
+    let (broker, incoming) = Broker::start(BrokerConfig::default(), registry.clone())?;
+    let lines = Some((incoming, broker.downlink()));
+    let (service, running) = Service::open(dir, system_clock(), lines).await?;
+    let door = FrontDoor::bind(mqtt, DoorConfig::default(), broker.uplink(), registry).await?;
+    let listener = TcpListener::bind(http_addr).await.with_context(|| {
+        format!("cannot listen on {http_addr}: free the address or choose another with --http-addr")
+    })?;
+    let addresses =
+        Addresses { mqtt: door.local_addr().to_string(), http: listener.local_addr()?.to_string() };
+    let (stop, stopped) = watch::channel(false);
+    let until = |mut stopped: watch::Receiver<bool>| async move {
+        // An error means that the sender is gone, which is a stop too.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let door_counters = door.counters();
+    let door = tokio::spawn(door.run(until(stopped.clone())));
+    let routes = http::routes(service.clone(), door_counters, token);
+    let pages = tokio::spawn(
+        axum::serve(listener, routes).with_graceful_shutdown(until(stopped)).into_future(),
+    );
+    write_secret(&addresses_file(dir), &serde_json::to_vec(&addresses)?)?;
+    tracing::info!(mqtt = addresses.mqtt, http = addresses.http, "serving");
+
+    let fault = tokio::select! {
+        () = stop_signal() => None,
+        fault = broker.fault() => Some(anyhow::Error::from(fault)),
+    };
+    tracing::info!("stopping");
+    stop.send_replace(true);
+    door.await.context("the front door ended abnormally")?;
+    // A page being read may hold its connection open; it is not waited for for ever.
+    let grace = std::time::Duration::from_secs(3);
+    if tokio::time::timeout(grace, pages).await.is_err() {
+        tracing::debug!("open HTTP connections were cut");
+    }
+    broker.stop().await;
+    drop(service);
+    running.stop().await?;
+    match fault {
+        Some(fault) => Err(fault),
+        None => Ok(()),
+    }
+}
+
+async fn stop_signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    // Without signals there is nothing to wait for but the end of the process.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,454 @@
+//! Enrolment codes, files and sticks; assigning and revoking agents.
+
+use anyhow::{Context, Result};
+use banyan_shared::catalogue::Lang;
+use banyan_shared::ids::{AgentId, Millis, UnitCode};
+use banyan_shared::organisation::{Found, Lookup, UnitIx};
+use banyan_shared::wire::{EnrolCode, EnrolmentFile};
+use serde::{Deserialize, Serialize};
+
+use super::{Service, say, usage};
+use crate::act::{Act, Below, NewCode, secret_hash};
+use crate::identity::random;
+use crate::state::State;
+
+/// Most facilities in one request for enrolment files; the command asks again for the rest.
+pub(super) const FILES_MAX: usize = 500;
+
+/// One agent: a home, and others it reports for by proxy.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnrolOne {
+    /// The facilities; the first is the home.
+    pub units: Vec<String>,
+    /// All under these, as a rule.
+    pub below: Vec<String>,
+    /// Only these kinds under them.
+    pub kinds: Vec<String>,
+    /// How long the code is valid, in seconds.
+    pub expires_s: i64,
+    /// Language of messages.
+    pub lang: Lang,
+}
+
+/// One enrolment file for each facility.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnrolEach {
+    /// The facilities, by code.
+    pub units: Vec<String>,
+    /// How long the codes are valid, in seconds.
+    pub expires_s: i64,
+    /// Language of messages.
+    pub lang: Lang,
+}
+
+/// One file for many facilities, of which each installer picks one.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnrolStick {
+    /// All under these.
+    pub below: Vec<String>,
+    /// Only these kinds under them.
+    pub kinds: Vec<String>,
+    /// How many agents may use it.
+    pub uses: u32,
+    /// How long it is valid, in seconds.
+    pub expires_s: i64,
+    /// Language of messages.
+    pub lang: Lang,
+}
+
+/// An enrolment file made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EnrolledFile {
+    /// The home.
+    pub unit: UnitCode,
+    /// Its name.
+    pub name: String,
+    /// Its place, as names from the top.
+    pub path: String,
+    /// The code, for a person to type.
+    pub code: String,
+    /// When it expires.
+    pub expires: String,
+    /// The file, as base64.
+    pub file: String,
+}
+
+/// What an enrolment made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// The code.
+    pub code: String,
+    /// For which facilities.
+    pub facilities: Vec<UnitCode>,
+    /// When it expires.
+    pub expires: String,
+}
+
+/// The unit `text` names.
+///
+/// # Errors
+/// [`super::Usage`] listing the candidates if it names no single unit.
+pub(super) fn find_unit(state: &State, text: &str, now: Millis, lang: Lang) -> Result<UnitIx> {
+    let day = state.catalogue.day_at(now);
+    match state.organisation.find(text, day) {
+        Lookup::One(Found::Unit(unit)) => Ok(unit),
+        Lookup::One(Found::Network(_)) => Err(usage(say(
+            lang,
+            format!("{text} 是医联体网络，这里需要行政区划或机构代码"),
+            format!("{text} is a network: a unit is needed here"),
+        ))),
+        Lookup::Candidates(candidates) if candidates.is_empty() => Err(usage(say(
+            lang,
+            format!("没有名为 {text} 的机构或区划；用 units 命令查找代码"),
+            format!("no unit is called {text}: find its code with the units command"),
+        ))),
+        Lookup::Candidates(candidates) => {
+            let lines: Vec<String> = candidates
+                .iter()
+                .map(|c| format!("  {}  {}", c.code, c.path.join(" › ")))
+                .collect();
+            Err(usage(format!(
+                "{}\n{}",
+                say(
+                    lang,
+                    format!("{text} 对应多个机构，请用代码："),
+                    format!("{text} names several units, use the code:")
+                ),
+                lines.join("\n")
+            )))
+        }
+    }
+}
+
+fn rules(
+    state: &State,
+    below: &[String],
+    kinds: &[String],
+    now: Millis,
+    lang: Lang,
+) -> Result<Vec<Below>> {
+    for kind in kinds {
+        if state.catalogue.kind(kind).is_none() {
+            let known: Vec<&str> = state.catalogue.kinds.iter().map(|k| k.code.as_str()).collect();
+            return Err(usage(say(
+                lang,
+                format!("没有机构类别 {kind}；可用：{}", known.join("、")),
+                format!("there is no kind {kind}; known: {}", known.join(", ")),
+            )));
+        }
+    }
+    let mut rules = Vec::new();
+    for text in below {
+        let unit = find_unit(state, text, now, lang)?;
+        let unit = state.organisation.code(unit).clone();
+        if kinds.is_empty() {
+            rules.push(Below { unit, kind: None });
+        } else {
+            let of = |kind: &String| Below { unit: unit.clone(), kind: Some(kind.clone()) };
+            rules.extend(kinds.iter().map(of));
+        }
+    }
+    Ok(rules)
+}
+
+/// Milliseconds from seconds, at least a minute and at most ten years.
+fn lifetime_ms(seconds: i64) -> i64 {
+    seconds.clamp(60, 10 * 366 * 86_400) * 1000
+}
+
+struct Secret {
+    number: u32,
+    secret: [u8; 10],
+}
+
+fn secret() -> Result<Secret> {
+    let number = u32::from_le_bytes(random()?);
+    Ok(Secret { number, secret: random()? })
+}
+
+impl Service {
+    fn code(&self, secret: &Secret) -> EnrolCode {
+        EnrolCode {
+            address: self.mqtt_address(),
+            root: self.identity.root.fingerprint(),
+            number: secret.number,
+            secret: secret.secret,
+        }
+    }
+
+    fn local_time(&self, at: Millis) -> String {
+        let zone = self.state.read().catalogue.time_zone.clone();
+        at.timestamp().to_zoned(zone).strftime("%Y-%m-%d %H:%M").to_string()
+    }
+
+    /// The codes of the facilities under rules.
+    ///
+    /// # Errors
+    /// [`super::Usage`] if a unit or kind is unknown.
+    pub fn expand(&self, below: &[String], kinds: &[String], lang: Lang) -> Result<Vec<UnitCode>> {
+        let now = self.now();
+        let state = self.state.read();
+        let rules = rules(&state, below, kinds, now, lang)?;
+        Ok(state.below(&rules, state.catalogue.day_at(now)))
+    }
+
+    /// Makes a code for one agent.
+    ///
+    /// # Errors
+    /// [`super::Usage`] if a unit is unknown or no facility, or what the disk says.
+    pub async fn enrol_one(&self, by: &str, request: EnrolOne) -> Result<Enrolled> {
+        let now = self.now();
+        let secret = secret()?;
+        let code = self.code(&secret);
+        let expires = now.plus(lifetime_ms(request.expires_s));
+        let incarnation = self.ledger.identity().incarnation;
+        let (told, tell) = tokio::sync::oneshot::channel();
+        self.act(
+            by,
+            Box::new(move |state| {
+                let lang = request.lang;
+                let named: Vec<UnitIx> = request
+                    .units
+                    .iter()
+                    .map(|text| find_unit(state, text, now, lang))
+                    .collect::<Result<_>>()?;
+                let below = rules(state, &request.below, &request.kinds, now, lang)?;
+                let day = state.catalogue.day_at(now);
+                let context = state
+                    .context(state.next_context(incarnation), &named, &below, day)
+                    .map_err(|error| usage(error.to_string()))?;
+                // The receiver waits right below.
+                let _ = told.send(context.facilities.clone());
+                Ok(vec![Act::Codes(vec![NewCode {
+                    number: secret.number,
+                    secret: secret_hash(secret.number, &secret.secret),
+                    contexts: vec![context],
+                    uses: 1,
+                    expires,
+                }])])
+            }),
+        )
+        .await?;
+        let facilities = tell.await.context("the service is stopping")?;
+        Ok(Enrolled { code: code.to_string(), facilities, expires: self.local_time(expires) })
+    }
+
+    /// Makes an enrolment file for each facility named.
+    ///
+    /// # Errors
+    /// [`super::Usage`] if a unit is unknown, no facility or there are too many, or what the disk says.
+    pub async fn enrol_each(&self, by: &str, request: EnrolEach) -> Result<Vec<EnrolledFile>> {
+        let lang = request.lang;
+        if request.units.len() > FILES_MAX {
+            return Err(usage(format!("at most {FILES_MAX} facilities in one request")));
+        }
+        let now = self.now();
+        let expires = now.plus(lifetime_ms(request.expires_s));
+        let incarnation = self.ledger.identity().incarnation;
+        let secrets: Vec<Secret> = request.units.iter().map(|_| secret()).collect::<Result<_>>()?;
+        let codes: Vec<EnrolCode> = secrets.iter().map(|secret| self.code(secret)).collect();
+        let (told, tell) = tokio::sync::oneshot::channel();
+        self.act(
+            by,
+            Box::new(move |state| {
+                let day = state.catalogue.day_at(now);
+                let first = state.next_context(incarnation);
+                let mut made = Vec::new();
+                for ((number, text), secret) in (first..).zip(&request.units).zip(&secrets) {
+                    let unit = find_unit(state, text, now, lang)?;
+                    let context = state
+                        .context(number, &[unit], &[], day)
+                        .map_err(|error| usage(error.to_string()))?;
+                    made.push(NewCode {
+                        number: secret.number,
+                        secret: secret_hash(secret.number, &secret.secret),
+                        contexts: vec![context],
+                        uses: 1,
+                        expires,
+                    });
+                }
+                let numbers: Vec<u32> = made.iter().map(|code| code.contexts[0].number).collect();
+                let _ = told.send(numbers);
+                Ok(vec![Act::Codes(made)])
+            }),
+        )
+        .await?;
+        let numbers = tell.await.context("the service is stopping")?;
+        let state = self.state.read();
+        let mut files = Vec::with_capacity(codes.len());
+        for (code, number) in codes.into_iter().zip(numbers) {
+            let offer = state.offer(number).context("the context was stored a moment ago")?;
+            let scope = &offer.facilities[0];
+            let (unit, name, path) = (scope.code.clone(), scope.name.clone(), scope.place.clone());
+            let shown = code.to_string();
+            let held = &state.catalogues[&offer.catalogue];
+            let file = EnrolmentFile {
+                code,
+                root: self.identity.root,
+                certificate: self.identity.certificate.clone(),
+                offers: vec![offer],
+                catalogue: held.compressed.clone(),
+                expires,
+            };
+            let bytes = file.to_bytes(&self.identity.key);
+            files.push(EnrolledFile {
+                unit,
+                name,
+                path,
+                code: shown,
+                expires: self.local_time(expires),
+                file: data_encoding::BASE64.encode(&bytes),
+            });
+        }
+        Ok(files)
+    }
+
+    /// Makes one file for many facilities.
+    ///
+    /// # Errors
+    /// [`super::Usage`] if a unit is unknown or there is no facility below, or what the disk says.
+    pub async fn enrol_stick(&self, by: &str, request: EnrolStick) -> Result<EnrolledFile> {
+        let now = self.now();
+        let lang = request.lang;
+        let expires = now.plus(lifetime_ms(request.expires_s));
+        let incarnation = self.ledger.identity().incarnation;
+        let secret = secret()?;
+        let code = self.code(&secret);
+        let (told, tell) = tokio::sync::oneshot::channel();
+        self.act(
+            by,
+            Box::new(move |state| {
+                let day = state.catalogue.day_at(now);
+                let below = rules(state, &request.below, &request.kinds, now, lang)?;
+                let facilities = state.below(&below, day);
+                let first = state.next_context(incarnation);
+                let mut contexts = Vec::new();
+                for (number, facility) in (first..).zip(&facilities) {
+                    let unit = state.organisation.unit(facility.as_str());
+                    let unit = unit.context("a facility of the registry is in the registry")?;
+                    let context = state.context(number, &[unit], &[], day);
+                    contexts.push(context.map_err(|error| usage(error.to_string()))?);
+                }
+                if contexts.is_empty() {
+                    return Err(usage(say(
+                        lang,
+                        "该区划下没有符合条件的机构",
+                        "there is no such facility below that unit",
+                    )));
+                }
+                let _ = told.send(contexts.iter().map(|c| c.number).collect::<Vec<_>>());
+                Ok(vec![Act::Codes(vec![NewCode {
+                    number: secret.number,
+                    secret: secret_hash(secret.number, &secret.secret),
+                    contexts,
+                    uses: request.uses,
+                    expires,
+                }])])
+            }),
+        )
+        .await?;
+        let numbers = tell.await.context("the service is stopping")?;
+        let state = self.state.read();
+        let offers: Vec<_> = numbers.iter().filter_map(|number| state.offer(*number)).collect();
+        let held = &state.catalogues[&offers[0].catalogue];
+        let shown = code.to_string();
+        let unit = offers[0].facilities[0].code.clone();
+        let file = EnrolmentFile {
+            code,
+            root: self.identity.root,
+            certificate: self.identity.certificate.clone(),
+            offers,
+            catalogue: held.compressed.clone(),
+            expires,
+        };
+        let bytes = file.to_bytes(&self.identity.key);
+        Ok(EnrolledFile {
+            unit,
+            name: String::new(),
+            path: String::new(),
+            code: shown,
+            expires: self.local_time(expires),
+            file: data_encoding::BASE64.encode(&bytes),
+        })
+    }
+
+    /// Gives an agent more facilities, or takes some away (`remove`). Its home stays.
+    ///
+    /// # Errors
+    /// [`super::Usage`] if the agent or a unit is unknown, or what the disk says.
+    pub async fn assign(
+        &self,
+        by: &str,
+        agent: AgentId,
+        request: EnrolOne,
+        remove: bool,
+    ) -> Result<Vec<UnitCode>> {
+        let now = self.now();
+        let incarnation = self.ledger.identity().incarnation;
+        let (told, tell) = tokio::sync::oneshot::channel();
+        self.act(
+            by,
+            Box::new(move |state| {
+                let lang = request.lang;
+                let known = known_agent(state, agent, lang)?;
+                let present = &state.contexts[&known.newest];
+                let day = state.catalogue.day_at(now);
+                let mut facilities = present.facilities.clone();
+                let mut below = present.below.clone();
+                let asked = rules(state, &request.below, &request.kinds, now, lang)?;
+                let mut named = state.below(&asked, day);
+                for text in &request.units {
+                    let unit = find_unit(state, text, now, lang)?;
+                    named.push(state.organisation.code(unit).clone());
+                }
+                if remove {
+                    let home = facilities.first().cloned();
+                    facilities.retain(|f| Some(f) == home.as_ref() || !named.contains(f));
+                    below.retain(|rule| !asked.contains(rule));
+                } else {
+                    facilities.extend(named.into_iter());
+                    below.extend(asked);
+                }
+                let units: Vec<UnitIx> =
+                    facilities.iter().filter_map(|f| state.organisation.unit(f.as_str())).collect();
+                let number = state.next_context(incarnation);
+                let mut context = state
+                    .context(number, &units, &[], day)
+                    .map_err(|error| usage(error.to_string()))?;
+                context.below = below;
+                let _ = told.send(context.facilities.clone());
+                Ok(vec![Act::Scope { agent, context }])
+            }),
+        )
+        .await?;
+        tell.await.context("the service is stopping")
+    }
+
+    /// Puts an agent out.
+    ///
+    /// # Errors
+    /// [`super::Usage`] if the agent is unknown, or what the disk says.
+    pub async fn revoke(&self, by: &str, agent: AgentId, lang: Lang) -> Result<()> {
+        self.act(
+            by,
+            Box::new(move |state| {
+                known_agent(state, agent, lang)?;
+                Ok(vec![Act::Revoked { agent }])
+            }),
+        )
+        .await
+    }
+}
+
+fn known_agent(state: &State, agent: AgentId, lang: Lang) -> Result<&crate::state::Agent> {
+    state.agents.get(&agent).ok_or_else(|| {
+        usage(say(
+            lang,
+            format!("没有终端 {agent}；用 fleet 命令查看已注册终端"),
+            format!("there is no agent {agent}: see the fleet command"),
+        ))
+    })
+}

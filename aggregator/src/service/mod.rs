@@ -1,0 +1,237 @@
+//! What the centre can be asked, whoever asks: the HTTP API, the command line beside a running service,
+//! or the command line alone.
+//!
+//! A [`Service`] owns the ledger and the state folded from it. It is opened with an exclusive lock, either
+//! by `serve`, which adds broker, front door and HTTP, or by one command for as long as it runs.
+
+mod enrol;
+mod figures;
+mod lists;
+mod registry;
+mod upkeep;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use banyan_shared::catalogue::Lang;
+use banyan_shared::ids::{Millis, Position};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::act::{Act, SignedAct};
+use crate::broker::{DownError, Downlink, Incoming};
+use crate::identity::Identity;
+use crate::intake::{ActBuilder, ActRequest, Clock, Intake, IntakeCounters, SharedState};
+use crate::ledger::{Ledger, LedgerHandle, LedgerReader, LedgerWriter, RowKind, RowRef};
+use crate::state::{State, StateError};
+
+pub use enrol::{EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile};
+pub use figures::{CompletenessCall, Format, PlanCache, QueryCall, ReportCall, parameter};
+pub use lists::{FleetRow, ParkedRow, UnitList, UnitRow};
+pub use registry::{GivenTable, ImportReport};
+pub use upkeep::{VerifyReport, restore};
+
+/// Acts waiting for the intake.
+const ACTS_WAITING_MAX: usize = 1024;
+
+/// Why a request was refused: exit code 2 (the request is wrong) with a text for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Makes a [`Usage`] error.
+pub fn usage(text: impl Into<String>) -> anyhow::Error {
+    Usage(text.into()).into()
+}
+
+/// A text in the asker's language.
+pub fn say(lang: Lang, zh: impl Into<String>, en: impl Into<String>) -> String {
+    match lang {
+        Lang::Zh => zh.into(),
+        Lang::En => en.into(),
+    }
+}
+
+/// See the module's text.
+pub struct Service {
+    dir: PathBuf,
+    state: SharedState,
+    identity: Arc<Identity>,
+    ledger: LedgerHandle,
+    acts: mpsc::Sender<ActRequest>,
+    clock: Clock,
+    counters: Arc<IntakeCounters>,
+    plans: PlanCache,
+}
+
+/// What has to be stopped when a service ends.
+pub struct Running {
+    intake: JoinHandle<()>,
+    writer: LedgerWriter,
+}
+
+/// The way down when nobody is connected.
+struct NoDownlink;
+
+impl Downlink for NoDownlink {
+    fn publish_down(
+        &self,
+        _: banyan_shared::ids::AgentId,
+        _: bytes::Bytes,
+    ) -> Result<(), DownError> {
+        Err(DownError::Closed)
+    }
+}
+
+/// The system's clock.
+pub fn system_clock() -> Clock {
+    Arc::new(|| jiff::Timestamp::now().into())
+}
+
+/// Where the ledger of a data directory is.
+pub fn ledger_dir(dir: &Path) -> PathBuf {
+    dir.join("ledger")
+}
+
+/// Folds the ledger from its first row to its end.
+///
+/// # Errors
+/// [`StateError`] where a row does not read.
+pub fn fold(reader: &LedgerReader, now: Millis) -> Result<State, StateError> {
+    fold_until(reader, Position::MAX, now)
+}
+
+/// Folds the ledger from its first row up to `end`, included.
+///
+/// # Errors
+/// [`StateError`] where a row does not read.
+pub fn fold_until(reader: &LedgerReader, end: Position, now: Millis) -> Result<State, StateError> {
+    let mut first: Vec<SignedAct> = Vec::new();
+    let mut state: Option<State> = None;
+    reader.read_from::<StateError>(1, |row: RowRef<'_>| {
+        if row.position > end {
+            return Ok(());
+        }
+        if let Some(state) = &mut state {
+            return state.apply_row(&row);
+        }
+        if row.kind == RowKind::Act {
+            let wire = |source| StateError::Wire { position: row.position, source };
+            let signed = SignedAct::read(row.bytes).map_err(wire)?;
+            let catalogue = matches!(signed.act, Act::Catalogue { .. });
+            first.push(signed);
+            if catalogue {
+                let mut begun = State::begin(&first)?;
+                for signed in &first {
+                    begun.apply_act(signed, row.position, row.received_at)?;
+                }
+                state = Some(begun);
+            }
+        }
+        Ok(())
+    })?;
+    let mut state = state.ok_or(StateError::NoCatalogue)?;
+    state.rejudge(now);
+    Ok(state)
+}
+
+impl Service {
+    /// Opens the data directory, folds the ledger and starts the intake on `incoming`. Must be called
+    /// inside a runtime.
+    ///
+    /// # Errors
+    /// If the directory was not initialised, is in use, or the ledger is damaged.
+    pub async fn open(
+        dir: &Path,
+        clock: Clock,
+        lines: Option<(mpsc::Receiver<Incoming>, Arc<dyn Downlink>)>,
+    ) -> Result<(Arc<Service>, Running)> {
+        let identity = Arc::new(Identity::open(dir)?);
+        let ledger = Ledger::open(&ledger_dir(dir))?;
+        let now = (clock)();
+        let reader = ledger.reader()?;
+        let state = tokio::task::spawn_blocking(move || fold(&reader, now)).await??;
+        let state = SharedState::new(state);
+        let writer_clock = clock.clone();
+        let writer = LedgerWriter::start(ledger, move || (writer_clock)())?;
+        let handle = writer.handle();
+        let (acts, act_requests) = mpsc::channel(ACTS_WAITING_MAX);
+        let (incoming, down) = match lines {
+            Some(lines) => lines,
+            None => (mpsc::channel(1).1, Arc::new(NoDownlink) as Arc<dyn Downlink>),
+        };
+        let intake =
+            Intake::new(state.clone(), identity.clone(), handle.clone(), down, clock.clone());
+        let counters = intake.counters();
+        let intake = tokio::spawn(intake.run(incoming, act_requests));
+        let service = Service {
+            dir: dir.to_owned(),
+            state,
+            identity,
+            ledger: handle,
+            acts,
+            clock,
+            counters,
+            plans: PlanCache::default(),
+        };
+        Ok((Arc::new(service), Running { intake, writer }))
+    }
+
+    /// The state, to look at.
+    pub fn state(&self) -> &SharedState {
+        &self.state
+    }
+
+    /// The intake's counters.
+    pub fn counters(&self) -> &IntakeCounters {
+        &self.counters
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The moment it is.
+    pub fn now(&self) -> Millis {
+        (self.clock)()
+    }
+
+    /// Stores acts and waits until they are in force.
+    ///
+    /// # Errors
+    /// What `build` says, or why they could not be stored.
+    pub async fn act(&self, by: &str, build: ActBuilder) -> Result<()> {
+        let (reply, done) = oneshot::channel();
+        let request = ActRequest { by: by.to_owned(), build, reply };
+        if self.acts.send(request).await.is_err() {
+            bail!("the service is stopping");
+        }
+        done.await.context("the service is stopping")?
+    }
+
+    /// The address agents are told: the running service's, or the last one it had.
+    pub(crate) fn mqtt_address(&self) -> String {
+        crate::serve::Addresses::read(&self.dir)
+            .map_or_else(|| crate::serve::MQTT_ADDR_DEFAULT.to_owned(), |a| a.mqtt)
+    }
+}
+
+impl Running {
+    /// Finishes what is on its way and closes the ledger. The service and all senders to it must have been
+    /// dropped, else this waits for them.
+    ///
+    /// # Errors
+    /// If the intake panicked or the ledger could not be closed.
+    pub async fn stop(self) -> Result<()> {
+        self.intake.await.context("the intake ended abnormally")?;
+        tokio::task::spawn_blocking(move || self.writer.stop()).await??;
+        Ok(())
+    }
+
+    /// Whether the intake has ended (it never does while the service runs).
+    pub fn intake_ended(&self) -> bool {
+        self.intake.is_finished()
+    }
+}

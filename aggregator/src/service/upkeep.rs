@@ -1,0 +1,207 @@
+//! Looking after the store: verify, back up, restore.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use banyan_shared::ids::Millis;
+use banyan_shared::keys::PublicKey;
+use banyan_shared::wire::Envelope;
+use serde::{Deserialize, Serialize};
+
+use super::{Service, fold_until, ledger_dir};
+use crate::identity::Identity;
+use crate::intake::verify_act;
+use crate::ledger::{BackupSummary, LedgerError, RowKind, check_backup};
+use crate::state::StateError;
+
+/// What a verification found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// Whether everything agrees.
+    pub agrees: bool,
+    /// The last position looked at.
+    pub position: u64,
+    /// The first position whose signature was checked.
+    pub signatures_from: u64,
+    /// How many signatures were checked.
+    pub signatures: u64,
+    /// Reports counted.
+    pub reports: u64,
+    /// What disagrees, the first things first.
+    pub differences: Vec<String>,
+}
+
+/// Most differences listed.
+const DIFFERENCES_MAX: usize = 20;
+
+enum Found {
+    State(StateError),
+    Ledger(LedgerError),
+}
+
+impl From<LedgerError> for Found {
+    fn from(error: LedgerError) -> Found {
+        Found::Ledger(error)
+    }
+}
+
+impl From<StateError> for Found {
+    fn from(error: StateError) -> Found {
+        Found::State(error)
+    }
+}
+
+impl Service {
+    /// Checks the chain, every signature since the last verified position (`all`: of everything), and
+    /// that the counts are what the ledger says.
+    ///
+    /// # Errors
+    /// What the disk says; a disagreement is in the report.
+    pub async fn verify(self: &std::sync::Arc<Self>, all: bool) -> Result<VerifyReport> {
+        let service = self.clone();
+        let (report, remember) =
+            tokio::task::spawn_blocking(move || service.verify_now(all)).await??;
+        if let Some((position, hash)) = remember {
+            self.ledger.remember_verified(position, hash).await?;
+        }
+        Ok(report)
+    }
+
+    fn verify_now(&self, all: bool) -> Result<(VerifyReport, Option<(u64, crate::ledger::Hash)>)> {
+        let reader = self.ledger.reader()?;
+        let from = if all { 1 } else { reader.verified()?.map_or(1, |(position, _)| position + 1) };
+        let mut report = VerifyReport {
+            agrees: true,
+            position: 0,
+            signatures_from: from,
+            signatures: 0,
+            reports: 0,
+            differences: Vec::new(),
+        };
+        let chain = if all { reader.verify_chain(1) } else { reader.verify_new() };
+        let remember = match chain {
+            Ok(chain) => Some((chain.through, chain.hash)),
+            Err(error) => {
+                report.differences.push(error.to_string());
+                None
+            }
+        };
+        self.signatures(&reader, from, &mut report)?;
+        // The service goes on meanwhile: compare at one position.
+        let mut live = self.state.read().clone();
+        let now = self.now();
+        live.rejudge(now);
+        match fold_until(&reader, live.position, now) {
+            Ok(again) => {
+                report.position = again.position;
+                report.reports = reports_in(&again.cube);
+                if again.cube.digest() != live.cube.digest() {
+                    for (unit, form, period) in again.cube.differences(&live.cube, DIFFERENCES_MAX)
+                    {
+                        report.differences.push(format!(
+                            "the count of {unit} {form} {period} is not what the ledger says"
+                        ));
+                    }
+                    if report.differences.is_empty() {
+                        report.differences.push("the counts are not what the ledger says".into());
+                    }
+                }
+                let inboxes = |state: &crate::state::State| -> BTreeMap<_, _> {
+                    state.agents.iter().map(|(id, agent)| (*id, agent.inbox.clone())).collect()
+                };
+                if inboxes(&again) != inboxes(&live) {
+                    report.differences.push("an agent's inbox is not what the ledger says".into());
+                }
+            }
+            Err(error) => report.differences.push(error.to_string()),
+        }
+        report.agrees = report.differences.is_empty();
+        let remember = remember.filter(|_| report.agrees);
+        Ok((report, remember))
+    }
+
+    fn signatures(
+        &self,
+        reader: &crate::ledger::LedgerReader,
+        from: u64,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        let keys: BTreeMap<_, PublicKey> =
+            self.state.read().agents.iter().map(|(id, agent)| (*id, agent.key)).collect();
+        let own = self.identity.key.public();
+        let result = reader.read_from::<Found>(from, |row| {
+            report.signatures += 1;
+            report.position = row.position;
+            let verdict = match row.kind {
+                RowKind::Act => verify_act(row.bytes, &own).map_err(|e| e.to_string()),
+                RowKind::Batch => {
+                    Envelope::read(row.bytes).map_err(|e| e.to_string()).and_then(|e| {
+                        let key = keys.get(&e.agent).ok_or("of an agent not known")?;
+                        e.open(key).map(|_| ()).map_err(|e| e.to_string())
+                    })
+                }
+            };
+            if let Err(why) = verdict
+                && report.differences.len() < DIFFERENCES_MAX
+            {
+                report.differences.push(format!("position {}: {why}", row.position));
+            }
+            Ok(())
+        });
+        match result {
+            Ok(_) => Ok(()),
+            Err(Found::Ledger(error)) => Err(error.into()),
+            Err(Found::State(error)) => Err(error.into()),
+        }
+    }
+
+    /// Writes a backup while serving: everything, or only what makes the centre itself again.
+    ///
+    /// # Errors
+    /// What the disk says, or a ledger that does not hold.
+    pub async fn backup(&self, path: &Path, identity: bool) -> Result<BackupSummary> {
+        let members = Identity::members(&self.dir)?;
+        let reader = self.ledger.reader()?;
+        let now = self.now();
+        let path = path.to_owned();
+        let summary = tokio::task::spawn_blocking(move || {
+            if identity {
+                reader.identity_backup(&path, &members, now)
+            } else {
+                reader.backup(&path, &members, now)
+            }
+        });
+        Ok(summary.await??)
+    }
+}
+
+/// How many reports a cube holds.
+fn reports_in(cube: &crate::cube::Cube) -> u64 {
+    let in_form = |form: &crate::cube::FormStore| {
+        let slots = u32::try_from(form.slots().len()).unwrap_or(u32::MAX);
+        form.blocks()
+            .map(|(_, block)| (0..slots).filter(|s| block.present(*s)).count())
+            .sum::<usize>()
+    };
+    let reports: usize = cube.forms().iter().map(in_form).sum();
+    u64::try_from(reports).unwrap_or(u64::MAX)
+}
+
+/// Puts a backup into an empty data directory.
+///
+/// # Errors
+/// If the directory holds a ledger, the backup is damaged, or what the disk says.
+pub fn restore(file: &Path, dir: &Path, now: Millis) -> Result<BackupSummary> {
+    let summary = check_backup(file).with_context(|| format!("reading {}", file.display()))?;
+    if ledger_dir(dir).exists() || dir.join("keys").exists() {
+        bail!(
+            "{} is not empty: restore into a new directory, or move the old one away first",
+            dir.display()
+        );
+    }
+    std::fs::create_dir_all(dir)?;
+    let restored = crate::ledger::restore(file, &ledger_dir(dir), now)?;
+    Identity::restore(dir, &restored.members)?;
+    Ok(summary)
+}
