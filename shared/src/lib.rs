@@ -7,6 +7,7 @@ pub mod catalogue;
 pub mod codes;
 pub mod figures;
 pub mod ids;
+pub mod input;
 pub mod keys;
 pub mod limits;
 pub mod organisation;

@@ -69,6 +69,36 @@ pub enum Fault {
     Cycle,
     /// A parent of a class that cannot have children, or a parent where there may be none.
     BadParent,
+    /// An element the catalogue does not have.
+    UnknownElement,
+    /// A form the catalogue does not have.
+    UnknownForm,
+    /// A facility this agent may not report for.
+    NotEnrolled,
+    /// A period of another type than the form's.
+    WrongPeriodType,
+    /// A period that has not begun.
+    FuturePeriod,
+    /// A form this kind of facility does not report.
+    FormNotForKind,
+    /// An element that is not in the form.
+    NotInForm,
+    /// An element that is not asked of this facility then.
+    NotAsked,
+    /// A count below zero.
+    Negative,
+    /// A count with decimals.
+    Decimal,
+    /// A count in units of ten thousand (万) or more.
+    TenThousand,
+    /// A count above what a report may hold.
+    AboveMaximum,
+    /// A count in full-width digits.
+    FullWidth,
+    /// The mark `*` of public exports, which is no count.
+    Withheld,
+    /// A facility that is not open then: accepted, and parked at the centre.
+    FacilityClosed,
     /// Accepted, but probably not what was meant.
     Warning,
 }
@@ -96,6 +126,21 @@ impl Fault {
             Fault::Conflict => "conflict",
             Fault::Cycle => "cycle",
             Fault::BadParent => "bad_parent",
+            Fault::UnknownElement => "unknown_element",
+            Fault::UnknownForm => "unknown_form",
+            Fault::NotEnrolled => "not_enrolled",
+            Fault::WrongPeriodType => "wrong_period_type",
+            Fault::FuturePeriod => "future_period",
+            Fault::FormNotForKind => "form_not_for_kind",
+            Fault::NotInForm => "not_in_form",
+            Fault::NotAsked => "not_asked",
+            Fault::Negative => "negative",
+            Fault::Decimal => "decimal",
+            Fault::TenThousand => "ten_thousand",
+            Fault::AboveMaximum => "above_maximum",
+            Fault::FullWidth => "full_width",
+            Fault::Withheld => "withheld",
+            Fault::FacilityClosed => "facility_closed",
             Fault::Warning => "warning",
         }
     }
