@@ -656,3 +656,7 @@ fn days_text(all: impl Iterator<Item = Days>) -> String {
 pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_guizhou;
+#[cfg(test)]
+mod tests_laws;

@@ -181,7 +181,7 @@ fn stocks_take_the_last_value_of_those_open_on_the_last_day() {
     assert_eq!(value(&other, "beds"), Some(5), "counted once, where it is at the end");
     // Asked in January, still good in May: the newest value at most 12 months old.
     let may = w.engine().query(&elements("C1", "2026-05", &["population"]), now).unwrap();
-    assert_eq!(value(&may, "population"), Some(200));
+    assert_eq!(value(&may, "population"), Some(200), "{:?}", figure(&may, 0, "population"));
 }
 
 #[test]
