@@ -9,7 +9,6 @@ use anyhow::{Context, Result};
 use banyan_shared::catalogue::Lang;
 use banyan_shared::wire::deflate;
 use clap::{Args, Parser, Subcommand};
-use comfy_table::{Table, presets};
 use serde_json::Value;
 
 use crate::client::{Client, print_json};
@@ -612,12 +611,14 @@ fn show(answer: &Value, list: &str, format: Format, columns: &[&str]) -> Result<
             writer.flush()?;
         }
         Format::Table => {
-            let mut table = Table::new();
-            table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(columns);
+            let mut table = crate::query::table(columns);
             for row in rows {
                 table.add_row(columns.iter().map(|column| text_of(&row[*column])));
             }
-            println!("{table}");
+            let numbers = |column: &str| rows.iter().any(|row| row[column].is_number());
+            let of_numbers = columns.iter().enumerate().filter(|(_, column)| numbers(column));
+            crate::query::align(&mut table, of_numbers.map(|(at, _)| at));
+            println!("{}", table.trim_fmt());
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use banyan_shared::catalogue::{Catalogue, Lang};
 use banyan_shared::figures::{MissingWhy, State};
 use banyan_shared::report::{How, Reason};
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use super::answer::{
     AddendFigure, CompletenessAnswer, CompletenessFigure, Freshness, QueryAnswer, RowKey,
@@ -187,18 +187,27 @@ fn causes(c: &CompletenessFigure) -> [Option<u64>; banyan_shared::figures::MISSI
     ]
 }
 
-fn table(header: &[&str]) -> Table {
+/// A line below the header, and no other.
+const PRESET: &str = "     ─             ";
+
+/// A table for people, compact enough for a terminal.
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(PRESET);
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.to_vec());
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     table
 }
 
-/// Right-aligns every column from `first` on.
-fn align(table: &mut Table, first: usize) {
-    for column in table.column_iter_mut().skip(first) {
-        column.set_cell_alignment(CellAlignment::Right);
+/// Right-aligns these columns.
+pub(crate) fn align(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
+    for at in columns {
+        if let Some(column) = table.column_mut(at) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
     }
 }
 
@@ -329,15 +338,13 @@ pub fn query_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> S
         ));
     }
     let single = answer.rows.len() == 1;
-    let mut header = if single {
-        vec![]
-    } else {
-        vec![tr(lang, "单位", "row"), tr(lang, "统计期", "period")]
-    };
-    let text_columns = header.len() + 1;
+    let mut header =
+        if single { vec![] } else { vec![tr(lang, "行", "row"), tr(lang, "统计期", "period")] };
+    let first_number = header.len() + 1;
     header.extend([
         tr(lang, "数据元", "element"),
         tr(lang, "数值", "value"),
+        tr(lang, "单位", "unit"),
         tr(lang, "报表", "reports"),
         tr(lang, "应报", "expected"),
         tr(lang, "机构", "facilities"),
@@ -351,7 +358,7 @@ pub fn query_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> S
             let name = model.map_or(code.as_str(), |model| model.name.get(lang));
             let unit = catalogue.units.get(&e.unit).map_or(e.unit.as_str(), |unit| unit.get(lang));
             let value = match e.value {
-                Some(value) => format!("{} {unit}", grouped(value)),
+                Some(value) => grouped(value),
                 None => format!("— {}", e.state.text(lang)),
             };
             let mut notes: Vec<String> =
@@ -374,6 +381,7 @@ pub fn query_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> S
             cells.extend([
                 format!("{name} {code}"),
                 value,
+                unit.to_owned(),
                 grouped(e.reports),
                 grouped(e.expected),
                 grouped(e.facilities),
@@ -383,11 +391,9 @@ pub fn query_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> S
             lines.add_row(cells);
         }
     }
-    align(&mut lines, text_columns);
-    if let Some(column) = lines.column_mut(header.len() - 1) {
-        column.set_cell_alignment(CellAlignment::Left);
-    }
-    out.push_str(&lines.to_string());
+    align(&mut lines, [first_number]);
+    align(&mut lines, first_number + 2..header.len() - 1);
+    out.push_str(&lines.trim_fmt());
     out.push('\n');
     if let Some(reconciliation) = &answer.reconciliation {
         let mut lines = table(&[
@@ -409,13 +415,13 @@ pub fn query_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> S
                 cell(&r.administrative_total),
             ]);
         }
-        align(&mut lines, 1);
+        align(&mut lines, 1..6);
         out.push_str(tr(
             lang,
             "对账（括号内为机构数）\n",
             "Reconciliation (facilities in brackets)\n",
         ));
-        out.push_str(&lines.to_string());
+        out.push_str(&lines.trim_fmt());
         out.push('\n');
     }
     out
@@ -480,8 +486,8 @@ pub fn completeness_table(
             lines.add_row(cells.collect::<Vec<_>>());
         }
     }
-    align(&mut lines, 3);
-    out.push_str(&lines.to_string());
+    align(&mut lines, 3..header.len());
+    out.push_str(&lines.trim_fmt());
     out.push('\n');
     out
 }
@@ -536,10 +542,8 @@ pub fn trace_table(trace: &Trace, catalogue: &Catalogue, lang: Lang) -> String {
         let state = if *state == State::Reported { "" } else { state.text(lang) };
         lines.add_row([format!("{name} {code}"), value.to_string(), state.to_owned()]);
     }
-    if let Some(column) = lines.column_mut(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    out.push_str(&lines.to_string());
+    align(&mut lines, [1]);
+    out.push_str(&lines.trim_fmt());
     out.push('\n');
     if !trace.history.is_empty() {
         let mut lines = table(&[
@@ -586,7 +590,7 @@ pub fn trace_table(trace: &Trace, catalogue: &Catalogue, lang: Lang) -> String {
                 values.collect::<Vec<_>>().join(" "),
             ]);
         }
-        out.push_str(&lines.to_string());
+        out.push_str(&lines.trim_fmt());
         out.push('\n');
     }
     out

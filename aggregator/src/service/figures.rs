@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Service, usage};
 use crate::query::{
     CompletenessAnswer, CompletenessRequest, Engine, Mark, Plans, QueryAnswer, QueryError,
-    QueryRequest, SiteStates, completeness_csv, completeness_table, query_csv, query_table,
+    QueryRequest, SiteStates, Trace, completeness_csv, completeness_table, query_csv, query_table,
     trace_table,
 };
 use crate::state::State;
@@ -300,11 +300,19 @@ impl Service {
     ///
     /// # Errors
     /// [`super::Usage`] saying why there is none.
-    pub fn report(&self, call: &ReportCall) -> Result<Value> {
+    pub fn trace(&self, call: &ReportCall) -> Result<Trace> {
         let as_of = moment(call.as_of.as_deref())?;
-        let trace = self.ask(call.lang, |engine, now| {
+        self.ask(call.lang, |engine, now| {
             engine.report(&call.facility, &call.form, &call.period, call.history, as_of, now)
-        })?;
+        })
+    }
+
+    /// The trace of a number in the format asked for.
+    ///
+    /// # Errors
+    /// As [`Service::trace`].
+    pub fn report(&self, call: &ReportCall) -> Result<Value> {
+        let trace = self.trace(call)?;
         let catalogue = self.state.read().catalogue.clone();
         Ok(match call.format {
             Format::Json => serde_json::to_value(&trace)?,
