@@ -135,9 +135,11 @@ fn refusal(catalogue: &Catalogue, context: &Context, body: &Body) -> Option<Refu
     if content.values.len() != form.lines.len() || !is_person(content) {
         return Some(Refusal::Malformed);
     }
-    let above = form.lines.iter().zip(&content.values).any(|(line, value)| {
-        value.number().is_some_and(|n| n > catalogue.elements[line.element.at()].max)
-    });
+    let above = form
+        .lines
+        .iter()
+        .zip(&content.values)
+        .any(|(line, value)| value.number().is_some_and(|n| n > line.max));
     above.then_some(Refusal::AboveMaximum)
 }
 

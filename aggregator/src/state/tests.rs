@@ -1,1 +1,290 @@
+use banyan_shared::codes::{ParkReason, Refusal};
+use banyan_shared::ids::{AgentId, Epoch, Millis, Seq, UnitCode};
+use banyan_shared::keys::SigningKey;
+use banyan_shared::period::Period;
+use banyan_shared::report::{Content, EnteredAt, How, Value};
+use banyan_shared::tables::TableName;
+use banyan_shared::wire::{Batch, Body, EnrolRefusal, EnrolRequest, Entry, deflate};
 
+use super::*;
+use crate::act::{Below, NewCode, NewContext, secret_hash};
+use crate::query::fixture;
+
+const LIFE: Epoch = Epoch { counter: 1, random: 5 };
+/// 2026-02-10, noon in Shanghai.
+const NOW: Millis = Millis(1_770_696_000_000);
+
+fn table(table: TableName, text: &str) -> TableFile {
+    TableFile { table, file: table.file_name().into(), bytes: deflate(text.as_bytes()) }
+}
+
+fn act(act: Act) -> SignedAct {
+    SignedAct { by: "test".into(), at: NOW, act }
+}
+
+fn key(n: u8) -> SigningKey {
+    SigningKey::from_seed(&[n; 32]).unwrap()
+}
+
+/// A ledger's first acts, folded; the agent of key 1 may report for `facilities` under context 1.
+pub(crate) fn state(facilities: &[&str]) -> State {
+    let first = [
+        act(Act::Founded { name: "试验".into() }),
+        act(Act::Catalogue { toml: deflate(fixture::CATALOGUE.as_bytes()) }),
+    ];
+    let mut state = State::begin(&first).unwrap();
+    let context = NewContext {
+        number: 1,
+        facilities: facilities.iter().map(|f| f.parse().unwrap()).collect(),
+        below: vec![],
+    };
+    let code = NewCode {
+        number: 7,
+        secret: secret_hash(7, &[9; 10]),
+        contexts: vec![context],
+        uses: 1,
+        expires: NOW.plus(1000),
+    };
+    let acts = [
+        Act::Tables(vec![
+            table(TableName::Units, fixture::UNITS),
+            table(TableName::Networks, fixture::NETWORKS),
+            table(TableName::Members, fixture::MEMBERS),
+        ]),
+        Act::Codes(vec![code]),
+        Act::Admitted { key: key(1).public(), code: 7, context: 1, machine: 0, succeeds: None },
+    ];
+    for (position, new) in (1..).zip(acts) {
+        state.apply_act(&act(new), position, NOW).unwrap();
+    }
+    state
+}
+
+fn report(facility: u32, form: u16, period: &str, values: Vec<Value>) -> Body {
+    Body::Report {
+        facility,
+        form,
+        period: period.parse::<Period>().unwrap(),
+        content: Content {
+            values,
+            how: How::Direct,
+            entered_by: None,
+            reason: None,
+            override_code: None,
+            withdrawn: false,
+            entered_at: EnteredAt { minute: 0, doubtful: false },
+            replaces: vec![],
+        },
+    }
+}
+
+fn two(a: u64, b: u64) -> Vec<Value> {
+    vec![Value::Number(a), Value::Number(b)]
+}
+
+fn batch(entries: Vec<(Seq, Body)>) -> Batch {
+    let entries = entries.into_iter().map(|(seq, body)| Entry { seq, body }).collect();
+    Batch { agent: key(1).public().agent_id(), epoch: LIFE, context: 1, hello: None, entries }
+}
+
+/// Judges, stores and counts a batch as the intake does.
+fn take(state: &mut State, batch: Batch) -> (bool, Refusals, Vec<Seq>) {
+    let Judgement::Answer { store, refused, reused } = state.judge(&batch) else {
+        panic!("{:?}", state.judge(&batch));
+    };
+    if store {
+        let added = state.hold(&batch, &refused);
+        let position = state.position + 1;
+        state.apply_batch(batch, &added, &refused, position, NOW);
+    }
+    (store, refused, reused)
+}
+
+fn parked(state: &State) -> Vec<ParkReason> {
+    state.parked.values().map(|parked| parked.reason).collect()
+}
+
+fn counted(state: &State, facility: &str, form: &str, period: &str) -> Option<u64> {
+    let facility: UnitCode = facility.parse().unwrap();
+    let form = form.parse().unwrap();
+    let versions = state.cube.versions(&facility, &form, period.parse().unwrap());
+    versions.first().and_then(|stored| stored.content.values[0].number())
+}
+
+#[test]
+fn a_good_report_is_counted_once_however_often_it_comes() {
+    let mut state = state(&["A"]);
+    let sent = batch(vec![(1, report(0, 0, "2026-02-01", two(12, 3)))]);
+    assert_eq!(take(&mut state, sent.clone()), (true, vec![], vec![]));
+    assert_eq!(take(&mut state, sent), (false, vec![], vec![]));
+    assert_eq!(counted(&state, "A", "daily", "2026-02-01"), Some(12));
+    let other = batch(vec![(1, report(0, 0, "2026-02-01", two(99, 3)))]);
+    assert_eq!(
+        take(&mut state, other),
+        (false, vec![], vec![1]),
+        "another content under the number"
+    );
+    assert_eq!(counted(&state, "A", "daily", "2026-02-01"), Some(12));
+}
+
+#[test]
+fn what_can_never_be_right_is_refused_with_its_code_and_blocks_nothing() {
+    let mut state = state(&["A"]);
+    let mut person = report(0, 0, "2026-02-01", two(1, 1));
+    if let Body::Report { content, .. } = &mut person {
+        content.entered_by = Some("two words".into());
+    }
+    let sent = batch(vec![
+        (1, report(5, 0, "2026-02-01", two(1, 1))),
+        (2, report(0, 77, "2026-02-01", two(1, 1))),
+        (3, report(0, 0, "2026-02", two(1, 1))),
+        (4, report(0, 0, "2026-02-01", vec![Value::Number(1)])),
+        (5, report(0, 0, "2026-02-01", two(banyan_shared::limits::VALUE_MAX, 1))),
+        (6, person),
+        (7, report(0, 0, "2026-02-02", two(4, 1))),
+    ]);
+    let (stored, refused, _) = take(&mut state, sent.clone());
+    assert!(stored);
+    assert_eq!(
+        refused,
+        [
+            (1, Refusal::NotInScope),
+            (2, Refusal::UnknownForm),
+            (3, Refusal::WrongPeriodType),
+            (4, Refusal::Malformed),
+            (5, Refusal::AboveMaximum),
+            (6, Refusal::Malformed),
+        ]
+    );
+    assert_eq!(counted(&state, "A", "daily", "2026-02-02"), Some(4));
+    assert_eq!(state.refused.len(), 6);
+    let voids = (1..=6).map(|seq| (seq, Body::Void)).collect();
+    assert_eq!(take(&mut state, batch(voids)), (true, vec![], vec![]));
+    assert!(state.refused.is_empty(), "a void settles the refusal");
+    assert_eq!(take(&mut state, sent).0, false, "a late copy of the refused batch changes nothing");
+}
+
+#[test]
+fn what_is_not_known_here_now_is_parked_with_its_code_and_listed() {
+    let mut state = state(&["A", "K", "N", "PL", "M", "NEW", "H1"]);
+    let sent = batch(vec![
+        (1, report(0, 0, "2026-03-01", two(1, 1))),
+        (2, report(1, 0, "2026-01-20", two(1, 1))),
+        (3, report(2, 0, "2026-01-05", two(1, 1))),
+        (4, report(3, 0, "2026-01-05", two(1, 1))),
+        (5, report(5, 0, "2026-01-05", two(1, 1))),
+        (6, report(6, 0, "2026-01-05", two(1, 1))),
+        (7, report(4, 0, "2026-01-05", two(1, 1))),
+    ]);
+    assert_eq!(take(&mut state, sent), (true, vec![], vec![]));
+    assert_eq!(
+        parked(&state),
+        [
+            ParkReason::FuturePeriod,
+            ParkReason::FacilityClosed,
+            ParkReason::NotYetRegistered,
+            ParkReason::FacilityPlanned,
+            ParkReason::UnknownFacility,
+            ParkReason::FormNotForKind,
+        ]
+    );
+    let (held, _, waiting) = state.agents.values().next().unwrap().inbox.counts();
+    assert_eq!((held, waiting), (7, 6), "parked entries are receipted all the same");
+    assert_eq!(counted(&state, "M", "daily", "2026-01-05"), Some(1));
+    // The future comes.
+    assert_eq!(state.rejudge(NOW.plus(25 * 86_400_000)), 1);
+    assert_eq!(counted(&state, "A", "daily", "2026-03-01"), Some(1));
+}
+
+#[test]
+fn a_facility_registered_late_releases_its_parked_days() {
+    let mut state = state(&["NEW"]);
+    let days = (1..=5).map(|d| (d, report(0, 0, &format!("2026-02-{d:02}"), two(d, 0)))).collect();
+    take(&mut state, batch(days));
+    assert_eq!(state.parked.len(), 5);
+    let units = format!("{}NEW,新,clinic,T1,2026-02-03,,,,\n", fixture::UNITS);
+    let tables = Act::Tables(vec![table(TableName::Units, &units)]);
+    state.apply_act(&act(tables), 50, NOW).unwrap();
+    assert_eq!(parked(&state), [ParkReason::NotYetRegistered; 2]);
+    assert_eq!(counted(&state, "NEW", "daily", "2026-02-03"), Some(3));
+    let units = format!("{}NEW,新,clinic,T1,2026-01-01,,,,\n", fixture::UNITS);
+    let tables = Act::Tables(vec![table(TableName::Units, &units)]);
+    state.apply_act(&act(tables), 51, NOW).unwrap();
+    assert!(state.parked.is_empty());
+    assert_eq!(counted(&state, "NEW", "daily", "2026-02-01"), Some(1));
+}
+
+#[test]
+fn strangers_foreign_contexts_and_revoked_agents_get_nothing_in() {
+    let mut state = state(&["A"]);
+    let mut sent = batch(vec![(1, report(0, 0, "2026-02-01", two(1, 1)))]);
+    sent.context = 2;
+    assert_eq!(state.judge(&sent), Judgement::UnknownContext(2));
+    sent.context = 1;
+    sent.agent = AgentId([9; 6]);
+    assert_eq!(state.judge(&sent), Judgement::UnknownContext(1));
+    sent.agent = key(1).public().agent_id();
+    state.apply_act(&act(Act::Revoked { agent: sent.agent }), 60, NOW).unwrap();
+    assert_eq!(state.judge(&sent), Judgement::Revoked);
+}
+
+#[test]
+fn a_life_is_taken_up_with_its_first_entry_only() {
+    let mut state = state(&["A"]);
+    let second = Epoch { counter: 2, random: 6 };
+    let mut early = batch(vec![(2, report(0, 0, "2026-02-01", two(5, 1)))]);
+    early.epoch = second;
+    assert!(!take(&mut state, early.clone()).0);
+    assert_eq!(counted(&state, "A", "daily", "2026-02-01"), None);
+    early
+        .entries
+        .insert(0, Entry { seq: 1, body: Body::Begins { earlier: vec![(LIFE, 0)], lost: vec![] } });
+    assert!(take(&mut state, early).0);
+    assert_eq!(counted(&state, "A", "daily", "2026-02-01"), Some(5));
+}
+
+#[test]
+fn enrolment_takes_the_right_secret_once_and_in_time() {
+    let state = state(&["A"]);
+    let request = |key: &SigningKey, secret| EnrolRequest {
+        key: key.public(),
+        code: 7,
+        secret,
+        facility: None,
+        machine: 0,
+    };
+    let (known, stranger) = (key(1), key(2));
+    assert_eq!(state.admission(&request(&stranger, [1; 10]), NOW), Err(EnrolRefusal::UnknownCode));
+    assert_eq!(state.admission(&request(&stranger, [9; 10]), NOW), Err(EnrolRefusal::Used));
+    assert_eq!(state.admission(&request(&known, [9; 10]), NOW), Ok(None), "its answer was lost");
+    assert_eq!(
+        state.admission(&request(&stranger, [9; 10]), NOW.plus(9999)),
+        Err(EnrolRefusal::Expired)
+    );
+}
+
+#[test]
+fn a_rule_takes_in_what_is_below_and_a_context_has_a_home() {
+    let state = state(&["A"]);
+    let day = state.catalogue.day_at(NOW);
+    let rule = |kind: Option<&str>| {
+        vec![Below { unit: "C1".parse().unwrap(), kind: kind.map(Into::into) }]
+    };
+    let clinics = state.below(&rule(Some("clinic")), day);
+    assert_eq!(clinics, ["A", "B", "N", "M"].map(|c| c.parse::<UnitCode>().unwrap()));
+    let home = state.organisation.unit("H1").unwrap();
+    let context = state.context(3, &[home], &rule(None), day).unwrap();
+    assert_eq!(context.facilities[0], "H1");
+    assert_eq!(context.facilities.iter().filter(|f| **f == "H1").count(), 1, "each once");
+    let county = state.organisation.unit("C1").unwrap();
+    assert!(matches!(state.context(3, &[county], &[], day), Err(ScopeError::NotAFacility(_))));
+    assert_eq!(state.context(3, &[], &[], day), Err(ScopeError::Empty));
+}
+
+#[test]
+fn numbers_of_contexts_never_get_a_second_meaning_after_a_restore() {
+    let state = state(&["A"]);
+    assert_eq!(state.next_context(1), 2);
+    let (first, second) = (state.next_context(1_790_000_000), state.next_context(1_790_000_001));
+    assert!(first > u32::MAX / 2 && second > u32::MAX / 2 && first != second);
+}

@@ -236,6 +236,8 @@ pub struct Outbox {
     next_cut: u64,
     /// A new life was asked for and has not begun yet.
     beginning: bool,
+    /// The context an empty hello speaks under; 0 as long as there is none.
+    context: ContextNumber,
 }
 
 impl Outbox {
@@ -253,6 +255,7 @@ impl Outbox {
             in_flight: Vec::new(),
             next_cut: 1,
             beginning: false,
+            context: 0,
         }
     }
 
@@ -279,6 +282,12 @@ impl Outbox {
         self.current = epoch;
         self.beginning = false;
         self.add(epoch, 1, first);
+    }
+
+    /// The context an empty hello speaks under: that of the newest grant. The centre sends a newer one to
+    /// whoever speaks under an older one.
+    pub fn speak_under(&mut self, context: ContextNumber) {
+        self.context = context;
     }
 
     /// The present life.
@@ -422,16 +431,7 @@ impl Outbox {
                 return Some((*epoch, context, seqs));
             }
         }
-        // An empty hello speaks under the newest context known.
-        hello.then(|| {
-            let context = self
-                .lives
-                .values()
-                .flat_map(|life| life.slots.values().next_back())
-                .map(|slot| slot.context)
-                .max();
-            (self.current, context.unwrap_or(0), Vec::new())
-        })
+        hello.then(|| (self.current, self.context, Vec::new()))
     }
 
     fn receive(&mut self, now: Millis, receipt: &Receipt, effects: &mut Vec<Effect>) {
