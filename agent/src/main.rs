@@ -1,2 +1,5 @@
-//! main
-fn main() {}
+//! The program `banyan-agent`; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    banyan_agent::cli::main()
+}

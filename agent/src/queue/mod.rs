@@ -168,6 +168,11 @@ impl Queue {
         Ok((first..).take(entries.len()).collect())
     }
 
+    /// Whether a write has failed: nothing more is saved until the queue is opened again.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Where an entry stands; `None` when it is not here.
     pub fn state(&self, epoch: Epoch, seq: Seq) -> Option<State> {
         self.epochs.get(&epoch)?.state_of(seq)

@@ -1,0 +1,249 @@
+//! The command line: reads arguments, asks the agent, shows the answer.
+//!
+//! Data goes to stdout, messages to stderr. Exit: 0 done, 1 failed, 2 wrong usage, 3 not finished in time.
+
+mod args;
+mod enroll;
+mod show;
+mod sync;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use banyan_shared::catalogue::Lang;
+use clap::Parser;
+
+use crate::command::{Command, Draft, Reply};
+use crate::core::{Core, Options};
+use crate::driver::Driver;
+use crate::local;
+use crate::note::{Note, note};
+use args::{Args, Format, QueueVerb, Verb};
+
+/// How long a command waits for a data directory that another one has open.
+const LOCKED_WAIT: Duration = Duration::from_secs(10);
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done,
+    Failed,
+    Usage,
+    Late,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Late => 3,
+        })
+    }
+}
+
+/// What every command needs to know.
+pub(crate) struct Ui {
+    pub(crate) lang: Lang,
+    pub(crate) format: Format,
+    pub(crate) data_dir: PathBuf,
+}
+
+impl Ui {
+    /// A message to stderr.
+    pub(crate) fn say(&self, zh: &str, en: &str) {
+        eprintln!("{}", if self.lang == Lang::Zh { zh } else { en });
+    }
+
+    /// A note to stderr.
+    pub(crate) fn tell(&self, note: &Note) {
+        use crate::note::Level;
+        let head = match (note.level, self.lang) {
+            (Level::Error, Lang::Zh) => "错误：",
+            (Level::Error, Lang::En) => "error: ",
+            (Level::Warning, Lang::Zh) => "提示：",
+            (Level::Warning, Lang::En) => "warning: ",
+            (Level::Info, _) => "",
+        };
+        eprintln!("{head}{}", note.text(self.lang));
+    }
+
+    fn fail(&self, note: &Note) -> Exit {
+        self.tell(note);
+        Exit::Failed
+    }
+}
+
+/// The agent a command talks to.
+pub(crate) enum Agent {
+    /// The one that is running.
+    Running(PathBuf),
+    /// Opened by this command.
+    Own(Box<Core>),
+}
+
+impl Agent {
+    /// The running agent if there is one; else the data directory is opened, after waiting a little for
+    /// another command to finish with it.
+    pub(crate) fn reach(data_dir: &Path) -> Result<Agent, Note> {
+        let deadline = Instant::now() + LOCKED_WAIT;
+        loop {
+            if local::ask(data_dir, &Command::SyncState).is_some() {
+                return Ok(Agent::Running(data_dir.to_owned()));
+            }
+            match Core::open(Options::new(data_dir)) {
+                Ok(mut core) => {
+                    core.set_link("not_running");
+                    return Ok(Agent::Own(Box::new(core)));
+                }
+                Err(note) if note.code == "locked" && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Err(note) => return Err(note),
+            }
+        }
+    }
+
+    /// Asks it.
+    pub(crate) fn ask(&mut self, command: Command) -> Reply {
+        match self {
+            Agent::Own(core) => core.handle(command),
+            Agent::Running(data_dir) => match local::ask(data_dir, &command) {
+                Some(reply) => reply,
+                // It stopped meanwhile.
+                None => match Agent::reach(data_dir) {
+                    Ok(agent) => {
+                        *self = agent;
+                        self.ask_once(command)
+                    }
+                    Err(note) => Reply::Failed(note),
+                },
+            },
+        }
+    }
+
+    fn ask_once(&mut self, command: Command) -> Reply {
+        match self {
+            Agent::Own(core) => core.handle(command),
+            Agent::Running(data_dir) => local::ask(data_dir, &command).unwrap_or_else(|| {
+                Reply::Failed(note!(
+                    Error,
+                    "no_answer",
+                    "正在运行的终端没有应答，请稍后重试",
+                    "the running agent does not answer: try again later"
+                ))
+            }),
+        }
+    }
+}
+
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            // A closed pipe is nobody's fault.
+            let _ = error.print();
+            return code.into();
+        }
+    };
+    let level = match args.global.verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(format!("banyan_agent={level}")))
+        .with_writer(std::io::stderr)
+        .try_init();
+    let ui = Ui {
+        lang: args.global.lang.into(),
+        format: args.global.format,
+        data_dir: args.global.data_dir.clone().unwrap_or_else(default_data_dir),
+    };
+    run(&ui, args.verb).into()
+}
+
+/// Where an agent lives unless told otherwise: the user's own directory for data.
+fn default_data_dir() -> PathBuf {
+    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    #[cfg(windows)]
+    let base = from("LOCALAPPDATA").or_else(|| from("APPDATA")).map(|dir| dir.join("Banyan"));
+    #[cfg(not(windows))]
+    let base = from("XDG_DATA_HOME")
+        .or_else(|| from("HOME").map(|home| home.join(".local").join("share")))
+        .map(|dir| dir.join("banyan"));
+    base.unwrap_or_else(|| PathBuf::from("banyan-data")).join("agent")
+}
+
+fn run(ui: &Ui, verb: Verb) -> Exit {
+    match verb {
+        Verb::Enroll(enroll) => enroll::run(ui, &enroll),
+        Verb::Run => sync::serve(ui),
+        Verb::Sync(sync) => sync::run(ui, sync.timeout.0),
+        Verb::Record(record) => save(ui, record.draft()),
+        Verb::Withdraw(withdraw) => save(ui, withdraw.draft()),
+        Verb::Status => with_agent(ui, |agent| match agent.ask(Command::Status) {
+            Reply::Status(status) => show::status(ui, &status),
+            other => show::unexpected(ui, other),
+        }),
+        Verb::Queue { verb: QueueVerb::Ls } => {
+            with_agent(ui, |agent| match agent.ask(Command::Queue) {
+                Reply::Queue(rows) => show::queue(ui, &rows),
+                other => show::unexpected(ui, other),
+            })
+        }
+        Verb::Queue { verb: QueueVerb::Show { entry } } => {
+            with_agent(ui, |agent| match agent.ask(Command::Show { entry: entry.clone() }) {
+                Reply::Shown(shown) => show::entry(ui, &shown),
+                other => show::unexpected(ui, other),
+            })
+        }
+    }
+}
+
+fn with_agent(ui: &Ui, f: impl FnOnce(&mut Agent) -> Exit) -> Exit {
+    match Agent::reach(&ui.data_dir) {
+        Ok(mut agent) => f(&mut agent),
+        Err(note) => ui.fail(&note),
+    }
+}
+
+fn save(ui: &Ui, draft: Result<Draft, Note>) -> Exit {
+    let draft = match draft {
+        Ok(draft) => draft,
+        Err(note) => {
+            ui.tell(&note);
+            return Exit::Usage;
+        }
+    };
+    with_agent(ui, |agent| match agent.ask(Command::Save { drafts: vec![draft], together: true }) {
+        Reply::Saved { saved, refused } => show::saved(ui, &saved, &refused),
+        other => show::unexpected(ui, other),
+    })
+}
+
+/// A runtime for one agent: little of everything.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Note> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .map_err(|error| note!(Error, "runtime", "程序无法启动：{error}", "cannot start: {error}"))
+}
+
+/// Opens a driver, waiting a little for another command to finish with the data directory.
+pub(crate) fn open_driver(data_dir: &Path) -> Result<Driver, Note> {
+    let deadline = Instant::now() + LOCKED_WAIT;
+    loop {
+        match Driver::open(Options::new(data_dir)) {
+            Err(note) if note.code == "locked" && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What can be asked of an agent and what it answers: the same for a call in this process and over the
+//! local interface.
+
+use banyan_shared::codes::{ParkReason, Refusal};
+use banyan_shared::report::How;
+use banyan_shared::wire::EnrolRefusal;
+use serde::{Deserialize, Serialize};
+
+pub use crate::capture::{Change, Draft, Saved};
+use crate::note::Note;
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// Check reports and save them.
+    Save {
+        /// The reports.
+        drafts: Vec<Draft>,
+        /// All or none; else every good one.
+        together: bool,
+    },
+    /// How the agent is.
+    Status,
+    /// What waits, is refused or parked.
+    Queue,
+    /// One entry.
+    Show {
+        /// Its name, as in [`QueueRow::entry`].
+        entry: String,
+    },
+    /// Say hello to the centre now.
+    Sync,
+    /// How far that is.
+    SyncState,
+}
+
+/// A reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Command::Save`].
+    Saved {
+        /// What was saved, or said what was known already.
+        saved: Vec<Saved>,
+        /// What was not.
+        refused: Vec<Refused>,
+    },
+    /// To [`Command::Status`].
+    Status(Status),
+    /// To [`Command::Queue`].
+    #[serde(rename = "queue")]
+    Queue(#[serde(with = "rows")] Vec<QueueRow>),
+    /// To [`Command::Show`].
+    Shown(Box<Shown>),
+    /// To [`Command::Sync`] and [`Command::SyncState`].
+    Sync(SyncState),
+    /// It could not be done.
+    Failed(Note),
+}
+
+/// A list inside a tagged enum needs a name.
+mod rows {
+    use super::QueueRow;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Rows<T> {
+        rows: T,
+    }
+
+    pub(super) fn serialize<S: Serializer>(rows: &Vec<QueueRow>, s: S) -> Result<S::Ok, S::Error> {
+        Rows { rows }.serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<QueueRow>, D::Error> {
+        Rows::deserialize(d).map(|rows: Rows<Vec<QueueRow>>| rows.rows)
+    }
+}
+
+/// A draft that was not saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The draft's tag.
+    pub tag: u32,
+    /// Everything wrong with it.
+    pub faults: Vec<Note>,
+}
+
+/// How an agent is. Field names are the contract of `status --format json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The agent's id.
+    pub agent: String,
+    /// The home facility.
+    pub home: String,
+    /// Every facility it may report for, the home first.
+    pub facilities: Vec<String>,
+    /// Entries without a receipt.
+    pub waiting: u64,
+    /// Entries with one, as far as retained.
+    pub received: u64,
+    /// Refused reports not entered again.
+    pub refused: u64,
+    /// Reports the centre holds but does not count yet.
+    pub parked: u64,
+    /// Reports returned for correction.
+    pub returned: u64,
+    /// When the oldest entry without a receipt was made.
+    pub oldest_waiting: Option<String>,
+    /// What is due next and not entered.
+    pub next_due: Option<NextDue>,
+    /// When the centre wrote the newest receipt.
+    pub last_receipt: Option<String>,
+    /// The centre's clock less this machine's, in ms.
+    pub clock_offset_ms: Option<i64>,
+    /// `connected`, `connecting`, `offline`, `never` if nothing has tried since the start, or
+    /// `not_running` where no service runs.
+    pub link: String,
+}
+
+/// The report due next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextDue {
+    /// Its form.
+    pub form: String,
+    /// Its facility.
+    pub unit: String,
+    /// Its period.
+    pub period: String,
+    /// When it is due.
+    pub due: String,
+}
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", content = "reason", rename_all = "snake_case")]
+pub enum QueueState {
+    /// No receipt yet.
+    Waiting,
+    /// The centre's ledger holds it.
+    Received,
+    /// It can never be counted.
+    Refused(Refusal),
+    /// The centre holds it and waits for something.
+    Parked(ParkReason),
+}
+
+/// A line of `queue ls`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueRow {
+    /// The entry's name, for `queue show`.
+    pub entry: String,
+    /// The facility.
+    pub facility: String,
+    /// The form.
+    pub form: String,
+    /// The period.
+    pub period: String,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: QueueState,
+}
+
+/// An entry in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// What and where.
+    #[serde(flatten)]
+    pub row: QueueRow,
+    /// The answers.
+    pub values: Vec<(String, String)>,
+    /// How it was entered.
+    pub how: How,
+    /// By whom.
+    pub by: Option<String>,
+    /// Whether it takes the report back.
+    pub withdrawn: bool,
+    /// The command that enters it again.
+    pub again: String,
+}
+
+/// How far a sync is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncState {
+    /// Hellos answered since the agent started.
+    pub hellos: u64,
+    /// Entries without a receipt.
+    pub waiting: u64,
+    /// Whether the centre has certified the key.
+    pub enrolled: bool,
+    /// As in [`Status::link`].
+    pub link: String,
+    /// Why the last connection ended, if it did.
+    pub detail: Option<String>,
+    /// Why the centre refused the agent, if it did.
+    pub refusal: Option<EnrolRefusal>,
+}

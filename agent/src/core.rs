@@ -1,0 +1,691 @@
+//! The agent without network and without people: commands in, replies out; messages in, messages out.
+//!
+//! One [`Core`] at a time has a data directory open. The service and the commands use the same one, so that
+//! `record` does the same with and without a running service. All calls block on the disk.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use banyan_shared::catalogue::FormIx;
+use banyan_shared::figures::deadline;
+use banyan_shared::ids::{Epoch, Millis, Seq};
+use banyan_shared::limits::PAYLOAD_BYTES_MAX;
+use banyan_shared::period::{Date, Period};
+use banyan_shared::report::{Content, Value};
+use banyan_shared::sync::{Config, Event};
+use banyan_shared::wire::{
+    Answer, Body, EnrolRefusal, EnrolRequest, Envelope, Introduction, Kind, Receipt, SignedGrant,
+};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::capture::{self, Draft, Known, Saved, Time, value};
+use crate::clock::{SharedClock, SystemClock};
+use crate::command::{
+    Command, NextDue, QueueRow, QueueState, Refused, Reply, Shown, Status, SyncState,
+};
+use crate::identity::{Context, Identity};
+use crate::note::{Note, note};
+use crate::store::{EntryId, ReportKey, Store};
+
+/// Most introductions on one connection: a centre that still asks is not listening.
+const INTRODUCTIONS_MAX: u32 = 8;
+/// Bytes of grants in one introduction; a message holds no more than its limit.
+const INTRODUCTION_BYTES_MAX: usize = PAYLOAD_BYTES_MAX - 16 * 1024;
+/// Most rows `queue ls` gives.
+pub const QUEUE_ROWS_MAX: usize = 1000;
+
+/// How an agent is run.
+#[derive(Clone)]
+pub struct Options {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// The centre's address, if not the one enrolled with.
+    pub address: Option<String>,
+    /// The machine's fingerprint, to notice a copied disk.
+    pub machine: Option<u64>,
+    /// How it sends.
+    pub config: Config,
+    /// Where the time comes from.
+    pub clock: SharedClock,
+}
+
+impl Options {
+    /// The usual options for `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Options {
+        Options {
+            data_dir: data_dir.into(),
+            address: None,
+            machine: crate::machine::fingerprint(),
+            config: Config::default(),
+            clock: Arc::new(SystemClock::default()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("data_dir", &self.data_dir).finish_non_exhaustive()
+    }
+}
+
+/// What happens on one connection.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    nonce: u64,
+    /// The request to enrol is on its way, nothing else yet.
+    enrolling: bool,
+    introductions: u32,
+}
+
+/// What is to be done after a message or a tick.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Messages to publish, in order.
+    pub send: Vec<Vec<u8>>,
+    /// Whether the connection serves no purpose any more.
+    pub hang_up: bool,
+}
+
+/// The agent.
+pub struct Core {
+    options: Options,
+    identity: Identity,
+    store: Option<Store>,
+    session: Option<Session>,
+    /// How many hellos were answered since the start.
+    hellos: u64,
+    link: String,
+    /// Why the last connection ended.
+    detail: Option<String>,
+    /// The day on which old history was dropped last.
+    tidied: Option<Date>,
+    /// A command asked for a new hello.
+    pub(crate) hello_wanted: bool,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("agent", &self.identity.agent()).finish_non_exhaustive()
+    }
+}
+
+/// Looks up reports in the store, whatever context they were made under.
+struct KnownInStore<'a> {
+    store: &'a Store,
+    identity: &'a mut Identity,
+    present: &'a Context,
+}
+
+impl Known for KnownInStore<'_> {
+    fn newest(&mut self, key: &ReportKey, form: FormIx) -> Result<Option<Content>, Note> {
+        let Some(id) = self.store.newest(key) else { return Ok(None) };
+        let Some((payload, _)) = self.store.payload(id)? else { return Ok(None) };
+        let Body::Report { form: then, content, .. } = payload.body else { return Ok(None) };
+        let context = self.identity.context(payload.context)?;
+        if context.catalogue.hash == self.present.catalogue.hash {
+            return Ok(Some(content));
+        }
+        // Another version of the catalogue: elements are found again by their codes.
+        let now = &self.present.catalogue;
+        let Some(old) = context.catalogue.forms.get(usize::from(then)) else { return Ok(None) };
+        let values = now.forms[form.at()].lines.iter().map(|line| {
+            let code = now.elements[line.element.at()].code.as_str();
+            let at = context.catalogue.element(code).and_then(|element| old.line_of(element));
+            at.and_then(|at| content.values.get(at)).copied().unwrap_or(Value::Missing)
+        });
+        Ok(Some(Content { values: values.collect(), ..content }))
+    }
+}
+
+impl Core {
+    /// Opens the agent in the options' data directory.
+    ///
+    /// # Errors
+    /// Not enrolled, the queue is open elsewhere (code `locked`), or the disk fails.
+    pub fn open(options: Options) -> Result<Core, Note> {
+        let identity = Identity::open(&options.data_dir)?.ok_or_else(not_enrolled)?;
+        let mut core = Core {
+            options,
+            identity,
+            store: None,
+            session: None,
+            hellos: 0,
+            link: "never".to_owned(),
+            detail: None,
+            tidied: None,
+            hello_wanted: false,
+        };
+        core.open_store()?;
+        core.tidy()?;
+        Ok(core)
+    }
+
+    fn open_store(&mut self) -> Result<(), Note> {
+        if self.store.is_none() && self.identity.present().is_some() {
+            let Options { data_dir, machine, config, clock, .. } = &self.options;
+            self.store =
+                Some(Store::open(data_dir, &mut self.identity, *machine, *config, clock.now())?);
+        }
+        Ok(())
+    }
+
+    /// Opens the queue again if a write has failed; whatever was acknowledged is still there.
+    fn mend(&mut self) -> Result<(), Note> {
+        if self.store.as_ref().is_some_and(|store| !store.is_fit()) {
+            self.store = None;
+            self.session = None;
+            self.open_store()?;
+        }
+        Ok(())
+    }
+
+    /// Drops history that is old enough, once a day and between connections.
+    fn tidy(&mut self) -> Result<(), Note> {
+        let now = self.options.clock.now();
+        if let (Some(store), None) = (&mut self.store, self.session)
+            && store.clock.trusts(now)
+            && let Some(number) = self.identity.present()
+        {
+            let today = self.identity.context(number)?.catalogue.day_at(store.clock.best(now));
+            if self.tidied != Some(today) {
+                store.drop_old(today, &mut self.identity)?;
+                self.tidied = Some(today);
+            }
+        }
+        Ok(())
+    }
+
+    /// The identity.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The centre's address.
+    pub fn address(&self) -> &str {
+        self.options.address.as_deref().unwrap_or_else(|| self.identity.address())
+    }
+
+    /// Carries out a command.
+    pub fn handle(&mut self, command: Command) -> Reply {
+        let reply = match command {
+            Command::Save { drafts, together } => self.save(&drafts, together),
+            Command::Status => self.status().map(Reply::Status),
+            Command::Queue => self.queue().map(Reply::Queue),
+            Command::Show { entry } => self.show(&entry).map(|shown| Reply::Shown(Box::new(shown))),
+            Command::Sync => {
+                self.hello_wanted = true;
+                // What counts is what the centre says now.
+                if let Err(note) = self.identity.set_refusal(None) {
+                    return Reply::Failed(note);
+                }
+                Ok(Reply::Sync(self.sync_state()))
+            }
+            Command::SyncState => Ok(Reply::Sync(self.sync_state())),
+        };
+        match (reply, self.mend()) {
+            (Ok(reply), _) => reply,
+            (Err(note), _) => Reply::Failed(note),
+        }
+    }
+
+    fn present(&mut self) -> Result<Context, Note> {
+        let number = self.identity.present().ok_or_else(enrolment_open)?;
+        self.identity.context(number)
+    }
+
+    fn store(&self) -> Result<&Store, Note> {
+        self.store.as_ref().ok_or_else(enrolment_open)
+    }
+
+    fn time(&self, context: &Context) -> Time {
+        let now = self.options.clock.now();
+        let state = self.store.as_ref().map(|store| store.clock).unwrap_or_default();
+        Time { now, trusted: state.trusts(now), today: context.catalogue.day_at(state.best(now)) }
+    }
+
+    fn save(&mut self, drafts: &[Draft], together: bool) -> Result<Reply, Note> {
+        let context = self.present()?;
+        let time = self.time(&context);
+        let store = self.store.as_mut().ok_or_else(enrolment_open)?;
+        let mut saved: Vec<Saved> = Vec::new();
+        let mut refused: Vec<Refused> = Vec::new();
+        let mut reports = Vec::new();
+        for draft in drafts {
+            let mut known = KnownInStore { store, identity: &mut self.identity, present: &context };
+            match capture::check(draft, &context, time, &mut known) {
+                Ok(checked) => {
+                    for one in checked {
+                        saved.push(one.saved);
+                        reports.extend(one.report);
+                    }
+                }
+                Err(faults) => refused.push(Refused { tag: draft.tag, faults }),
+            }
+        }
+        if together && !refused.is_empty() {
+            return Ok(Reply::Saved { saved: Vec::new(), refused });
+        }
+        // Two drafts for one report in one command: the later one wins, as when entered one by one.
+        store.save(context.number, reports, time.now, time.today)?;
+        Ok(Reply::Saved { saved, refused })
+    }
+
+    fn sync_state(&self) -> SyncState {
+        SyncState {
+            hellos: self.hellos,
+            waiting: self.store.as_ref().map_or(0, |store| store.outbox.waiting() as u64),
+            enrolled: self.identity.code().is_none() && self.store.is_some(),
+            link: self.link.clone(),
+            detail: self.detail.clone(),
+            refusal: self.identity.refusal(),
+        }
+    }
+
+    /// Whether a hello was answered after the `since`th and everything has a receipt.
+    pub fn is_settled(&self, since: u64) -> bool {
+        let state = self.sync_state();
+        state.enrolled && state.hellos > since && state.waiting == 0
+    }
+
+    fn status(&mut self) -> Result<Status, Note> {
+        let context = self.present()?;
+        let time = self.time(&context);
+        let next_due = self.next_due(&context, time)?;
+        let parked = self.parked_count()?;
+        let store = self.store()?;
+        let moment = |at: Millis| {
+            let zoned = at.timestamp().to_zoned(context.catalogue.time_zone.clone());
+            zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+        };
+        let minute = |minute: u32| moment(Millis(i64::from(minute) * 60_000));
+        Ok(Status {
+            agent: self.identity.agent().to_string(),
+            home: context.home().code.to_string(),
+            facilities: context.facilities.iter().map(|f| f.code.to_string()).collect(),
+            waiting: store.outbox.waiting() as u64,
+            received: store.received(),
+            refused: store.refused().count() as u64,
+            parked,
+            returned: 0,
+            oldest_waiting: store.oldest_waiting()?.map(minute),
+            next_due: next_due.map(|(key, due)| NextDue {
+                form: key.form.to_string(),
+                unit: key.facility.to_string(),
+                period: key.period.to_string(),
+                due: moment(due),
+            }),
+            last_receipt: store.clock.receipt.map(moment),
+            clock_offset_ms: store.clock.offset_ms,
+            link: self.link.clone(),
+        })
+    }
+
+    fn parked_count(&mut self) -> Result<u64, Note> {
+        let store = self.store.as_ref().ok_or_else(enrolment_open)?;
+        Ok(store.parked(&mut self.identity)?.len() as u64)
+    }
+
+    /// The report of ours that is due next and has not been entered.
+    fn next_due(&self, context: &Context, time: Time) -> Result<Option<(ReportKey, Millis)>, Note> {
+        let (store, catalogue) = (self.store()?, &context.catalogue);
+        let mut next: Option<(ReportKey, Millis)> = None;
+        let weekday = |date: Date| date.weekday() < 5;
+        for facility in context.facilities.iter() {
+            for form in &catalogue.forms {
+                let mut period = Period::containing(form.period_type, time.today);
+                // Back until what was due is past.
+                for _ in 0..64 {
+                    let due = deadline(catalogue, form, period, weekday, None).due;
+                    if due < time.now {
+                        break;
+                    }
+                    let owed = form.in_force(period)
+                        && context.facts(facility, period).is_some_and(|(facts, _, open)| {
+                            open && form.kinds.contains(&facts.kind)
+                        });
+                    let key = ReportKey {
+                        facility: facility.code.clone(),
+                        form: form.code.clone(),
+                        period,
+                    };
+                    let sooner = next.as_ref().is_none_or(|(_, at)| due < *at);
+                    if owed && sooner && store.newest(&key).is_none() {
+                        next = Some((key, due));
+                    }
+                    period = period.plus(-1);
+                }
+            }
+        }
+        Ok(next)
+    }
+
+    fn queue(&mut self) -> Result<Vec<QueueRow>, Note> {
+        let store = self.store.as_ref().ok_or_else(enrolment_open)?;
+        let mut rows = Vec::new();
+        let row = |id: EntryId, key: &ReportKey, state: QueueState| QueueRow {
+            entry: entry_text(id),
+            facility: key.facility.to_string(),
+            form: key.form.to_string(),
+            period: key.period.to_string(),
+            state,
+        };
+        for (id, key, refusal) in store.refused().take(QUEUE_ROWS_MAX) {
+            rows.push(row(id, key, QueueState::Refused(refusal)));
+        }
+        for (id, key, reason) in store.parked(&mut self.identity)? {
+            rows.push(row(id, &key, QueueState::Parked(reason)));
+        }
+        for id in store.waiting().into_iter().rev() {
+            if rows.len() >= QUEUE_ROWS_MAX {
+                break;
+            }
+            if let Some((payload, _)) = store.payload(id)?
+                && let Some(key) = Store::key_of(&payload.body, payload.context, &mut self.identity)
+            {
+                rows.push(row(id, &key, QueueState::Waiting));
+            }
+        }
+        rows.truncate(QUEUE_ROWS_MAX);
+        Ok(rows)
+    }
+
+    fn show(&mut self, entry: &str) -> Result<Shown, Note> {
+        let unknown = || {
+            note!(
+                Error,
+                "unknown_entry",
+                "队列中没有条目“{entry}”，请用 queue ls 查看",
+                "there is no entry {entry:?} in the queue: see queue ls"
+            )
+        };
+        let store = self.store.as_ref().ok_or_else(enrolment_open)?;
+        let id = parse_entry(entry).ok_or_else(unknown)?;
+        let (payload, state) = store.payload(id)?.ok_or_else(unknown)?;
+        let (body, refusal) = match payload.refused {
+            Some((refusal, body)) => (body, Some(refusal)),
+            None => (payload.body, None),
+        };
+        let key = Store::key_of(&body, payload.context, &mut self.identity).ok_or_else(unknown)?;
+        let context = self.identity.context(payload.context)?;
+        let Body::Report { form, content, .. } = body else { return Err(unknown()) };
+        let form = &context.catalogue.forms[usize::from(form)];
+        let values: Vec<(String, String)> = form
+            .lines
+            .iter()
+            .zip(&content.values)
+            .filter(|(_, value)| value.is_answer())
+            .map(|(line, value)| {
+                let element = &context.catalogue.elements[line.element.at()];
+                (element.code.to_string(), value::show(*value))
+            })
+            .collect();
+        let parked = store.parked(&mut self.identity)?;
+        let parked = parked.into_iter().find(|(at, _, _)| *at == id).map(|(_, _, why)| why);
+        let state = match (refusal, parked) {
+            (Some(refusal), _) => QueueState::Refused(refusal),
+            (None, Some(reason)) => QueueState::Parked(reason),
+            (None, None) if state == crate::queue::State::Confirmed => QueueState::Received,
+            (None, None) => QueueState::Waiting,
+        };
+        let mut again = format!("banyan-agent record {} {}", key.form, key.period);
+        for (element, value) in &values {
+            again.push_str(&format!(" {element}={value}"));
+        }
+        if key.facility != context.home().code {
+            again.push_str(&format!(" --facility {}", key.facility));
+        }
+        Ok(Shown {
+            row: QueueRow {
+                entry: entry_text(id),
+                facility: key.facility.to_string(),
+                form: key.form.to_string(),
+                period: key.period.to_string(),
+                state,
+            },
+            values,
+            how: content.how,
+            by: content.entered_by,
+            withdrawn: content.withdrawn,
+            again,
+        })
+    }
+
+    // The connection.
+
+    /// Notes what the link is doing, for `status`.
+    pub fn set_link(&mut self, link: impl Into<String>) {
+        self.link = link.into();
+    }
+
+    /// Notes why the connection ended, for `sync`.
+    pub fn set_detail(&mut self, detail: impl Into<String>) {
+        self.detail = Some(detail.into());
+    }
+
+    /// The link is up: what to say first.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn connected(&mut self) -> Result<Step, Note> {
+        self.mend()?;
+        self.identity.set_refusal(None)?;
+        self.detail = None;
+        let mut nonce = [0; 8];
+        SystemRandom::new().fill(&mut nonce).map_err(|_| {
+            note!(Error, "random", "系统无法提供随机数", "the system gives no random bytes")
+        })?;
+        let nonce = u64::from_le_bytes(nonce);
+        let enrolling = self.identity.code().is_some();
+        self.session = Some(Session { nonce, enrolling, introductions: 0 });
+        self.link = "connected".to_owned();
+        if enrolling {
+            return Ok(Step { send: self.enrol_request().into_iter().collect(), hang_up: false });
+        }
+        self.event(Event::Connected { nonce })
+    }
+
+    fn enrol_request(&self) -> Option<Vec<u8>> {
+        let (code, facility) = self.identity.code()?;
+        let key = self.identity.key();
+        let request = EnrolRequest {
+            key: key.public(),
+            code: code.number,
+            secret: code.secret,
+            facility,
+            machine: self.options.machine.unwrap_or(0),
+        };
+        Some(request.seal(key))
+    }
+
+    fn event(&mut self, event: Event<'_>) -> Result<Step, Note> {
+        let (now, steady) = (self.options.clock.now(), self.options.clock.steady());
+        let Some(store) = &mut self.store else { return Ok(Step::default()) };
+        let send = store.event(&mut self.identity, event, steady, now);
+        if send.is_err() {
+            self.mend()?;
+        }
+        Ok(Step { send: send?, hang_up: false })
+    }
+
+    /// The link is down.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn disconnected(&mut self) -> Result<(), Note> {
+        self.session = None;
+        self.link = "offline".to_owned();
+        self.event(Event::Disconnected)?;
+        self.tidy()
+    }
+
+    /// In how many ms [`Core::tick`] is due, if anything is in flight.
+    pub fn tick_in(&self) -> Option<i64> {
+        let at = self.store.as_ref().filter(|_| self.session.is_some())?.outbox.wake_at()?;
+        Some(at.0.saturating_sub(self.options.clock.steady().0).max(0))
+    }
+
+    /// Time has passed, or reports were added.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn tick(&mut self) -> Result<Step, Note> {
+        match self.session {
+            Some(session) if !session.enrolling => self.event(Event::Tick),
+            _ => Ok(Step::default()),
+        }
+    }
+
+    /// A message has come. What does not verify is left aside: it changes nothing.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn received(&mut self, message: &[u8]) -> Result<Step, Note> {
+        let envelope = match Envelope::read(message) {
+            Ok(envelope) if envelope.agent == self.identity.agent() => envelope,
+            Ok(_) => return Ok(Step::default()),
+            Err(error) => {
+                tracing::warn!(%error, "a message that is none was left aside");
+                return Ok(Step::default());
+            }
+        };
+        match envelope.kind {
+            Kind::Receipt => self.receipt(&envelope),
+            Kind::Answer => self.answer(&envelope),
+            // Notices are a later version's; nothing else comes down.
+            kind => {
+                tracing::debug!(?kind, "a message of another kind was left aside");
+                Ok(Step::default())
+            }
+        }
+    }
+
+    fn receipt(&mut self, envelope: &Envelope<'_>) -> Result<Step, Note> {
+        let Some(certificate) = self.identity.certificate() else { return Ok(Step::default()) };
+        let receipt = match Receipt::open(envelope, &certificate.key) {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                tracing::warn!(%error, "a receipt that does not verify was left aside");
+                return Ok(Step::default());
+            }
+        };
+        let Some(session) = self.session else { return Ok(Step::default()) };
+        let Some(store) = &mut self.store else { return Ok(Step::default()) };
+        let was_answered = store.outbox.is_answered();
+        let now = self.options.clock.now();
+        // Only the answer to this connection's hello cannot be an old one played again.
+        if receipt.answers == Some(session.nonce) {
+            store.note_receipt(receipt.time, now)?;
+        }
+        let step = self.event(Event::Receipt(&receipt))?;
+        let answered = self.store.as_ref().is_some_and(|store| store.outbox.is_answered());
+        if answered && !was_answered {
+            self.hellos += 1;
+            self.identity.set_refusal(None)?;
+        }
+        Ok(step)
+    }
+
+    fn answer(&mut self, envelope: &Envelope<'_>) -> Result<Step, Note> {
+        let (answer, certificate, root) =
+            match Answer::open_pinned(envelope, &self.identity.pinned()) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    tracing::warn!(%error, "an answer that does not verify was left aside");
+                    return Ok(Step::default());
+                }
+            };
+        let Some(session) = self.session else { return Ok(Step::default()) };
+        if !self.identity.trust(root, &certificate)? {
+            tracing::warn!("an answer under an outdated key was left aside");
+            return Ok(Step::default());
+        }
+        match answer {
+            Answer::Granted { grant, catalogue } => {
+                if !self.identity.accept(&grant, catalogue.as_deref())? {
+                    tracing::warn!("a grant that is not for this agent, or lacks its catalogue");
+                    return Ok(Step { send: Vec::new(), hang_up: session.enrolling });
+                }
+                self.open_store()?;
+                if session.enrolling {
+                    self.session = Some(Session { enrolling: false, ..session });
+                    return self.event(Event::Connected { nonce: session.nonce });
+                }
+                Ok(Step::default())
+            }
+            Answer::NotEnrolled { refusal } => {
+                self.identity.set_refusal(Some(refusal))?;
+                Ok(Step { send: Vec::new(), hang_up: true })
+            }
+            Answer::WhoAreYou { contexts } => self.introduce(session, &contexts),
+        }
+    }
+
+    fn introduce(&mut self, session: Session, contexts: &[u32]) -> Result<Step, Note> {
+        let introductions = session.introductions + 1;
+        if introductions > INTRODUCTIONS_MAX {
+            return Ok(Step { send: Vec::new(), hang_up: true });
+        }
+        self.session = Some(Session { introductions, ..session });
+        let grants = self.identity.grants(contexts);
+        if grants.is_empty() {
+            return Ok(Step { send: self.enrol_request().into_iter().collect(), hang_up: false });
+        }
+        let mut send = Vec::new();
+        let mut part: Vec<SignedGrant> = Vec::new();
+        let mut bytes = 0;
+        let seal = |grants: Vec<SignedGrant>| {
+            Introduction { grants, nonce: session.nonce }.seal(self.identity.key())
+        };
+        for grant in grants {
+            let size = banyan_shared::wire::encode(&grant).len();
+            if bytes + size > INTRODUCTION_BYTES_MAX && !part.is_empty() {
+                send.push(seal(std::mem::take(&mut part)));
+                bytes = 0;
+            }
+            bytes += size;
+            part.push(grant);
+        }
+        send.push(seal(part));
+        let again = self.event(Event::Introduced)?;
+        send.extend(again.send);
+        Ok(Step { send, hang_up: again.hang_up })
+    }
+
+    /// Why the centre refused this agent, if it did.
+    pub fn refusal(&self) -> Option<EnrolRefusal> {
+        self.identity.refusal()
+    }
+}
+
+/// `LIFE/NUMBER`, for example `1-0a1b2c3d/17`.
+fn entry_text((epoch, seq): EntryId) -> String {
+    format!("{epoch}/{seq}")
+}
+
+fn parse_entry(text: &str) -> Option<EntryId> {
+    let (epoch, seq) = text.split_once('/')?;
+    let (counter, random) = epoch.split_once('-')?;
+    let epoch =
+        Epoch { counter: counter.parse().ok()?, random: u32::from_str_radix(random, 16).ok()? };
+    Some((epoch, seq.parse::<Seq>().ok()?))
+}
+
+/// What to say where nobody is enrolled.
+pub(crate) fn not_enrolled() -> Note {
+    note!(
+        Error,
+        "not_enrolled",
+        "本机尚未注册：请先运行 banyan-agent enroll 注册码或注册文件",
+        "this agent is not enrolled: run banyan-agent enroll CODE or FILE first"
+    )
+}
+
+fn enrolment_open() -> Note {
+    note!(
+        Error,
+        "enrolment_open",
+        "注册尚未完成：请联网后再次运行 banyan-agent enroll，或向县级管理员索取注册文件",
+        "the enrolment is not finished: run banyan-agent enroll again with a line, or ask the county desk \
+         for an enrolment file"
+    )
+}

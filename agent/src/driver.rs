@@ -1,0 +1,303 @@
+//! The loop of a running agent: link, outbox, queue and clock joined, until it is told to stop.
+//!
+//! Everything that is decided is decided in [`Core`]; here is only waiting. Many drivers can run in one
+//! process, each on a data directory of its own.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::Notify;
+
+use crate::backoff::backoff;
+use crate::command::{Command, Reply};
+use crate::core::{Core, Options, Step};
+use crate::link::{Link, LinkConfig, LinkEvent};
+use crate::local::Local;
+use crate::note::{Note, note};
+
+/// How long a connection that was refused at enrolment waits at least: only a person can change it.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
+/// How often a connected agent says hello anew, so that a centre restored meanwhile is noticed.
+const HELLO_AGAIN: Duration = Duration::from_secs(6 * 3600);
+
+/// A way to a running agent, to be cloned freely.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    core: Arc<Mutex<Core>>,
+    wake: Arc<Notify>,
+}
+
+fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
+    // A panic under the lock leaves nothing half done: every change is on disk before memory follows.
+    core.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Handle {
+    /// Carries out a command.
+    pub async fn handle(&self, command: Command) -> Reply {
+        let wakes = matches!(command, Command::Save { .. } | Command::Sync);
+        let reply = self.with(move |core| core.handle(command)).await;
+        if wakes {
+            self.wake.notify_one();
+        }
+        reply
+    }
+
+    /// How many hellos were answered so far; to be given to [`Handle::is_settled`].
+    pub async fn hellos(&self) -> u64 {
+        match self.handle(Command::SyncState).await {
+            Reply::Sync(state) => state.hellos,
+            _ => 0,
+        }
+    }
+
+    /// Whether a hello after the `since`th was answered and every entry has a receipt.
+    pub async fn is_settled(&self, since: u64) -> bool {
+        self.with(move |core| core.is_settled(since)).await
+    }
+
+    /// Runs `f` where it may block.
+    async fn with<R: Send + 'static>(&self, f: impl FnOnce(&mut Core) -> R + Send + 'static) -> R {
+        let core = self.core.clone();
+        let done = tokio::task::spawn_blocking(move || f(&mut lock(&core))).await;
+        match done {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only a runtime that is shutting down cancels: nobody is left to hear of it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+/// An agent that can be run.
+pub struct Driver {
+    handle: Handle,
+    data_dir: std::path::PathBuf,
+    local: bool,
+    link: Box<dyn Fn(LinkConfig) -> LinkConfig + Send + Sync>,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("data_dir", &self.data_dir).finish_non_exhaustive()
+    }
+}
+
+/// How a connection ended.
+enum Ended {
+    /// A new one at once: a new hello is wanted.
+    Again,
+    /// After a back-off; true if it had been of use.
+    Down(bool),
+}
+
+impl Driver {
+    /// Opens the agent of `options`. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`Core::open`].
+    pub fn open(options: Options) -> Result<Driver, Note> {
+        let data_dir = options.data_dir.clone();
+        let core = Core::open(options)?;
+        let handle = Handle { core: Arc::new(Mutex::new(core)), wake: Arc::new(Notify::new()) };
+        Ok(Driver { handle, data_dir, local: true, link: Box::new(|config| config) })
+    }
+
+    /// Without the local interface: for many agents in one process, asked through their [`Handle`]s.
+    #[must_use]
+    pub fn without_local(mut self) -> Driver {
+        self.local = false;
+        self
+    }
+
+    /// With other times for the link.
+    #[must_use]
+    pub fn with_link(
+        mut self,
+        link: impl Fn(LinkConfig) -> LinkConfig + Send + Sync + 'static,
+    ) -> Driver {
+        self.link = Box::new(link);
+        self
+    }
+
+    /// A way to the agent while it runs.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Runs until `stop` is done.
+    ///
+    /// # Errors
+    /// The local interface cannot be opened.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Note> {
+        let local = if self.local {
+            let opened = Local::open(&self.data_dir).await;
+            Some(opened.map_err(|error| {
+                note!(
+                    Error,
+                    "local",
+                    "无法打开本机接口：{error}",
+                    "the local interface cannot be opened: {error}"
+                )
+            })?)
+        } else {
+            None
+        };
+        let serve = async {
+            match &local {
+                Some(local) => local.serve(self.handle.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop => {}
+            () = serve => {}
+            () = self.connect_for_ever() => {}
+        }
+        let closing = self.handle.with(Core::disconnected).await;
+        if let Err(error) = closing {
+            tracing::warn!(%error, "closing");
+        }
+        Ok(())
+    }
+
+    async fn connect_for_ever(&self) {
+        let mut attempt = 0;
+        loop {
+            let ended = match self.connection().await {
+                Ok(ended) => ended,
+                Err(error) => {
+                    tracing::error!(%error, "the connection was given up");
+                    Ended::Down(false)
+                }
+            };
+            let refused = self
+                .handle
+                .with(|core| {
+                    if let Err(error) = core.disconnected() {
+                        tracing::error!(%error, "after the connection");
+                    }
+                    core.refusal().is_some()
+                })
+                .await;
+            attempt = match ended {
+                Ended::Again => continue,
+                Ended::Down(true) => 0,
+                Ended::Down(false) => attempt + 1,
+            };
+            let mut random = [0; 4];
+            // Without randomness the longest wait: never a herd.
+            let random = match SystemRandom::new().fill(&mut random) {
+                Ok(()) => u32::from_le_bytes(random),
+                Err(_) => u32::MAX,
+            };
+            let mut wait = backoff(attempt, random);
+            if refused {
+                wait = wait.max(REFUSED_WAIT);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.wanted() => {}
+            }
+        }
+    }
+
+    /// Done when a person asks for a hello.
+    async fn wanted(&self) {
+        loop {
+            self.handle.wake.notified().await;
+            if self.handle.with(|core| core.hello_wanted).await {
+                return;
+            }
+        }
+    }
+
+    /// One connection, from beginning to end.
+    async fn connection(&self) -> Result<Ended, Note> {
+        let config = self
+            .handle
+            .with(|core| {
+                core.hello_wanted = false;
+                core.set_link("connecting");
+                LinkConfig::new(core.address(), core.identity().agent())
+            })
+            .await;
+        let mut link = match Link::connect((self.link)(config)) {
+            Ok(link) => link,
+            Err(error) => {
+                let text = error.to_string();
+                self.handle.with(move |core| core.set_detail(text)).await;
+                return Ok(Ended::Down(false));
+            }
+        };
+        let mut of_use = false;
+        let again = tokio::time::sleep(HELLO_AGAIN);
+        tokio::pin!(again);
+        loop {
+            let tick = self.tick_due(of_use);
+            let step = tokio::select! {
+                event = link.events.recv() => match event {
+                    Some(LinkEvent::Up) => {
+                        of_use = true;
+                        self.handle.with(Core::connected).await?
+                    }
+                    Some(LinkEvent::Message(message)) => {
+                        self.handle.with(move |core| core.received(&message)).await?
+                    }
+                    Some(LinkEvent::Down(reason)) => {
+                        tracing::info!(%reason, "the link is down");
+                        let text = reason.to_string();
+                        self.handle.with(move |core| core.set_detail(text)).await;
+                        return Ok(Ended::Down(of_use));
+                    }
+                    None => return Ok(Ended::Down(of_use)),
+                },
+                () = self.handle.wake.notified() => {
+                    if self.handle.with(|core| core.hello_wanted).await {
+                        link.close().await;
+                        return Ok(Ended::Again);
+                    }
+                    self.handle.with(Core::tick).await?
+                }
+                () = tick => self.handle.with(Core::tick).await?,
+                () = &mut again => {
+                    link.close().await;
+                    return Ok(Ended::Again);
+                }
+            };
+            if !self.publish(&link, step).await {
+                link.close().await;
+                return Ok(Ended::Down(of_use));
+            }
+        }
+    }
+
+    /// Done when the outbox wants a tick.
+    async fn tick_due(&self, up: bool) {
+        if !up {
+            return std::future::pending().await;
+        }
+        let wait = self.handle.with(|core| core.tick_in()).await;
+        match wait {
+            Some(ms) => {
+                tokio::time::sleep(Duration::from_millis(u64::try_from(ms).unwrap_or(0))).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Publishes what is to be sent; false if the connection is of no more use.
+    async fn publish(&self, link: &Link, step: Step) -> bool {
+        for message in step.send {
+            if let Err(error) = link.publish(message).await {
+                tracing::info!(%error, "publishing");
+                return false;
+            }
+        }
+        !step.hang_up
+    }
+}

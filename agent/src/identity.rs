@@ -1,0 +1,551 @@
+//! Who this agent is: its key, whom it trusts, for whom it may report, under which catalogue.
+//!
+//! Everything here is a small file in the data directory, written so that a power cut leaves the old or the
+//! new content, and apart from the queue, so that damage to one does not touch the other:
+//! `agent.key` (PKCS#8, owner only), `identity.json` (owner only: it holds the enrolment code),
+//! `contexts/N` (what context N means, with its grant; kept for ever), `catalogues/HASH.toml`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use banyan_shared::catalogue::{Catalogue, CatalogueHash, Facts, FormIx, KindIx, Lang};
+use banyan_shared::ids::{AgentId, ContextNumber, Epoch, Millis, UnitCode};
+use banyan_shared::keys::{Certificate, PublicKey, SigningKey, sha256};
+use banyan_shared::limits::CATALOGUE_BYTES_MAX;
+use banyan_shared::period::{Date, Period};
+use banyan_shared::wire::{
+    self, EnrolCode, EnrolRefusal, EnrolmentFile, FacilityScope, Grant, Offer, SignedGrant,
+};
+use ring::rand::SystemRandom;
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+use crate::note::{Note, note};
+
+const KEY_FILE: &str = "agent.key";
+const IDENTITY_FILE: &str = "identity.json";
+const CONTEXTS: &str = "contexts";
+const CATALOGUES: &str = "catalogues";
+/// Largest of the small files, in bytes.
+const SMALL_FILE_BYTES_MAX: u64 = 4 << 20;
+/// Most contexts one agent holds: a scope changes a few times a year.
+pub const CONTEXTS_MAX: usize = 4096;
+
+/// What `identity.json` holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct IdentityFile {
+    version: u8,
+    /// The centre's MQTT address.
+    address: String,
+    /// The root's fingerprint, from the code or file.
+    pinned: [u8; 16],
+    root: Option<PublicKey>,
+    certificate: Option<Certificate>,
+    /// The code to show, until a grant is held.
+    code: Option<String>,
+    /// The facility picked from a stick.
+    facility: Option<UnitCode>,
+    machine: Option<u64>,
+    /// The newest life of the queue's numbering.
+    epoch: Option<Epoch>,
+    /// Why the centre does not want us, if it said so last.
+    refusal: Option<EnrolRefusal>,
+}
+
+/// What a context means, as kept on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ContextFile {
+    offer: Offer,
+    grant: Option<SignedGrant>,
+    issued_at: Millis,
+}
+
+/// A context with its catalogue.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Its number.
+    pub number: ContextNumber,
+    /// For whom it lets this agent report; the first is the home.
+    pub facilities: Arc<[FacilityScope]>,
+    /// Its catalogue.
+    pub catalogue: Arc<Catalogue>,
+}
+
+impl Context {
+    /// The place of a facility in the context's list.
+    pub fn facility(&self, code: &str) -> Option<(u32, &FacilityScope)> {
+        let at = self.facilities.iter().position(|facility| facility.code == code)?;
+        Some((u32::try_from(at).ok()?, &self.facilities[at]))
+    }
+
+    /// The home facility.
+    pub fn home(&self) -> &FacilityScope {
+        // An offer without a facility is not read.
+        &self.facilities[0]
+    }
+
+    /// What is known of a facility on its duty day in `period`, and whether it is open in it at all.
+    /// Outside its spells, the nearest known kind stands in.
+    pub fn facts(&self, facility: &FacilityScope, period: Period) -> Option<(Facts, Date, bool)> {
+        let within = |from: Option<Date>, to: Option<Date>, day: Date| {
+            from.is_none_or(|from| from <= day) && to.is_none_or(|to| day < to)
+        };
+        let last_open = facility
+            .spells
+            .iter()
+            .filter(|spell| spell.from.is_none_or(|from| from <= period.last_day()))
+            .filter_map(|spell| {
+                let end =
+                    spell.to.map_or(period.last_day(), |to| to.plus(-1).min(period.last_day()));
+                let begin = spell.from.unwrap_or(Date::MIN).max(period.first_day());
+                (begin <= end).then_some((end, spell))
+            })
+            .max_by_key(|(end, _)| *end);
+        let (day, spell, open) = match last_open {
+            Some((day, spell)) => (day, spell, true),
+            None => {
+                let spell = facility.spells.iter().max_by_key(|spell| spell.from)?;
+                (period.last_day(), spell, false)
+            }
+        };
+        let catalogue = &self.catalogue;
+        let roles = facility.roles.iter().filter(|role| within(role.from, role.to, day));
+        let attributes = facility
+            .attributes
+            .iter()
+            .filter(|attribute| within(attribute.from, attribute.to, day));
+        let facts = Facts {
+            kind: catalogue.kind(&spell.kind)?,
+            roles: roles
+                .filter_map(|role| {
+                    Some((catalogue.role(&role.role)?, catalogue.network_kind(&role.network_kind)?))
+                })
+                .collect(),
+            attributes: attributes
+                .filter_map(|a| Some((catalogue.attribute(&a.attribute)?, a.value.clone())))
+                .collect(),
+        };
+        Some((facts, day, open))
+    }
+
+    /// The forms a kind of unit reports.
+    pub fn forms_of(&self, kind: KindIx) -> impl Iterator<Item = FormIx> + '_ {
+        (0u16..)
+            .zip(&self.catalogue.forms)
+            .filter(move |(_, form)| form.kinds.contains(&kind))
+            .map(|(at, _)| FormIx(at))
+    }
+}
+
+/// The identity in a data directory.
+#[derive(Debug)]
+pub struct Identity {
+    dir: PathBuf,
+    key: SigningKey,
+    file: IdentityFile,
+    contexts: BTreeMap<ContextNumber, ContextFile>,
+    loaded: BTreeMap<ContextNumber, Context>,
+}
+
+fn io_note(path: &Path, error: &std::io::Error) -> Note {
+    let path = path.display();
+    note!(
+        Error,
+        "file",
+        "{path}：{error}，请检查磁盘和权限",
+        "{path}: {error}; check the disk and the permissions"
+    )
+}
+
+fn damaged(path: &Path, why: &str) -> Note {
+    let path = path.display();
+    note!(
+        Error,
+        "identity_damaged",
+        "{path}：文件损坏（{why}），请用备份恢复或重新注册到空目录",
+        "{path}: the file is damaged ({why}); restore it or enrol into an empty directory"
+    )
+}
+
+impl Identity {
+    /// Whether `dir` holds an identity, finished or not.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(IDENTITY_FILE).exists()
+    }
+
+    /// Whether nothing that belongs to an agent is in `dir`.
+    pub fn is_vacant(dir: &Path) -> bool {
+        ![IDENTITY_FILE, KEY_FILE, CONTEXTS, "queue"].iter().any(|name| dir.join(name).exists())
+    }
+
+    /// The identity in `dir`; none if there is none.
+    ///
+    /// # Errors
+    /// What is wrong with the files.
+    pub fn open(dir: &Path) -> Result<Option<Identity>, Note> {
+        let path = dir.join(IDENTITY_FILE);
+        let Some(bytes) =
+            files::read(&path, SMALL_FILE_BYTES_MAX).map_err(|error| io_note(&path, &error))?
+        else {
+            return Ok(None);
+        };
+        let file: IdentityFile =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(&path, &error.to_string()))?;
+        if file.version != 1 {
+            return Err(damaged(&path, "unknown version"));
+        }
+        let key_path = dir.join(KEY_FILE);
+        let pkcs8 = files::read(&key_path, SMALL_FILE_BYTES_MAX)
+            .map_err(|error| io_note(&key_path, &error))?
+            .ok_or_else(|| damaged(&key_path, "missing"))?;
+        let key = SigningKey::from_pkcs8(&pkcs8)
+            .map_err(|error| damaged(&key_path, &error.to_string()))?;
+        let mut identity = Identity {
+            dir: dir.to_owned(),
+            key,
+            file,
+            contexts: BTreeMap::new(),
+            loaded: BTreeMap::new(),
+        };
+        identity.read_contexts()?;
+        Ok(Some(identity))
+    }
+
+    fn read_contexts(&mut self) -> Result<(), Note> {
+        let dir = self.dir.join(CONTEXTS);
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io_note(&dir, &error)),
+        };
+        for entry in entries.take(CONTEXTS_MAX * 2) {
+            let path = entry.map_err(|error| io_note(&dir, &error))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Ok(number) = name.parse::<ContextNumber>() else { continue };
+            let bytes = files::read(&path, SMALL_FILE_BYTES_MAX)
+                .map_err(|error| io_note(&path, &error))?
+                .unwrap_or_default();
+            let file: ContextFile = match bytes.split_first() {
+                Some((1, body)) => {
+                    wire::decode(body).map_err(|error| damaged(&path, &error.to_string()))?
+                }
+                _ => return Err(damaged(&path, "unknown version")),
+            };
+            self.contexts.insert(number, file);
+        }
+        Ok(())
+    }
+
+    /// A new identity that has only a code to show: nothing can be recorded before the first contact.
+    ///
+    /// # Errors
+    /// The directory is not empty, or cannot be written.
+    pub fn begin(
+        dir: &Path,
+        code: &EnrolCode,
+        facility: Option<UnitCode>,
+    ) -> Result<Identity, Note> {
+        if let Some(mut known) = Identity::open(dir)?
+            && known.contexts.is_empty()
+        {
+            // An enrolment that never got its answer goes on with the same key: the centre may have
+            // granted it already.
+            known.file.address.clone_from(&code.address);
+            known.file.pinned = code.root;
+            known.file.root = None;
+            known.file.certificate = None;
+            known.file.refusal = None;
+            known.file.code = Some(code.to_string());
+            known.file.facility = facility;
+            known.save()?;
+            return Ok(known);
+        }
+        Identity::refuse_taken(dir)?;
+        let identity = Identity {
+            dir: dir.to_owned(),
+            key: SigningKey::generate(&SystemRandom::new()).map_err(|error| {
+                note!(Error, "random", "系统无法提供随机数：{error}", "{error}")
+            })?,
+            file: IdentityFile {
+                version: 1,
+                address: code.address.clone(),
+                pinned: code.root,
+                root: None,
+                certificate: None,
+                code: Some(code.to_string()),
+                facility,
+                machine: None,
+                epoch: None,
+                refusal: None,
+            },
+            contexts: BTreeMap::new(),
+            loaded: BTreeMap::new(),
+        };
+        let path = dir.join(KEY_FILE);
+        files::write(&path, identity.key.pkcs8(), true).map_err(|error| io_note(&path, &error))?;
+        identity.save()?;
+        Ok(identity)
+    }
+
+    fn refuse_taken(dir: &Path) -> Result<(), Note> {
+        if Identity::is_vacant(dir) {
+            return Ok(());
+        }
+        let shown = dir.display();
+        Err(note!(
+            Error,
+            "already_enrolled",
+            "{shown} 中已有终端身份或数据，不能重新注册；如需另设终端，请用 --data-dir 指定一个空目录",
+            "{shown} already holds an agent's identity or data and is not enrolled again; for another \
+             agent, name an empty directory with --data-dir"
+        ))
+    }
+
+    /// A new identity from an enrolment file: recording can begin at once.
+    ///
+    /// # Errors
+    /// The directory is not empty or cannot be written, or the file's catalogue is damaged.
+    pub fn from_file(dir: &Path, file: &EnrolmentFile, offer: &Offer) -> Result<Identity, Note> {
+        let toml = file.catalogue_toml().map_err(|error| {
+            note!(
+                Error,
+                "file_damaged",
+                "注册文件损坏：{error}",
+                "the enrolment file is damaged: {error}"
+            )
+        })?;
+        let picked = (file.offers.len() > 1).then(|| offer.facilities[0].code.clone());
+        check_catalogue(&toml)?;
+        let mut identity = Identity::begin(dir, &file.code, picked)?;
+        identity.file.root = Some(file.root);
+        identity.file.certificate = Some(file.certificate.clone());
+        identity.save()?;
+        identity.put_catalogue(&toml)?;
+        identity.put_context(ContextFile {
+            offer: offer.clone(),
+            grant: None,
+            issued_at: Millis(0),
+        })?;
+        Ok(identity)
+    }
+
+    fn save(&self) -> Result<(), Note> {
+        let path = self.dir.join(IDENTITY_FILE);
+        let bytes =
+            serde_json::to_vec_pretty(&self.file).expect("an identity is plain numbers and texts");
+        files::write(&path, &bytes, true).map_err(|error| io_note(&path, &error))
+    }
+
+    fn put_catalogue(&self, toml: &[u8]) -> Result<CatalogueHash, Note> {
+        let hash = CatalogueHash(sha256(&[toml]));
+        let path = self.dir.join(CATALOGUES).join(format!("{hash}.toml"));
+        files::write(&path, toml, false).map_err(|error| io_note(&path, &error))?;
+        Ok(hash)
+    }
+
+    fn put_context(&mut self, context: ContextFile) -> Result<(), Note> {
+        let number = context.offer.context;
+        let path = self.dir.join(CONTEXTS).join(number.to_string());
+        let bytes = [&[1], wire::encode(&context).as_slice()].concat();
+        files::write(&path, &bytes, false).map_err(|error| io_note(&path, &error))?;
+        self.contexts.insert(number, context);
+        self.loaded.remove(&number);
+        Ok(())
+    }
+
+    /// The agent's id.
+    pub fn agent(&self) -> AgentId {
+        self.key.public().agent_id()
+    }
+
+    /// The agent's key.
+    pub fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// The centre's address.
+    pub fn address(&self) -> &str {
+        &self.file.address
+    }
+
+    /// The pinned root's fingerprint.
+    pub fn pinned(&self) -> [u8; 16] {
+        self.file.pinned
+    }
+
+    /// The operating key in force, as far as known.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.file.certificate.as_ref()
+    }
+
+    /// The code to show and the facility picked, while no grant is held.
+    pub fn code(&self) -> Option<(EnrolCode, Option<UnitCode>)> {
+        if self.contexts.values().any(|context| context.grant.is_some()) {
+            return None;
+        }
+        let code = self.file.code.as_ref()?.parse().ok()?;
+        Some((code, self.file.facility.clone()))
+    }
+
+    /// Why the centre refused us last, if it did.
+    pub fn refusal(&self) -> Option<EnrolRefusal> {
+        self.file.refusal
+    }
+
+    /// Keeps or clears the centre's refusal.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_refusal(&mut self, refusal: Option<EnrolRefusal>) -> Result<(), Note> {
+        if self.file.refusal == refusal {
+            return Ok(());
+        }
+        self.file.refusal = refusal;
+        self.save()
+    }
+
+    /// The machine this identity was last used on, and the newest life of its numbering.
+    pub fn used(&self) -> (Option<u64>, Option<Epoch>) {
+        (self.file.machine, self.file.epoch)
+    }
+
+    /// Notes the machine and the newest life.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_used(&mut self, machine: Option<u64>, epoch: Epoch) -> Result<(), Note> {
+        let machine = machine.or(self.file.machine);
+        if (self.file.machine, self.file.epoch) == (machine, Some(epoch)) {
+            return Ok(());
+        }
+        (self.file.machine, self.file.epoch) = (machine, Some(epoch));
+        self.save()
+    }
+
+    /// Notes the root and the operating key's certificate, which the caller has verified; an older
+    /// certificate than the known one is left aside, which is false.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn trust(&mut self, root: PublicKey, certificate: &Certificate) -> Result<bool, Note> {
+        let known = self.file.certificate.as_ref();
+        if known.is_some_and(|known| known.serial > certificate.serial) {
+            return Ok(false);
+        }
+        if known != Some(certificate) || self.file.root != Some(root) {
+            self.file.root = Some(root);
+            self.file.certificate = Some(certificate.clone());
+            self.save()?;
+        }
+        Ok(true)
+    }
+
+    /// Keeps a grant that goes back to the pinned root, with its catalogue if it brought one. False if it
+    /// is another agent's or its catalogue is unknown.
+    ///
+    /// # Errors
+    /// A file cannot be written, or the catalogue is damaged.
+    pub fn accept(&mut self, grant: &SignedGrant, catalogue: Option<&[u8]>) -> Result<bool, Note> {
+        let Some(root) = self.file.root else { return Ok(false) };
+        let Ok(Grant { key, offer, issued_at, .. }) = grant.open(&root) else { return Ok(false) };
+        if key != self.key.public() {
+            return Ok(false);
+        }
+        if let Some(packed) = catalogue {
+            let toml = wire::inflate(packed, CATALOGUE_BYTES_MAX).map_err(|error| {
+                note!(
+                    Error,
+                    "catalogue_damaged",
+                    "目录损坏：{error}",
+                    "the catalogue is damaged: {error}"
+                )
+            })?;
+            if CatalogueHash(sha256(&[&toml])) == offer.catalogue {
+                check_catalogue(&toml)?;
+                self.put_catalogue(&toml)?;
+            }
+        }
+        if !self.dir.join(CATALOGUES).join(format!("{}.toml", offer.catalogue)).exists() {
+            return Ok(false);
+        }
+        let known = self.contexts.get(&offer.context);
+        let newer = known.is_none_or(|c| c.grant.is_none() || c.issued_at <= issued_at);
+        if newer {
+            self.put_context(ContextFile { offer, grant: Some(grant.clone()), issued_at })?;
+        }
+        if self.file.code.is_some() || self.file.refusal.is_some() {
+            (self.file.code, self.file.refusal) = (None, None);
+            self.save()?;
+        }
+        Ok(true)
+    }
+
+    /// Every grant held, or those of the contexts named.
+    pub fn grants(&self, contexts: &[ContextNumber]) -> Vec<SignedGrant> {
+        let wanted = |number: &ContextNumber| contexts.is_empty() || contexts.contains(number);
+        self.contexts
+            .iter()
+            .filter(|(number, _)| wanted(number))
+            .filter_map(|(_, context)| context.grant.clone())
+            .collect()
+    }
+
+    /// The number of the context that new reports are made under: the one granted last.
+    pub fn present(&self) -> Option<ContextNumber> {
+        self.contexts
+            .iter()
+            .max_by_key(|(number, context)| (context.issued_at, **number))
+            .map(|(number, _)| *number)
+    }
+
+    /// A context with its catalogue.
+    ///
+    /// # Errors
+    /// It is not known, or its catalogue is missing or damaged.
+    pub fn context(&mut self, number: ContextNumber) -> Result<Context, Note> {
+        if let Some(context) = self.loaded.get(&number) {
+            return Ok(context.clone());
+        }
+        let file = self.contexts.get(&number).ok_or_else(|| {
+            note!(
+                Error,
+                "no_context",
+                "不认识的上下文{number}",
+                "context {number} is not known here"
+            )
+        })?;
+        let hash = file.offer.catalogue;
+        let same = self.loaded.values().find(|context| context.catalogue.hash == hash);
+        let catalogue = match same {
+            Some(context) => context.catalogue.clone(),
+            None => {
+                let path = self.dir.join(CATALOGUES).join(format!("{hash}.toml"));
+                let toml = files::read(&path, SMALL_FILE_BYTES_MAX)
+                    .map_err(|error| io_note(&path, &error))?
+                    .ok_or_else(|| damaged(&path, "missing"))?;
+                if CatalogueHash(sha256(&[&toml])) != hash {
+                    return Err(damaged(&path, "another content than its name says"));
+                }
+                Arc::new(check_catalogue(&toml)?)
+            }
+        };
+        let context =
+            Context { number, facilities: file.offer.facilities.clone().into(), catalogue };
+        self.loaded.insert(number, context.clone());
+        Ok(context)
+    }
+}
+
+fn check_catalogue(toml: &[u8]) -> Result<Catalogue, Note> {
+    Catalogue::load(toml).map_err(|errors| {
+        let of = |lang| errors.first().map(|error| error.text(lang)).unwrap_or_default();
+        let (zh, en) = (of(Lang::Zh), of(Lang::En));
+        note!(
+            Error,
+            "catalogue_damaged",
+            "本程序读不懂该目录，请升级程序：{zh}",
+            "this program cannot read the catalogue, update it: {en}"
+        )
+    })
+}

@@ -1,0 +1,635 @@
+//! What the agent knows durably: the queue, with what its entries mean.
+//!
+//! Builds the [`Outbox`] from the queue at opening and carries out its effects, each on disk before the next
+//! event. Keeps in memory, for every report, which of this agent's entries is the newest, and which refused
+//! ones nobody has entered again. A refused report stays readable inside the void that took its place.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::Path;
+
+use banyan_shared::codes::{ParkReason, Refusal};
+use banyan_shared::ids::{AgentId, ContextNumber, Epoch, FormCode, Millis, Seq, UnitCode};
+use banyan_shared::keys::SigningKey;
+use banyan_shared::limits::LIVES_MAX;
+use banyan_shared::period::{Date, Period};
+use banyan_shared::report::Content;
+use banyan_shared::sync::{Config, Cut, Effect, Event, Item, Outbox};
+use banyan_shared::wire::{self, Batch, Beacon, Body, Entry, Hello, StoreId, entry_hash};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::ClockState;
+use crate::identity::Identity;
+use crate::note::{Note, note};
+use crate::queue::{NewEntry, Queue, QueueError, State};
+
+/// How long confirmed entries are retained, in days: a restored centre gets them back.
+pub(crate) const RETAINED_DAYS: i32 = 400;
+/// Cuts remembered byte for byte; more than any window holds.
+const CUTS_MAX: usize = 64;
+/// Entries read at a time.
+const STEP: usize = 512;
+
+const META_STORE: &str = "store";
+const META_CLOCK: &str = "clock";
+const META_PARKED: &str = "parked";
+
+/// The payload of a queue entry, after its version byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Payload {
+    pub(crate) context: ContextNumber,
+    /// When it was entered, in minutes since 1970 by the agent's clock.
+    pub(crate) minute: u32,
+    pub(crate) body: Body,
+    /// In a void: what was refused, and why.
+    pub(crate) refused: Option<(Refusal, Body)>,
+}
+
+const PAYLOAD_VERSION: u8 = 1;
+
+impl Payload {
+    fn encode(&self) -> Vec<u8> {
+        [&[PAYLOAD_VERSION], wire::encode(self).as_slice()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Payload> {
+        let (version, body) = bytes.split_first()?;
+        (*version == PAYLOAD_VERSION).then(|| wire::decode(body).ok())?
+    }
+}
+
+/// Which report an entry is about, whatever the context it was made under.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ReportKey {
+    /// The facility.
+    pub(crate) facility: UnitCode,
+    /// The form.
+    pub(crate) form: FormCode,
+    /// The period.
+    pub(crate) period: Period,
+}
+
+/// An entry's name: its life and its number there.
+pub(crate) type EntryId = (Epoch, Seq);
+
+/// A report to be saved.
+#[derive(Clone, Debug)]
+pub(crate) struct NewReport {
+    pub(crate) key: ReportKey,
+    /// Places of facility and form in the context.
+    pub(crate) facility: u32,
+    pub(crate) form: u16,
+    pub(crate) content: Content,
+}
+
+/// The durable state of an enrolled agent.
+pub(crate) struct Store {
+    agent: AgentId,
+    config: Config,
+    queue: Queue,
+    pub(crate) outbox: Outbox,
+    newest: HashMap<ReportKey, EntryId>,
+    refused: BTreeMap<EntryId, (ReportKey, Refusal)>,
+    parked: BTreeMap<EntryId, ParkReason>,
+    pub(crate) clock: ClockState,
+    /// Cuts in flight, sealed.
+    cuts: VecDeque<(u64, Vec<u8>)>,
+}
+
+fn queue_note(error: &QueueError) -> Note {
+    use banyan_shared::catalogue::Lang;
+    let code = match error {
+        QueueError::Locked { .. } => "locked",
+        QueueError::DiskFull { .. } => "disk_full",
+        QueueError::Full { .. } => "queue_full",
+        _ => "queue",
+    };
+    let (zh, en) = (error.text(Lang::Zh), error.text(Lang::En));
+    note!(Error, code, "{zh}", "{en}")
+}
+
+/// A new life after `counter − 1` others.
+fn draw(counter: u32) -> Epoch {
+    let mut random = [0; 4];
+    // Without randomness the counter alone tells lives apart, on this machine at least.
+    let _ = SystemRandom::new().fill(&mut random);
+    Epoch { counter, random: u32::from_le_bytes(random) }
+}
+
+fn item(payload: &Payload, hash: u64, confirmed: bool) -> Item {
+    let bytes = wire::encode(&payload.body).len();
+    Item {
+        hash,
+        context: payload.context,
+        bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        confirmed,
+        void: payload.body == Body::Void,
+    }
+}
+
+impl Store {
+    /// Opens the queue of `identity` in `dir`, begins a new life if the machine is another one or the queue
+    /// was damaged, and reads what it holds.
+    pub(crate) fn open(
+        dir: &Path,
+        identity: &mut Identity,
+        machine: Option<u64>,
+        config: Config,
+        now: Millis,
+    ) -> Result<Store, Note> {
+        let path = dir.join("queue");
+        let (known_machine, known_epoch) = identity.used();
+        let known_counter = known_epoch.map_or(0, |epoch| epoch.counter);
+        let fresh = |counter: u32| draw(counter.max(known_counter.saturating_add(1)));
+        let (mut queue, damage) =
+            Queue::open(&path, fresh, now).map_err(|error| queue_note(&error))?;
+        if let Some(damage) = damage {
+            tracing::warn!(reason = damage.reason, "the queue was damaged and has been mended");
+        }
+        let moved = matches!((known_machine, machine), (Some(known), Some(here)) if known != here);
+        if moved && known_epoch == Some(queue.epoch()) {
+            tracing::warn!("this disk was used on another machine: a new life begins");
+            let next = draw(queue.epoch().counter.saturating_add(1));
+            queue.new_epoch(next).map_err(|error| queue_note(&error))?;
+        }
+        let agent = identity.agent();
+        let store = Store::read_meta(&queue, META_STORE);
+        let clock = Store::read_meta(&queue, META_CLOCK).unwrap_or_default();
+        let parked: Vec<(EntryId, ParkReason)> =
+            Store::read_meta(&queue, META_PARKED).unwrap_or_default();
+        let mut this = Store {
+            agent,
+            config,
+            outbox: Outbox::new(agent, queue.epoch(), store, config),
+            queue,
+            newest: HashMap::new(),
+            refused: BTreeMap::new(),
+            parked: parked.into_iter().collect(),
+            clock,
+            cuts: VecDeque::new(),
+        };
+        this.begin_life(identity)?;
+        identity.set_used(machine, this.queue.epoch())?;
+        this.load(identity)?;
+        Ok(this)
+    }
+
+    fn read_meta<T: serde::de::DeserializeOwned>(queue: &Queue, name: &str) -> Option<T> {
+        wire::decode(&queue.meta_get(name).ok()??).ok()
+    }
+
+    /// States what earlier lives came to, in the first entry of a life that is not the first; and takes
+    /// along what can no longer be sent under its old number.
+    fn begin_life(&mut self, identity: &Identity) -> Result<(), Note> {
+        let epoch = self.queue.epoch();
+        if epoch.counter > 1 && self.queue.issued(epoch) == 0 {
+            let lost = self
+                .queue
+                .damages()
+                .iter()
+                .flat_map(|damage| &damage.epochs)
+                .flat_map(|loss| loss.lost.iter().map(|(a, b)| (loss.epoch, *a, *b)))
+                .take(4096)
+                .collect();
+            let body = Body::Begins { earlier: self.earlier(), lost };
+            let payload = Payload {
+                context: identity.present().unwrap_or(0),
+                minute: 0,
+                body,
+                refused: None,
+            };
+            // Never dropped: without it a restored centre would listen to nothing of this life.
+            self.append_payloads(&[payload], Date::MAX)?;
+        }
+        // Whatever was lost has been stated by now: every damage begins a life.
+        self.queue.damage_reported().map_err(|error| queue_note(&error))?;
+        Ok(())
+    }
+
+    fn earlier(&self) -> Vec<(Epoch, Seq)> {
+        let current = self.queue.epoch();
+        let mut earlier: Vec<_> =
+            self.queue.epochs().into_iter().filter(|(epoch, _)| *epoch != current).collect();
+        // The newest lives matter; older ones were named by theirs.
+        let surplus = earlier.len().saturating_sub(LIVES_MAX);
+        earlier.drain(..surplus);
+        earlier
+    }
+
+    /// Reads every entry into outbox and index.
+    fn load(&mut self, identity: &mut Identity) -> Result<(), Note> {
+        let store = Store::read_meta::<StoreId>(&self.queue, META_STORE);
+        self.outbox = Outbox::new(self.agent, self.queue.epoch(), store, self.config);
+        self.newest.clear();
+        self.refused.clear();
+        for (epoch, issued) in self.queue.epochs() {
+            let (base, base_sum) =
+                self.queue.hashes(epoch).map_or((0, 0), |hashes| (hashes.base, hashes.base_sum));
+            self.outbox.load_life(epoch, base, base_sum, issued);
+            let mut after = 0;
+            loop {
+                let entries = self
+                    .queue
+                    .history_since(epoch, after, STEP)
+                    .map_err(|error| queue_note(&error))?;
+                let Some(last) = entries.last() else { break };
+                after = last.seq;
+                for entry in entries {
+                    let payload = Payload::decode(&entry.payload).ok_or_else(newer_program)?;
+                    let confirmed = entry.state == State::Confirmed;
+                    self.outbox.add(epoch, entry.seq, item(&payload, entry.hash, confirmed));
+                    self.note_entry((epoch, entry.seq), &payload, identity);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Which report an entry speaks of.
+    pub(crate) fn key_of(
+        body: &Body,
+        context: ContextNumber,
+        identity: &mut Identity,
+    ) -> Option<ReportKey> {
+        let Body::Report { facility, form, period, .. } = body else { return None };
+        let context = identity.context(context).ok()?;
+        let facility = context.facilities.get(usize::try_from(*facility).ok()?)?;
+        let form = context.catalogue.forms.get(usize::from(*form))?;
+        Some(ReportKey {
+            facility: facility.code.clone(),
+            form: form.code.clone(),
+            period: *period,
+        })
+    }
+
+    fn note_entry(&mut self, id: EntryId, payload: &Payload, identity: &mut Identity) {
+        if let Some((refusal, body)) = &payload.refused {
+            if let Some(key) = Store::key_of(body, payload.context, identity) {
+                self.refused.insert(id, (key, *refusal));
+            }
+        } else if let Some(key) = Store::key_of(&payload.body, payload.context, identity) {
+            let newest = self.newest.entry(key).or_insert(id);
+            *newest = (*newest).max(id);
+        }
+    }
+
+    /// Appends payloads; on return they are on disk.
+    fn append_payloads(&mut self, payloads: &[Payload], day: Date) -> Result<Vec<EntryId>, Note> {
+        let epoch = self.queue.epoch();
+        let first = self.queue.issued(epoch) + 1;
+        let entries: Vec<NewEntry> = (first..)
+            .zip(payloads)
+            .map(|(seq, payload)| NewEntry {
+                payload: payload.encode(),
+                hash: entry_hash(self.agent, epoch, seq, payload.context, &payload.body),
+                day,
+            })
+            .collect();
+        let seqs = self.queue.append(&entries).map_err(|error| queue_note(&error))?;
+        for ((seq, payload), entry) in seqs.iter().zip(payloads).zip(&entries) {
+            self.outbox.add(epoch, *seq, item(payload, entry.hash, false));
+        }
+        Ok(seqs.into_iter().map(|seq| (epoch, seq)).collect())
+    }
+
+    /// Saves reports, all or none. On return they are on disk.
+    pub(crate) fn save(
+        &mut self,
+        context: ContextNumber,
+        reports: Vec<NewReport>,
+        now: Millis,
+        today: Date,
+    ) -> Result<Vec<EntryId>, Note> {
+        let (keys, payloads): (Vec<_>, Vec<_>) = reports
+            .into_iter()
+            .map(|report| {
+                let minute = report.content.entered_at.minute;
+                let body = Body::Report {
+                    facility: report.facility,
+                    form: report.form,
+                    period: report.key.period,
+                    content: report.content,
+                };
+                (report.key, Payload { context, minute, body, refused: None })
+            })
+            .unzip();
+        let ids = self.append_payloads(&payloads, today)?;
+        for (key, id) in keys.into_iter().zip(&ids) {
+            self.newest.insert(key, *id);
+        }
+        self.clock.entered(now);
+        Ok(ids)
+    }
+
+    /// Whether the queue failed under way and must be opened again.
+    pub(crate) fn is_fit(&self) -> bool {
+        !self.queue.is_broken()
+    }
+
+    /// The newest entry this agent holds for a report.
+    pub(crate) fn newest(&self, key: &ReportKey) -> Option<EntryId> {
+        self.newest.get(key).copied()
+    }
+
+    /// An entry's payload.
+    pub(crate) fn payload(&self, (epoch, seq): EntryId) -> Result<Option<(Payload, State)>, Note> {
+        let entry = self.queue.get(epoch, seq).map_err(|error| queue_note(&error))?;
+        entry
+            .map(|entry| {
+                let payload = Payload::decode(&entry.payload).ok_or_else(newer_program)?;
+                Ok((payload, entry.state))
+            })
+            .transpose()
+    }
+
+    /// Entries without a receipt, oldest life first.
+    pub(crate) fn waiting(&self) -> Vec<EntryId> {
+        self.queue
+            .epochs()
+            .into_iter()
+            .flat_map(|(epoch, _)| self.queue.waiting(epoch).map(move |seq| (epoch, seq)))
+            .collect()
+    }
+
+    /// Refused reports that nobody has entered again since.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (EntryId, &ReportKey, Refusal)> + '_ {
+        self.refused
+            .iter()
+            .filter(|(id, (key, _))| self.newest.get(key).is_none_or(|newest| newest < id))
+            .map(|(id, (key, refusal))| (*id, key, *refusal))
+    }
+
+    /// Entries the centre holds but does not count yet, unless replaced since.
+    pub(crate) fn parked(
+        &self,
+        identity: &mut Identity,
+    ) -> Result<Vec<(EntryId, ReportKey, ParkReason)>, Note> {
+        let mut shown = Vec::new();
+        for (id, reason) in &self.parked {
+            if let Some((payload, _)) = self.payload(*id)?
+                && let Some(key) = Store::key_of(&payload.body, payload.context, identity)
+                && self.newest(&key) == Some(*id)
+            {
+                shown.push((*id, key, *reason));
+            }
+        }
+        Ok(shown)
+    }
+
+    /// How many entries have a receipt.
+    pub(crate) fn received(&self) -> u64 {
+        self.queue.stats().confirmed
+    }
+
+    /// The minute at which the oldest entry without a receipt was made.
+    pub(crate) fn oldest_waiting(&self) -> Result<Option<u32>, Note> {
+        for id in self.waiting() {
+            // The first entry of a life has no time of its own.
+            if let Some((payload, _)) = self.payload(id)?
+                && payload.minute > 0
+            {
+                return Ok(Some(payload.minute));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How the agent is, for the hello.
+    fn beacon(&self, now: Millis) -> Beacon {
+        let part = |text: &str| text.parse().unwrap_or(0);
+        Beacon {
+            version: (
+                part(env!("CARGO_PKG_VERSION_MAJOR")),
+                part(env!("CARGO_PKG_VERSION_MINOR")),
+                part(env!("CARGO_PKG_VERSION_PATCH")),
+            ),
+            waiting: u32::try_from(self.outbox.waiting()).unwrap_or(u32::MAX),
+            oldest_waiting: self.oldest_waiting().ok().flatten(),
+            refused: u32::try_from(self.refused().count()).unwrap_or(u32::MAX),
+            clock_minute: now.minute(),
+            clock_trusted: self.clock.trusts(now),
+            free_disk_mib: 0,
+            last_error: 0,
+        }
+    }
+
+    /// Hands an event to the outbox and carries out what comes of it, durably and in order; gives the
+    /// messages to publish.
+    pub(crate) fn event(
+        &mut self,
+        identity: &mut Identity,
+        event: Event<'_>,
+        steady: Millis,
+        now: Millis,
+    ) -> Result<Vec<Vec<u8>>, Note> {
+        let mut send = Vec::new();
+        for effect in self.outbox.handle(steady, event) {
+            if let Some(message) = self.carry_out(identity, effect, now)? {
+                send.push(message);
+            }
+        }
+        Ok(send)
+    }
+
+    fn carry_out(
+        &mut self,
+        identity: &mut Identity,
+        effect: Effect,
+        now: Millis,
+    ) -> Result<Option<Vec<u8>>, Note> {
+        let fail = |error: QueueError| queue_note(&error);
+        match effect {
+            Effect::Send(cut) => return self.seal(&cut, identity.key(), now).map(Some),
+            Effect::Confirm { epoch, ranges } => {
+                self.queue.confirm(epoch, &ranges).map_err(fail)?;
+            }
+            Effect::Unconfirm { epoch, ranges } => {
+                self.queue.unconfirm(epoch, &ranges).map_err(fail)?;
+            }
+            Effect::Refused { epoch, seq, refusal } => {
+                self.refuse(identity, (epoch, seq), refusal)?;
+            }
+            Effect::Renumber { epoch, seq } => self.renumber(identity, (epoch, seq))?,
+            Effect::NewLife { known, twin } => self.new_life(identity, known, twin)?,
+            Effect::Store(store) => {
+                self.queue.meta_put(META_STORE, &wire::encode(&store)).map_err(fail)?;
+            }
+            Effect::Parked { epoch, parked, complete } => {
+                let before = self.parked.clone();
+                if complete {
+                    self.parked.retain(|(life, _), _| *life != epoch);
+                }
+                self.parked.extend(parked.into_iter().map(|(seq, why)| ((epoch, seq), why)));
+                if self.parked != before {
+                    let list: Vec<(EntryId, ParkReason)> =
+                        self.parked.iter().map(|(id, why)| (*id, *why)).collect();
+                    self.queue.meta_put(META_PARKED, &wire::encode(&list)).map_err(fail)?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The bytes of a cut: the same for the same cut, however often it is sent.
+    fn seal(&mut self, cut: &Cut, key: &SigningKey, now: Millis) -> Result<Vec<u8>, Note> {
+        if let Some((_, bytes)) = self.cuts.iter().find(|(id, _)| *id == cut.id) {
+            return Ok(bytes.clone());
+        }
+        let mut entries = Vec::with_capacity(cut.seqs.len());
+        for seq in &cut.seqs {
+            if let Some((payload, _)) = self.payload((cut.epoch, *seq))? {
+                entries.push(Entry { seq: *seq, body: payload.body });
+            }
+        }
+        let hello = cut.hello.map(|nonce| Hello { nonce, beacon: self.beacon(now) });
+        let batch =
+            Batch { agent: self.agent, epoch: cut.epoch, context: cut.context, hello, entries };
+        let bytes = batch.seal(key);
+        self.cuts.push_back((cut.id, bytes.clone()));
+        if self.cuts.len() > CUTS_MAX {
+            self.cuts.pop_front();
+        }
+        Ok(bytes)
+    }
+
+    /// Puts a void in the place of a refused report, which stays readable inside it.
+    fn refuse(
+        &mut self,
+        identity: &mut Identity,
+        id: EntryId,
+        refusal: Refusal,
+    ) -> Result<(), Note> {
+        let Some((payload, _)) = self.payload(id)? else { return Ok(()) };
+        let key = Store::key_of(&payload.body, payload.context, identity);
+        let void = Payload {
+            context: payload.context,
+            minute: payload.minute,
+            body: Body::Void,
+            refused: Some((refusal, payload.body)),
+        };
+        let hash = entry_hash(self.agent, id.0, id.1, void.context, &Body::Void);
+        self.queue.void(id.0, id.1, void.encode(), hash).map_err(|error| queue_note(&error))?;
+        if let Some(key) = key {
+            if self.newest.get(&key) == Some(&id) {
+                self.newest.remove(&key);
+                self.find_newest(&key, identity)?;
+            }
+            self.refused.insert(id, (key, refusal));
+        }
+        Ok(())
+    }
+
+    /// Looks for the newest entry of a report among all that is retained.
+    fn find_newest(&mut self, wanted: &ReportKey, identity: &mut Identity) -> Result<(), Note> {
+        for (epoch, _) in self.queue.epochs() {
+            let mut after = 0;
+            loop {
+                let entries = self
+                    .queue
+                    .history_since(epoch, after, STEP)
+                    .map_err(|error| queue_note(&error))?;
+                let Some(last) = entries.last() else { break };
+                after = last.seq;
+                for entry in entries {
+                    let payload = Payload::decode(&entry.payload).ok_or_else(newer_program)?;
+                    let key = Store::key_of(&payload.body, payload.context, identity);
+                    if key.as_ref() == Some(wanted) {
+                        let id = (epoch, entry.seq);
+                        let newest = self.newest.entry(wanted.clone()).or_insert(id);
+                        *newest = (*newest).max(id);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a life whose first entry states what the present one's stated, and the present one so far as
+    /// it is this machine's own.
+    fn new_life(&mut self, identity: &mut Identity, known: Seq, twin: bool) -> Result<(), Note> {
+        let present = self.queue.epoch();
+        if twin {
+            tracing::warn!(life = %present, "another machine uses this identity: a new life begins");
+        }
+        let mut earlier = match self.payload((present, 1))? {
+            Some((Payload { body: Body::Begins { earlier, .. }, .. }, _)) => earlier,
+            _ => Vec::new(),
+        };
+        earlier.push((present, known));
+        let surplus = earlier.len().saturating_sub(LIVES_MAX);
+        earlier.drain(..surplus);
+        let next = draw(present.counter.saturating_add(1));
+        self.queue.new_epoch(next).map_err(|error| queue_note(&error))?;
+        let context = identity.present().unwrap_or(0);
+        let body = Body::Begins { earlier, lost: Vec::new() };
+        let payload = Payload { context, minute: 0, body, refused: None };
+        let hash = entry_hash(self.agent, next, 1, context, &payload.body);
+        let entry = NewEntry { payload: payload.encode(), hash, day: Date::MAX };
+        self.queue.append(&[entry]).map_err(|error| queue_note(&error))?;
+        self.outbox.begin(next, item(&payload, hash, false));
+        identity.set_used(None, next)
+    }
+
+    /// Moves an entry whose number a twin has used to the end of the present life. What has been replaced
+    /// since moves as a void: it must not come after what replaced it.
+    fn renumber(&mut self, identity: &mut Identity, id: EntryId) -> Result<(), Note> {
+        let Some((payload, _)) = self.payload(id)? else { return Ok(()) };
+        let key = Store::key_of(&payload.body, payload.context, identity);
+        let stands = key.as_ref().is_some_and(|key| self.newest.get(key) == Some(&id));
+        let moved = if stands { payload } else { Payload { body: Body::Void, ..payload } };
+        let agent = self.agent;
+        let numbers = self
+            .queue
+            .move_entries(id.0, &[id.1], |epoch, seq, _| {
+                (moved.encode(), entry_hash(agent, epoch, seq, moved.context, &moved.body))
+            })
+            .map_err(|error| queue_note(&error))?;
+        let epoch = self.queue.epoch();
+        for (_, seq) in numbers {
+            let hash = entry_hash(agent, epoch, seq, moved.context, &moved.body);
+            self.outbox.add(epoch, seq, item(&moved, hash, false));
+            if let (true, Some(key)) = (stands, key.clone()) {
+                self.newest.insert(key, (epoch, seq));
+            }
+            if let Some(refused) = self.refused.remove(&id) {
+                self.refused.insert((epoch, seq), refused);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a receipt's time.
+    pub(crate) fn note_receipt(&mut self, centre: Millis, now: Millis) -> Result<(), Note> {
+        let before = self.clock;
+        self.clock.receipt(centre, now);
+        // Once a minute is enough for what hangs on it, and spares the disk.
+        let moved = before.receipt.is_none_or(|known| centre.0 - known.0 >= 60_000);
+        if moved {
+            self.queue
+                .meta_put(META_CLOCK, &wire::encode(&self.clock))
+                .map_err(|error| queue_note(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Drops what has been confirmed and retained long enough.
+    pub(crate) fn drop_old(&mut self, today: Date, identity: &mut Identity) -> Result<u64, Note> {
+        let dropped = self
+            .queue
+            .drop_older_than(today.plus(-RETAINED_DAYS))
+            .map_err(|error| queue_note(&error))?;
+        if dropped > 0 {
+            self.load(identity)?;
+        }
+        Ok(dropped)
+    }
+}
+
+fn newer_program() -> Note {
+    note!(
+        Error,
+        "newer_program",
+        "队列由更新版本的程序写成，请升级本程序",
+        "the queue was written by a newer version of this program: update it"
+    )
+}
