@@ -76,6 +76,8 @@ fn batches_meet_their_sizes() {
     let lone = days(1).seal(&key()).len();
     assert!(lone <= 115, "a lone daily report of 7 counts takes {lone} bytes");
     let thirty = days(30).seal(&key()).len();
+    // `docs/benchmarks.md` quotes these: `-- --nocapture` shows them.
+    println!("a lone daily report: {lone} bytes; 30 daily reports: {thirty} bytes");
     assert!(thirty <= 210, "30 daily reports of 7 counts take {thirty} bytes");
 }
 
