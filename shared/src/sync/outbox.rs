@@ -200,6 +200,18 @@ impl Life {
         }
     }
 
+    /// The number up to which every entry is proven to be this machine's own.
+    fn proven(&self) -> Seq {
+        let mut proven = self.base;
+        for (seq, slot) in self.slots.range(self.base + 1..) {
+            if *seq != proven + 1 || slot.state != State::Confirmed {
+                break;
+            }
+            proven = *seq;
+        }
+        proven
+    }
+
     /// The sum of the hashes of these entries, if all of them are here.
     fn sum(&self, first: Seq, last: Seq) -> Option<u64> {
         let mut sum = 0u64;
@@ -293,19 +305,6 @@ impl Outbox {
     /// The present life.
     pub fn current(&self) -> Epoch {
         self.current
-    }
-
-    /// The number up to which every entry of the life is proven to be this machine's own.
-    fn proven(&self, epoch: Epoch) -> Seq {
-        let Some(life) = self.lives.get(&epoch) else { return 0 };
-        let mut proven = life.base;
-        for (seq, slot) in life.slots.range(life.base + 1..) {
-            if *seq != proven + 1 || slot.state != State::Confirmed {
-                break;
-            }
-            proven = *seq;
-        }
-        proven
     }
 
     /// Every life with the highest number issued in it: what [`Body::Begins`] states when a queue had to
@@ -485,11 +484,18 @@ impl Outbox {
         let mut confirmed = Vec::new();
         let mut twice = false;
         // What may stay confirmed. A store seen for the first time is believed only by its sums; one that
-        // proved an entry before still has it, even where the sum of a whole run cannot be checked.
+        // proved an entry before still has it, even where the sum of a whole run cannot be checked. Where
+        // the present life is found to be a twin's too, all of it is asked for once more.
+        let known = life.proven();
         let mut covered: Vec<(Seq, Seq)> = Vec::new();
         for range in &shown.ranges {
             let proof = life.proof(range);
-            if matches!(proof, Proof::Holds) || !word.moved {
+            let stays = match proof {
+                Proof::Holds => true,
+                Proof::Differs => !word.moved && !current,
+                Proof::Unknown => !word.moved,
+            };
+            if stays {
                 covered.push((range.first, range.last));
             }
             match proof {
@@ -548,7 +554,8 @@ impl Outbox {
             effects.push(Effect::Parked { epoch, parked, complete: word.answer });
         }
         if twice && current {
-            let known = self.proven(epoch);
+            // What a store seen for the first time does not prove, a twin may have written by now.
+            let known = if word.moved { life.proven() } else { known.max(life.proven()) };
             self.new_life(known, true, effects);
         }
     }
