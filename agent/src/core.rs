@@ -340,8 +340,9 @@ impl Core {
                         break;
                     }
                     let owed = form.in_force(period)
-                        && context.facts(facility, period).is_some_and(|(facts, _, open)| {
-                            open && form.kinds.contains(&facts.kind)
+                        && context.standing(facility, period).is_some_and(|standing| {
+                            let kind = standing.facts.map(|facts| facts.kind);
+                            standing.open && kind.is_some_and(|kind| form.kinds.contains(&kind))
                         });
                     let key = ReportKey {
                         facility: facility.code.clone(),

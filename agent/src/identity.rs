@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use banyan_shared::catalogue::{Catalogue, CatalogueHash, Facts, FormIx, KindIx, Lang};
+use banyan_shared::catalogue::{Catalogue, CatalogueHash, FormIx, KindIx, Lang};
 use banyan_shared::ids::{AgentId, ContextNumber, Epoch, Millis, UnitCode};
+use banyan_shared::input::{Enrolled, Standing};
 use banyan_shared::keys::{Certificate, PublicKey, SigningKey, sha256};
 use banyan_shared::limits::CATALOGUE_BYTES_MAX;
-use banyan_shared::period::{Date, Period};
+use banyan_shared::period::Period;
 use banyan_shared::wire::{
     self, EnrolCode, EnrolRefusal, EnrolmentFile, FacilityScope, Grant, Offer, SignedGrant,
 };
@@ -85,48 +86,10 @@ impl Context {
         &self.facilities[0]
     }
 
-    /// What is known of a facility on its duty day in `period`, and whether it is open in it at all.
-    /// Outside its spells, the nearest known kind stands in.
-    pub fn facts(&self, facility: &FacilityScope, period: Period) -> Option<(Facts, Date, bool)> {
-        let within = |from: Option<Date>, to: Option<Date>, day: Date| {
-            from.is_none_or(|from| from <= day) && to.is_none_or(|to| day < to)
-        };
-        let last_open = facility
-            .spells
-            .iter()
-            .filter(|spell| spell.from.is_none_or(|from| from <= period.last_day()))
-            .filter_map(|spell| {
-                let end =
-                    spell.to.map_or(period.last_day(), |to| to.plus(-1).min(period.last_day()));
-                let begin = spell.from.unwrap_or(Date::MIN).max(period.first_day());
-                (begin <= end).then_some((end, spell))
-            })
-            .max_by_key(|(end, _)| *end);
-        let (day, spell, open) = match last_open {
-            Some((day, spell)) => (day, spell, true),
-            None => {
-                let spell = facility.spells.iter().max_by_key(|spell| spell.from)?;
-                (period.last_day(), spell, false)
-            }
-        };
-        let catalogue = &self.catalogue;
-        let roles = facility.roles.iter().filter(|role| within(role.from, role.to, day));
-        let attributes = facility
-            .attributes
-            .iter()
-            .filter(|attribute| within(attribute.from, attribute.to, day));
-        let facts = Facts {
-            kind: catalogue.kind(&spell.kind)?,
-            roles: roles
-                .filter_map(|role| {
-                    Some((catalogue.role(&role.role)?, catalogue.network_kind(&role.network_kind)?))
-                })
-                .collect(),
-            attributes: attributes
-                .filter_map(|a| Some((catalogue.attribute(&a.attribute)?, a.value.clone())))
-                .collect(),
-        };
-        Some((facts, day, open))
+    /// What a facility of this context is for `period`.
+    pub fn standing(&self, facility: &FacilityScope, period: Period) -> Option<Standing> {
+        let only = std::slice::from_ref(facility);
+        Enrolled::new(only).standing(&self.catalogue, facility.code.as_str(), period)
     }
 
     /// The forms a kind of unit reports.

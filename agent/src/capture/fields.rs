@@ -1,15 +1,12 @@
 //! The single fields of a draft: facility, form, periods, person, values.
 
-use std::collections::BTreeSet;
-
 use banyan_shared::catalogue::{Form, FormIx, KindIx, Lang};
+use banyan_shared::input::{Standing, parse_cell};
 use banyan_shared::limits::PERSON_BYTES_MAX;
 use banyan_shared::period::{Date, Period, PeriodError, PeriodType, Span};
 use banyan_shared::report::Value;
 use banyan_shared::wire::FacilityScope;
 
-use super::suggest::nearest;
-use super::value::parse;
 use super::{Draft, REPORTS_MAX};
 use crate::identity::Context;
 use crate::note::{Note, note};
@@ -31,14 +28,13 @@ pub(super) fn facility<'a>(
         first.filter(|_| named.next().is_none())
     });
     if found.is_none() {
-        let near = nearest(wanted, context.facilities.iter().map(|f| f.code.as_str()));
         let count = context.facilities.len();
         faults.push(note!(
             Error,
-            "not_in_scope",
-            "机构“{wanted}”：本终端未获准代其填报（现有{count}个机构{near}），请核对代码，或请县级管理员分配",
-            "facility {wanted:?}: this agent is not enrolled for it (it has {count}{near}); check the \
-             code, or ask the county desk to assign it"
+            "not_enrolled",
+            "机构“{wanted}”：本终端未获准代其填报（现可填报{count}个机构），请核对代码，或请县级管理员分配",
+            "facility {wanted:?}: this agent is not enrolled for it (but for {count}); check the code, or \
+             ask the county desk to assign it"
         ));
     }
     found
@@ -62,9 +58,10 @@ pub(super) fn form<'a>(
     if let Some(ix) = catalogue.form(wanted) {
         return Some((ix, &catalogue.forms[ix.at()]));
     }
-    let facts = facility.and_then(|(_, f)| context.facts(f, Period::day(Date::MAX)));
-    let forms = match facts {
-        Some((facts, _, _)) => forms_of(context, facts.kind),
+    let last = Period::day(Date::MAX);
+    let standing = facility.and_then(|(_, f)| context.standing(f, last)).and_then(|s| s.facts);
+    let forms = match standing {
+        Some(facts) => forms_of(context, facts.kind),
         None => {
             let codes: Vec<&str> = catalogue.forms.iter().map(|form| form.code.as_str()).collect();
             codes.join(", ")
@@ -173,77 +170,60 @@ pub(super) fn person(by: &str, faults: &mut Vec<Note>) {
     ));
 }
 
-/// The values named, by line.
+/// The values named, by line, for one period.
 pub(super) fn values(
     draft: &Draft,
     context: &Context,
-    form: &Form,
+    form: FormIx,
+    standing: &Standing,
     faults: &mut Vec<Note>,
 ) -> Vec<(usize, Value)> {
-    let catalogue = &context.catalogue;
-    let shown = &form.code;
     let mut values: Vec<(usize, Value)> = Vec::new();
-    let mut seen = BTreeSet::new();
     for (code, text) in &draft.values {
-        let element = catalogue.element(code);
-        let Some(line) = element.and_then(|element| form.line_of(element)) else {
-            let on_form =
-                form.lines.iter().map(|l| catalogue.elements[l.element.at()].code.as_str());
-            let near = nearest(code, on_form);
-            faults.push(if element.is_some() {
-                note!(
-                    Error,
-                    "not_on_form",
-                    "数据元“{code}”不在报表{shown}上{near}，请删去或改用其所在报表",
-                    "element {code:?} is not on the form {shown}{near}: leave it out or use its form"
-                )
-            } else {
-                note!(
-                    Error,
-                    "unknown_element",
-                    "没有数据元“{code}”{near}，请核对拼写",
-                    "there is no element {code:?}{near}; check the spelling"
-                )
-            });
-            continue;
-        };
-        if !seen.insert(line) {
-            faults.push(note!(
+        match parse_cell(&context.catalogue, form, standing, code, text) {
+            Ok((line, value)) if values.iter().all(|(taken, _)| *taken != line) => {
+                values.push((line, value));
+            }
+            Ok(_) => faults.push(note!(
                 Error,
-                "duplicate_element",
+                "duplicate",
                 "数据元“{code}”写了两次，请只留一个",
                 "element {code:?} is given twice: keep one"
-            ));
-            continue;
-        }
-        let max = form.lines[line].max;
-        match parse(text) {
-            Ok(Value::Number(n)) if n > max => faults.push(note!(
-                Error,
-                "above_maximum",
-                "{code}={n}：超过上限{max}，请核对是否多输了位数，或以“万”为单位",
-                "{code}={n}: above the maximum {max}; check for a slip or a unit of ten thousand"
             )),
-            Ok(value) => values.push((line, value)),
-            Err(fault) => faults.push(fault.note(code, text)),
-        }
-    }
-    if draft.closed {
-        if catalogue.element(OPEN_DAYS).and_then(|element| form.line_of(element)).is_none() {
-            faults.push(note!(
-                Error,
-                "closed_not_here",
-                "报表{shown}没有{OPEN_DAYS}，不能用 --closed",
-                "the form {shown} has no {OPEN_DAYS}: --closed is not for it"
-            ));
-        } else if !draft.values.is_empty() {
-            faults.push(note!(
-                Error,
-                "closed_with_values",
-                "--closed 表示未开诊，各数均为0，不能再写数值",
-                "--closed means not open and every number 0: give no values with it"
-            ));
+            Err(bad) => {
+                let (zh, en) = (&bad.message.zh, &bad.message.en);
+                faults.push(note!(
+                    Error,
+                    bad.code.code(),
+                    "{code}={text}：{zh}",
+                    "{code}={text}: {en}"
+                ));
+            }
         }
     }
     values
+}
+
+/// Whether `--closed` makes sense.
+pub(super) fn closed(draft: &Draft, context: &Context, form: &Form, faults: &mut Vec<Note>) {
+    if !draft.closed {
+        return;
+    }
+    let shown = &form.code;
+    let element = context.catalogue.element(OPEN_DAYS);
+    if element.and_then(|element| form.line_of(element)).is_none() {
+        faults.push(note!(
+            Error,
+            "closed_not_here",
+            "报表{shown}没有{OPEN_DAYS}，不能用 --closed",
+            "the form {shown} has no {OPEN_DAYS}: --closed is not for it"
+        ));
+    } else if !draft.values.is_empty() {
+        faults.push(note!(
+            Error,
+            "closed_with_values",
+            "--closed 表示未开诊，各数均为0，不能再写数值",
+            "--closed means not open and every number 0: give no values with it"
+        ));
+    }
 }

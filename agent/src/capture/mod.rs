@@ -4,7 +4,6 @@
 //! Nothing here touches the disk: what is already known is asked of a [`Known`].
 
 mod fields;
-mod suggest;
 pub(crate) mod value;
 
 use banyan_shared::catalogue::rule::Severity;
@@ -122,15 +121,22 @@ pub(crate) fn check(
     if let Some(by) = &draft.by {
         fields::person(by, &mut faults);
     }
-    let values = form.map(|(_, form)| fields::values(draft, context, form, &mut faults));
-    let (Some((at, facility)), Some((form_ix, form)), Some(values)) = (facility, form, values)
-    else {
+    if let Some((_, form)) = form {
+        fields::closed(draft, context, form, &mut faults);
+    }
+    let (Some((at, facility)), Some((form_ix, form))) = (facility, form) else {
         return Err(faults);
     };
+    if periods.is_empty() {
+        // The values can still be told to be wrong, on whatever day.
+        let day = Period::day(time.today);
+        if let Some(standing) = context.standing(facility, day) {
+            fields::values(draft, context, form_ix, &standing, &mut faults);
+        }
+    }
     let mut checked = Vec::new();
     for period in periods {
-        let one =
-            One { draft, context, at, facility, form_ix, form, period, values: &values, time };
+        let one = One { draft, context, at, facility, form_ix, form, period, time };
         match one.check(known) {
             Ok(report) => checked.push(report),
             Err(more) => {
@@ -154,7 +160,6 @@ struct One<'a> {
     form_ix: FormIx,
     form: &'a Form,
     period: Period,
-    values: &'a [(usize, Value)],
     time: Time,
 }
 
@@ -173,7 +178,12 @@ impl One<'_> {
             .iter()
             .map(|line| facts.as_ref().is_none_or(|(facts, day)| line.asks(facts, *day)))
             .collect();
-        self.check_asked(&asked, &mut faults);
+        let values = match self.context.standing(self.facility, period) {
+            Some(standing) => {
+                fields::values(draft, self.context, self.form_ix, &standing, &mut faults)
+            }
+            None => Vec::new(),
+        };
         let before = known.newest(&self.key(period), self.form_ix).map_err(|note| vec![note])?;
         let (unit, code) = (&self.facility.code, &form.code);
         if draft.withdraw && before.is_none() {
@@ -197,8 +207,8 @@ impl One<'_> {
         } else {
             old.clone()
         };
-        for (line, value) in self.values {
-            new[*line] = *value;
+        for (line, value) in values {
+            new[line] = value;
         }
         for (value, _) in new.iter_mut().zip(&asked).filter(|(_, asked)| !**asked) {
             *value = Value::Missing;
@@ -304,7 +314,9 @@ impl One<'_> {
                 "the form {code} is not in force in {period}: check the period"
             ));
         }
-        let Some((facts, day, open)) = self.context.facts(facility, period) else {
+        let standing = self.context.standing(facility, period);
+        let known = standing.and_then(|s| s.facts.map(|facts| (facts, s.day, s.open)));
+        let Some((facts, day, open)) = known else {
             warnings.push(note!(
                 Warning,
                 "kind_unknown",
@@ -334,19 +346,6 @@ impl One<'_> {
             ));
         }
         Some((facts, day))
-    }
-
-    fn check_asked(&self, asked: &[bool], faults: &mut Vec<Note>) {
-        let (unit, period) = (&self.facility.code, self.period);
-        for (line, _) in self.values.iter().filter(|(line, v)| !asked[*line] && v.is_answer()) {
-            let element = self.element(*line);
-            faults.push(note!(
-                Error,
-                "not_asked",
-                "数据元“{element}”：机构{unit}在{period}不填此项，请删去",
-                "element {element:?} is not asked of {unit} for {period}: leave it out"
-            ));
-        }
     }
 
     fn element(&self, line: usize) -> &str {
