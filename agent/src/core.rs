@@ -681,7 +681,18 @@ pub(crate) fn not_enrolled() -> Note {
     )
 }
 
-fn enrolment_open() -> Note {
+/// What to say when a running agent answers something else.
+pub(crate) fn other_version() -> Note {
+    note!(
+        Error,
+        "other_version",
+        "正在运行的终端版本不同，请重新启动它",
+        "the running agent is of another version: restart it"
+    )
+}
+
+/// What to say while nothing was granted yet.
+pub(crate) fn enrolment_open() -> Note {
     note!(
         Error,
         "enrolment_open",

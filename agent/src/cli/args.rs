@@ -85,6 +85,14 @@ pub(crate) enum Verb {
     Record(Record),
     /// 撤回报表 take a report back
     Withdraw(Withdraw),
+    /// 导入CSV（长表或宽表）；有被拒的行时退出码为1 import counts; exit 1 if any row was refused
+    #[command(
+        after_help = "好的行保存，被拒的行写入同目录的 NAME.errors.csv，改好后可直接再导入。\nGood rows are \
+                            saved; refused ones go to NAME.errors.csv beside the input, which can be mended and \
+                            imported as it is. Exit 1 if any row was refused.\n\n例 / Examples:\n  import \
+                            一月.csv\n  import counts.csv --empty missing"
+    )]
+    Import(Import),
     /// 本机状况 how this agent is
     Status,
     /// 队列：待发、被拒、暂存的报表 the queue: waiting, refused and parked reports
@@ -254,6 +262,23 @@ impl Withdraw {
             ..Draft::default()
         })
     }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Import {
+    /// CSV文件，UTF-8或GB18030 a CSV file, UTF-8 or GB18030
+    #[arg(value_name = "F")]
+    pub(crate) file: PathBuf,
+    /// 空单元格：保持原值或改为缺报 empty cells keep the value, or make it missing
+    #[arg(long, value_enum, default_value_t = Empty::Keep)]
+    pub(crate) empty: Empty,
+}
+
+/// What an empty cell means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Empty {
+    Keep,
+    Missing,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod args;
 mod enroll;
+mod import;
 mod show;
 mod sync;
 
@@ -186,6 +187,7 @@ fn run(ui: &Ui, verb: Verb) -> Exit {
         Verb::Sync(sync) => sync::run(ui, sync.timeout.0),
         Verb::Record(record) => save(ui, record.draft()),
         Verb::Withdraw(withdraw) => save(ui, withdraw.draft()),
+        Verb::Import(import) => import::run(ui, &import),
         Verb::Status => with_agent(ui, |agent| match agent.ask(Command::Status) {
             Reply::Status(status) => show::status(ui, &status),
             other => show::unexpected(ui, other),

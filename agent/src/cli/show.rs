@@ -46,10 +46,7 @@ fn print(text: &str) {
 pub(crate) fn unexpected(ui: &Ui, reply: Reply) -> Exit {
     match reply {
         Reply::Failed(note) => ui.tell(&note),
-        _ => ui.say(
-            "正在运行的终端版本不同，请重新启动它",
-            "the running agent is of another version: restart it",
-        ),
+        _ => ui.tell(&crate::core::other_version()),
     }
     Exit::Failed
 }

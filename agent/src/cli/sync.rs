@@ -42,7 +42,7 @@ pub(crate) fn run(ui: &Ui, timeout: Duration) -> Exit {
                 let _ = tell.send(waited);
             };
             driver.run(stop).await?;
-            Ok(told.await.unwrap_or_else(|_| Waited::Failed(super::super::core::not_enrolled())))
+            Ok(told.await.unwrap_or_else(|_| Waited::Failed(crate::core::other_version())))
         })
     });
     end(ui, waited.unwrap_or_else(Waited::Failed))
