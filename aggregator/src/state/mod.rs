@@ -326,6 +326,11 @@ impl State {
         self.advance(position, received_at);
         let Some(agent) = self.agents.get_mut(&batch.agent) else { return };
         agent.last_receipt = Some(received_at);
+        if let Some((_, beacon)) = &mut agent.beacon {
+            // What has arrived since the hello no longer waits there.
+            let arrived = u32::try_from(added.len()).unwrap_or(u32::MAX);
+            beacon.waiting = beacon.waiting.saturating_sub(arrived);
+        }
         let Some(context) = self.contexts.get(&batch.context).cloned() else { return };
         let Some(held) = self.catalogues.get(&context.catalogue) else { return };
         let catalogue = held.catalogue.clone();
