@@ -29,7 +29,7 @@ use crate::cube::Cube;
 pub use answer::*;
 pub use complete::{Mark, SILENT_AFTER_MS, SiteState, SiteStates};
 pub use plan::{Plans, reserve};
-pub(crate) use render::{align, table};
+pub(crate) use render::{align, causes, flag_text, grouped, status_text, table};
 pub use render::{completeness_csv, completeness_table, query_csv, query_table, trace_table};
 pub use request::{CompletenessRequest, Dims, Membership, QueryError, QueryRequest, UnitDim};
 pub use trace::{Trace, TraceValue, TraceVersion};

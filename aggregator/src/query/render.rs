@@ -174,7 +174,9 @@ pub fn completeness_csv(answer: &CompletenessAnswer) -> String {
 }
 
 /// Missing by cause, in the order of [`MissingWhy::ALL`].
-fn causes(c: &CompletenessFigure) -> [Option<u64>; banyan_shared::figures::MISSING_CAUSES] {
+pub(crate) fn causes(
+    c: &CompletenessFigure,
+) -> [Option<u64>; banyan_shared::figures::MISSING_CAUSES] {
     let why = &c.missing_why;
     [
         Some(why.returned),
@@ -212,7 +214,7 @@ pub(crate) fn align(table: &mut Table, columns: impl IntoIterator<Item = usize>)
 }
 
 /// A number with its thousands apart.
-fn grouped(n: u64) -> String {
+pub(crate) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -231,7 +233,7 @@ fn tr<'t>(lang: Lang, zh: &'t str, en: &'t str) -> &'t str {
     }
 }
 
-fn flag_text(catalogue: &Catalogue, flag: &str, lang: Lang) -> String {
+pub(crate) fn flag_text(catalogue: &Catalogue, flag: &str, lang: Lang) -> String {
     match flag.split_once(':') {
         Some(("without", code)) => {
             let name =
@@ -492,9 +494,9 @@ pub fn completeness_table(
     out
 }
 
-/// The trace of a number for people.
-pub fn trace_table(trace: &Trace, catalogue: &Catalogue, lang: Lang) -> String {
-    let status = match trace.status.as_str() {
+/// The standing of a report in words.
+pub(crate) fn status_text(status: &str, lang: Lang) -> &'static str {
+    match status {
         "on_time" => tr(lang, "按时", "on time"),
         "late" => tr(lang, "迟报", "late"),
         "not_yet_due" => tr(lang, "未到期", "not yet due"),
@@ -502,7 +504,12 @@ pub fn trace_table(trace: &Trace, catalogue: &Catalogue, lang: Lang) -> String {
         "not_ended" => tr(lang, "统计期未结束", "period not ended"),
         "unexpected" => tr(lang, "非应报", "not expected, reported"),
         _ => tr(lang, "不应报", "not expected"),
-    };
+    }
+}
+
+/// The trace of a number for people.
+pub fn trace_table(trace: &Trace, catalogue: &Catalogue, lang: Lang) -> String {
+    let status = status_text(&trace.status, lang);
     let why = trace.missing_why.as_deref().and_then(MissingWhy::from_code);
     let mut out = format!(
         "{} {}  {}  {}\n{}{}",

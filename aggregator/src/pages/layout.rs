@@ -1,0 +1,125 @@
+//! What all pages have in common: the frame around them, and the page that says why there is no other.
+
+use banyan_shared::catalogue::Lang;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::{Problem, View};
+
+const STYLE: &str = include_str!("style.css");
+
+/// The frame. `other_lang` is this page's address in the other language.
+pub(super) fn frame(view: &View<'_>, title: &str, other_lang: &str, content: Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang=(view.tr("zh-CN", "en")) {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) " · 榕树 Banyan" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                div.top {
+                    div.right {
+                        form action="/" method="get" {
+                            @if view.lang == Lang::En { input type="hidden" name="lang" value="en"; }
+                            input type="text" name="q" maxlength="100" title=(view.tr("名称或代码", "Name or code"));
+                            " "
+                            button type="submit" { (view.tr("查找", "Find")) }
+                        }
+                        a href=(other_lang) { (view.tr("English", "中文")) }
+                    }
+                    a.brand href=(view.url(&[], &[])) { "榕树 Banyan" }
+                    @if view.name != "榕树 Banyan" { span { (view.name) } }
+                }
+                div.main {
+                    (content)
+                    div.foot {
+                        (view.tr("目录版本 ", "Catalogue ")) (view.catalogue.version)
+                        " · "
+                        (view.tr("没有数值处写明原因；缺报不等于零。", "Where there is no number the reason is given; missing is not zero."))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The address of `path` with these parameters in the other language.
+pub(super) fn other_lang(
+    view: &View<'_>,
+    path: &[&str],
+    params: &[(&str, Option<&str>)],
+) -> String {
+    let lang = match view.lang {
+        Lang::Zh => Lang::En,
+        Lang::En => Lang::Zh,
+    };
+    View {
+        service: view.service,
+        params: view.params,
+        lang,
+        catalogue: view.catalogue.clone(),
+        organisation: view.organisation.clone(),
+        name: String::new(),
+        today: view.today,
+    }
+    .url(path, params)
+}
+
+/// Why there is no such page, and where to go instead.
+pub(super) fn problem(view: &View<'_>, problem: &Problem) -> Markup {
+    let title = if problem.status == axum::http::StatusCode::NOT_FOUND {
+        view.tr("没有找到", "Not found")
+    } else {
+        view.tr("无法显示", "Cannot be shown")
+    };
+    let content = html! {
+        h1 { (title) }
+        @for line in problem.text.lines() { div.note { (line) } }
+        @if !problem.proposed.is_empty() {
+            table.list {
+                thead { tr { th { (view.tr("代码", "Code")) } th { (view.tr("所在", "Where")) } } }
+                tbody {
+                    @for place in &problem.proposed {
+                        tr {
+                            td.nowrap { a href=(view.place_url(&place.code, view.params.period.as_deref())) { (place.code) } }
+                            td { (place.path) }
+                        }
+                    }
+                }
+            }
+        }
+        p { a href=(view.url(&[], &[])) { (view.tr("返回首页", "Back to the home page")) } }
+    };
+    frame(view, title, &other_lang(view, &[], &[]), content)
+}
+
+/// Links to the rows before and after those shown.
+pub(super) fn pager(
+    view: &View<'_>,
+    shown: std::ops::Range<usize>,
+    all: usize,
+    link: impl Fn(usize) -> String,
+) -> Markup {
+    html! {
+        @if shown.start > 0 || shown.end < all {
+            p.pager {
+                @if shown.start > 0 {
+                    a href=(link(shown.start.saturating_sub(super::ROWS_MAX))) { "← " (view.tr("上一页", "Earlier rows")) }
+                    " "
+                }
+                (shown.start + 1) "–" (shown.end) " / " (all) " "
+                @if shown.end < all {
+                    a href=(link(shown.end)) { (view.tr("下一页", "Further rows")) " →" }
+                }
+            }
+        }
+    }
+}
+
+/// The rows shown of `all`, from the one asked for.
+pub(super) fn window(view: &View<'_>, all: usize, rows: usize) -> std::ops::Range<usize> {
+    let from = view.from().min(all.saturating_sub(1));
+    from..all.min(from + rows)
+}

@@ -1,0 +1,397 @@
+//! Pages for people: the home page, a page for every unit and network, and the trace of a report.
+//!
+//! Promises that a page comes whole from here (no script, nothing from elsewhere), that it shows a reason
+//! where there is no number, and that it is at most [`PAGE_BYTES_MAX`] long: longer lists are turned like
+//! pages. Leaves the figures to `query`. Only reads, and only for those who reach the loopback address.
+
+mod home;
+mod layout;
+mod place;
+mod report;
+mod tables;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Query, Request, State as Extract};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use banyan_shared::catalogue::{Catalogue, Lang};
+use banyan_shared::organisation::{Found, Lookup, Organisation};
+use banyan_shared::period::{Date, Period, PeriodType};
+use maud::Markup;
+use serde::Deserialize;
+
+use crate::service::{CompletenessCall, Service};
+
+/// Most rows of a list on one page.
+pub const ROWS_MAX: usize = 300;
+/// Longest page, in bytes.
+pub const PAGE_BYTES_MAX: usize = 200 * 1024;
+/// How many months back data are looked for when no period is asked for.
+const MONTHS_BACK_MAX: i32 = 13;
+/// Most places proposed where a text names none.
+const PROPOSED_MAX: usize = 20;
+/// Longest text looked for, in characters.
+const SEARCH_CHARS_MAX: usize = 100;
+
+/// What nothing on a page may do: load, run or post anything.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The parameters of a page.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Params {
+    /// The period or range.
+    period: Option<String>,
+    /// `zh` or `en`.
+    lang: Option<String>,
+    /// The element shown for each part of the place.
+    show: Option<String>,
+    /// The kind of network by which the place is divided.
+    groups: Option<String>,
+    /// The first row of the long list.
+    from: Option<String>,
+    /// What to look for.
+    q: Option<String>,
+}
+
+/// What every page is made from.
+struct View<'a> {
+    service: &'a Service,
+    params: &'a Params,
+    lang: Lang,
+    catalogue: Arc<Catalogue>,
+    organisation: Arc<Organisation>,
+    /// The centre's name.
+    name: String,
+    /// Today in the catalogue's zone.
+    today: Date,
+}
+
+/// What a visitor gets.
+#[derive(Debug)]
+enum Page {
+    Html(StatusCode, String),
+    Elsewhere(String),
+}
+
+/// Why there is no such page.
+#[derive(Debug)]
+struct Problem {
+    status: StatusCode,
+    text: String,
+    /// Places that may have been meant.
+    proposed: Vec<Proposed>,
+}
+
+/// A place that may have been meant.
+#[derive(Debug)]
+struct Proposed {
+    code: String,
+    path: String,
+}
+
+impl Problem {
+    fn request(error: anyhow::Error) -> Problem {
+        if error.downcast_ref::<crate::service::Usage>().is_some() {
+            return Problem {
+                status: StatusCode::BAD_REQUEST,
+                text: error.to_string(),
+                proposed: Vec::new(),
+            };
+        }
+        tracing::error!(error = format!("{error:#}"), "a page failed");
+        Problem {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            text: format!("{error:#}"),
+            proposed: Vec::new(),
+        }
+    }
+}
+
+impl<'a> View<'a> {
+    fn new(service: &'a Service, params: &'a Params) -> View<'a> {
+        let now = service.now();
+        // The lock is not held: every question takes it again.
+        let state = service.state().read();
+        View {
+            service,
+            params,
+            lang: if params.lang.as_deref() == Some("en") { Lang::En } else { Lang::Zh },
+            today: state.catalogue.day_at(now),
+            catalogue: state.catalogue.clone(),
+            organisation: state.organisation.clone(),
+            name: state.name.clone(),
+        }
+    }
+
+    /// A text in the visitor's language.
+    fn tr<'t>(&self, zh: &'t str, en: &'t str) -> &'t str {
+        match self.lang {
+            Lang::Zh => zh,
+            Lang::En => en,
+        }
+    }
+
+    /// An address on this site; parameters without a value are left out, the language is kept.
+    fn url(&self, path: &[&str], params: &[(&str, Option<&str>)]) -> String {
+        let mut out = String::new();
+        for part in path {
+            out.push('/');
+            encode(part, &mut out);
+        }
+        if path.is_empty() {
+            out.push('/');
+        }
+        let lang = (self.lang == Lang::En).then_some("en");
+        let mut mark = '?';
+        for (name, value) in params.iter().copied().chain([("lang", lang)]) {
+            let Some(value) = value else { continue };
+            out.push(mark);
+            out.push_str(name);
+            out.push('=');
+            encode(value, &mut out);
+            mark = '&';
+        }
+        out
+    }
+
+    /// The address of a place.
+    fn place_url(&self, code: &str, period: Option<&str>) -> String {
+        self.url(&["place", code], &[("period", period)])
+    }
+
+    /// The first row of the long list.
+    fn from(&self) -> usize {
+        self.params.from.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// What `text` names on `date`, or what it may have meant.
+    fn find(&self, text: &str, date: Date) -> Result<Found, Problem> {
+        let text: String = text.trim().chars().take(SEARCH_CHARS_MAX).collect();
+        let candidates = match self.organisation.find(&text, date) {
+            Lookup::One(found) => return Ok(found),
+            Lookup::Candidates(candidates) => candidates,
+        };
+        let mut proposed: Vec<Proposed> = candidates
+            .into_iter()
+            .map(|c| Proposed { code: c.code, path: c.path.join(" › ") })
+            .collect();
+        if proposed.is_empty() {
+            proposed = self.with_code_like(&text, date);
+        }
+        let text = match (proposed.is_empty(), self.lang) {
+            (true, Lang::Zh) => format!("没有名称或代码为“{text}”的机构、地区或网络"),
+            (true, Lang::En) => format!("No unit or network has the code or name “{text}”"),
+            (false, Lang::Zh) => format!("“{text}”不能唯一确定。您要找的是："),
+            (false, Lang::En) => format!("“{text}” does not name one place. Did you mean:"),
+        };
+        Err(Problem { status: StatusCode::NOT_FOUND, text, proposed })
+    }
+
+    /// The places whose code begins with `text`, or with its longest beginning that any code has.
+    fn with_code_like(&self, text: &str, date: Date) -> Vec<Proposed> {
+        const SHORTEST: usize = 4;
+        let org = &self.organisation;
+        let mut head = text.to_uppercase();
+        while head.chars().count() >= SHORTEST {
+            let units = org.units().filter(|u| org.code(*u).as_str().starts_with(&head));
+            let networks =
+                org.networks().filter(|n| org.network_code(*n).as_str().starts_with(&head));
+            let found: Vec<Proposed> = networks
+                .map(Found::Network)
+                .chain(units.map(Found::Unit))
+                .take(PROPOSED_MAX)
+                .map(|found| {
+                    let path = self.trail(found, date);
+                    let names: Vec<String> = path.into_iter().map(|(_, name)| name).collect();
+                    Proposed { code: self.code(found), path: names.join(" › ") }
+                })
+                .collect();
+            if !found.is_empty() {
+                return found;
+            }
+            head.pop();
+        }
+        Vec::new()
+    }
+
+    fn code(&self, found: Found) -> String {
+        match found {
+            Found::Unit(unit) => self.organisation.code(unit).to_string(),
+            Found::Network(network) => self.organisation.network_code(network).to_string(),
+        }
+    }
+
+    /// Codes and names from the top of the tree down to the place itself.
+    fn trail(&self, found: Found, date: Date) -> Vec<(String, String)> {
+        let org = &self.organisation;
+        let above = match found {
+            Found::Unit(unit) => org.path(unit, date),
+            Found::Network(network) => match *org.network_info(network).area {
+                [unit] => org.path(unit, date),
+                _ => Vec::new(),
+            },
+        };
+        let unit = |u| (org.code(u).to_string(), org.name_on(u, date, self.lang).to_owned());
+        let mut trail: Vec<(String, String)> = above.into_iter().map(unit).collect();
+        if let Found::Network(network) = found {
+            let info = org.network_info(network);
+            trail.push((info.code.to_string(), info.name.to_string()));
+        }
+        trail
+    }
+
+    /// The last whole month with data of the place, or else this month.
+    fn usual_period(&self, code: &str) -> Period {
+        let month = Period::containing(PeriodType::Month, self.today);
+        let has_data = |period: &Period| {
+            let call = CompletenessCall {
+                unit: code.to_owned(),
+                period: period.to_string(),
+                ..CompletenessCall::default()
+            };
+            let answer = self.service.complete(&call);
+            answer.is_ok_and(|answer| answer.freshness.newest_receipt.is_some())
+        };
+        (1..=MONTHS_BACK_MAX).map(|n| month.plus(-n)).find(has_data).unwrap_or(month)
+    }
+}
+
+/// Percent-encodes a part of an address.
+fn encode(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}
+
+/// A page whose long list is cut until it fits.
+fn fitted(
+    view: &View<'_>,
+    render: impl Fn(usize) -> Result<Markup, Problem>,
+) -> Result<Page, Problem> {
+    let mut rows = ROWS_MAX;
+    while rows > 0 {
+        let html = render(rows)?.into_string();
+        if html.len() <= PAGE_BYTES_MAX {
+            return Ok(Page::Html(StatusCode::OK, html));
+        }
+        rows /= 2;
+    }
+    Err(Problem {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        text: view
+            .tr("内容过多，无法在一页内显示，请缩小范围", "Too much for one page: narrow the place")
+            .to_owned(),
+        proposed: Vec::new(),
+    })
+}
+
+/// Makes a page, or the page that says why there is none.
+fn page(
+    service: &Service,
+    params: &Params,
+    make: impl FnOnce(&View<'_>) -> Result<Page, Problem>,
+) -> Page {
+    let view = View::new(service, params);
+    make(&view).unwrap_or_else(|problem| {
+        Page::Html(problem.status, layout::problem(&view, &problem).into_string())
+    })
+}
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        let headers = [
+            (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::CACHE_CONTROL, "no-store"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (HeaderName::from_static("referrer-policy"), "same-origin"),
+        ];
+        match self {
+            Page::Html(status, html) => (status, headers, html).into_response(),
+            Page::Elsewhere(to) => Redirect::to(&to).into_response(),
+        }
+    }
+}
+
+/// The routes.
+pub fn routes(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/", get(get_home))
+        .route("/place/{code}", get(get_place))
+        .route("/report/{facility}/{form}/{period}", get(get_report))
+        .route_layer(middleware::from_fn(only_by_loopback_name))
+        .with_state(service)
+}
+
+/// Whether a `Host` header names this machine itself.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Turns away requests under another name: a page from elsewhere could read figures by pointing its own
+/// name at this machine.
+async fn only_by_loopback_name(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+    match host {
+        Some(host) if !is_loopback(host) => {
+            (StatusCode::FORBIDDEN, "open this page as http://localhost or http://127.0.0.1\n")
+                .into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+async fn blocking(
+    service: Arc<Service>,
+    params: Params,
+    make: impl FnOnce(&View<'_>) -> Result<Page, Problem> + Send + 'static,
+) -> Response {
+    let made = tokio::task::spawn_blocking(move || page(&service, &params, make)).await;
+    match made {
+        Ok(page) => page.into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page ended abnormally");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn get_home(
+    Extract(service): Extract<Arc<Service>>,
+    Query(params): Query<Params>,
+) -> Response {
+    blocking(service, params, home::page).await
+}
+
+async fn get_place(
+    Extract(service): Extract<Arc<Service>>,
+    Path(code): Path<String>,
+    Query(params): Query<Params>,
+) -> Response {
+    blocking(service, params, move |view| place::page(view, &code)).await
+}
+
+async fn get_report(
+    Extract(service): Extract<Arc<Service>>,
+    Path((facility, form, period)): Path<(String, String, String)>,
+    Query(params): Query<Params>,
+) -> Response {
+    blocking(service, params, move |view| report::page(view, &facility, &form, &period)).await
+}
+
+#[cfg(test)]
+mod tests;
