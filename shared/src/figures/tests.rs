@@ -76,7 +76,7 @@ fn an_empty_report_is_no_answer_and_zero_is_one() {
     assert_eq!(judge([Number(0), Missing]), Answer { answered: true, complete: true });
     assert_eq!(judge([Missing, NotApplicable]), Answer { answered: true, complete: false });
     assert_eq!(answer(&form, true, |_| true, |_| Number(1)), Answer::default());
-    assert_eq!(answer(&form, false, |line| line == 1, |_| Number(1)).complete, true);
+    assert!(answer(&form, false, |line| line == 1, |_| Number(1)).complete);
     assert!(!answer(&form, false, |line| line == 1, |l| [Number(3), Missing][l]).answered);
 }
 

@@ -202,6 +202,9 @@ fn traits_of(content: &Content) -> u64 {
         | flag(!content.replaces.is_empty(), 9)
 }
 
+/// A report as it is packed: facility, form, period, content.
+type ReportRow<'a> = (u32, u16, Period, &'a Content);
+
 fn pack(entries: &[Entry]) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.varint(size(entries.len()));
@@ -224,7 +227,7 @@ fn pack(entries: &[Entry]) -> Vec<u8> {
             writer.bytes.extend_from_slice(&bytes);
         }
     }
-    let reports: Vec<(u32, u16, Period, &Content)> = entries
+    let reports: Vec<ReportRow<'_>> = entries
         .iter()
         .filter_map(|entry| match &entry.body {
             Body::Report { facility, form, period, content } => {
@@ -233,7 +236,7 @@ fn pack(entries: &[Entry]) -> Vec<u8> {
             _ => None,
         })
         .collect();
-    let column = |writer: &mut Writer, of: &dyn Fn(&(u32, u16, Period, &Content)) -> u64| {
+    let column = |writer: &mut Writer, of: &dyn Fn(&ReportRow<'_>) -> u64| {
         writer.column(&reports.iter().map(of).collect::<Vec<_>>());
     };
     column(&mut writer, &|r| u64::from(r.0));
