@@ -36,6 +36,8 @@ fn home(view: &View<'_>, rows: usize) -> Markup {
         })
         .filter(|(_, networks)| !networks.is_empty())
         .collect();
+    let first = |u: UnitIx| places(org.children_on(u, view.today)).into_iter().next();
+    let example = roots.first().and_then(|root| first(first(*root)?));
     let content = html! {
         h1 { (view.name) }
         form.search action="/" method="get" {
@@ -44,7 +46,9 @@ fn home(view: &View<'_>, rows: usize) -> Markup {
                 input type="text" name="q" maxlength="100" title=(view.tr("名称或代码", "Name or code"));
                 " "
                 button type="submit" { (view.tr("按名称或代码查找", "Find by name or code")) }
-                span.dim { " " (view.tr("例如：七星关区、520502105203-VC、CC-520502", "for example: 七星关区, 520502105203-VC, CC-520502")) }
+                @if let Some(place) = example {
+                    span.dim { " " (view.tr("例如：", "for example: ")) (name(place)) (view.tr("，或 ", ", or ")) (org.code(place)) }
+                }
             }
         }
         @for root in &roots {

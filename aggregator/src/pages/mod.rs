@@ -257,7 +257,17 @@ impl<'a> View<'a> {
             let answer = self.service.complete(&call);
             answer.is_ok_and(|answer| answer.freshness.newest_receipt.is_some())
         };
-        (1..=MONTHS_BACK_MAX).map(|n| month.plus(-n)).find(has_data).unwrap_or(month)
+        // Months of which nothing at all has come in need not be asked for: a province's takes a while.
+        let begun: Vec<Period> = {
+            let state = self.service.state().read();
+            let months = (1..=MONTHS_BACK_MAX).map(|n| month.plus(-n));
+            let any = |month: &Period| {
+                let mut blocks = state.cube.forms().iter().flat_map(|form| form.blocks());
+                blocks.any(|(period, _)| month.contains(period))
+            };
+            months.filter(any).collect()
+        };
+        begun.into_iter().find(has_data).unwrap_or(month)
     }
 }
 

@@ -39,6 +39,9 @@ pub(super) fn page(view: &View<'_>, text: &str) -> Result<Page, Problem> {
     fitted(view, |rows| place.render(&answer, rows))
 }
 
+/// Most networks shown at the top of the tree without being asked for.
+const NETWORKS_UNASKED_MAX: usize = 30;
+
 /// The place and period of a page.
 struct Place<'v> {
     view: &'v View<'v>,
@@ -446,7 +449,16 @@ impl Place<'_> {
         let name = |kind: NetworkKindIx| {
             view.catalogue.network_kinds[kind.at()].name.get(view.lang).to_owned()
         };
-        let mut found = self.divided("network", Some(code), shown, |key| key.network.clone())?;
+        // A province's networks are a long list, and long to work out: shown when asked for.
+        let top = matches!(self.found, Found::Unit(u) if view.organisation.parent_on(u, self.day()).is_none());
+        let many =
+            view.organisation.networks_of_kind_on(kind, self.day()).len() > NETWORKS_UNASKED_MAX;
+        let unasked = view.params.groups.is_none() && top && many;
+        let mut found = if unasked {
+            Divided::default()
+        } else {
+            self.divided("network", Some(code), shown, |key| key.network.clone())?
+        };
         let mut codes: Vec<String> = found.completeness.keys().cloned().collect();
         codes
             .extend(found.figures.keys().filter(|c| !found.completeness.contains_key(*c)).cloned());
@@ -473,15 +485,17 @@ impl Place<'_> {
             shown.and_then(|element| Some((element, found.reconciliation.as_ref()?.get(element)?)));
         let show = view.params.show.as_deref();
         Ok(html! {
-            h2 id="groups" { (name(kind)) " " small { (all) } }
+            h2 id="groups" {
+                @if unasked { (view.tr("网络与对账", "Networks and reconciliation")) } @else { (name(kind)) " " small { (all) } }
+            }
             p.jump {
                 @for other in self.network_kinds() {
-                    @if other == kind { b { (name(other)) } " " } @else {
+                    @if other == kind && !unasked { b { (name(other)) } " " } @else {
                         a href=(format!("{}#groups", self.here(show, Some(self.network_kind_code(other)), 0))) { (name(other)) } " "
                     }
                 }
             }
-            (tables::parts(view, &parts, &self.period, shown))
+            @if !unasked { (tables::parts(view, &parts, &self.period, shown)) }
             @if all > parts.len() { p.dim { "… " (all - parts.len()) } }
             @if let Some((element, line)) = line { (tables::reconciliation(view, element, line)) }
         })

@@ -157,7 +157,13 @@ fn value(view: &View<'_>, e: &ElementFigure) -> Markup {
 }
 
 fn of(part: u64, whole: u64) -> Markup {
-    html! { span class=[(part < whole).then_some("part")] { (grouped(part)) " / " (grouped(whole)) } }
+    html! {
+        @if whole == 0 && part == 0 {
+            span.dim { "–" }
+        } @else {
+            span class=[(part < whole).then_some("part")] { (grouped(part)) " / " (grouped(whole)) }
+        }
+    }
 }
 
 /// Every element: value or reason, and what it covers. `divide` gives the address at which the parts of the
@@ -228,7 +234,7 @@ pub(super) fn parts(view: &View<'_>, parts: &[Part], period: &str, shown: Option
                 @for part in parts {
                     tr {
                         td { a href=(view.place_url(&part.code, Some(period))) { (part.name) } " " span.code { (part.code) } }
-                        td.nowrap { (part.what.join(" · ")) }
+                        td { (part.what.join(" · ")) }
                         @match &part.completeness {
                             Some(c) => {
                                 td.n { (grouped(c.expected)) } td.n { (grouped(c.on_time)) } td.n { (grouped(c.late)) }
