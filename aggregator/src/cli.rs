@@ -23,7 +23,7 @@ const EXAMPLES: &str = "\
 示例 Examples:
   banyan-aggregator init                                     用贵州种子数据建库
   banyan-aggregator serve                                    启动服务
-  banyan-aggregator enroll 520502105203-VC                   给一个村卫生室发注册码
+  banyan-aggregator enroll 520502105001-VC                   给一个村卫生室发注册码
   banyan-aggregator query 520502 2026-01                     七星关区一月汇总
   banyan-aggregator query 贵阳市 2026-01 --by network --network city_group
   banyan-aggregator completeness 520502 2026-01 --by children --format csv
@@ -681,8 +681,8 @@ fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
     if enroll.units.is_empty() && enroll.below.is_empty() {
         return Err(usage(say(
             lang,
-            "请给出机构代码，例如 enroll 520502105203-VC，或用 --below",
-            "name a facility, for example enroll 520502105203-VC, or use --below",
+            "请给出机构代码，例如 enroll 520502105001-VC，或用 --below",
+            "name a facility, for example enroll 520502105001-VC, or use --below",
         )));
     }
     let request = Request::Enrol(EnrolOne {

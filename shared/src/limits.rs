@@ -37,8 +37,8 @@ pub const RECEIPT_REASONS_MAX: usize = 512;
 /// Most lives a receipt or a first entry speaks of.
 pub const LIVES_MAX: usize = 64;
 
-/// Most facilities in one context.
-pub const CONTEXT_FACILITIES_MAX: usize = 4096;
+/// Most facilities in one context: a grant that names them all, with a catalogue, fits into one message.
+pub const CONTEXT_FACILITIES_MAX: usize = 1024;
 
 /// Largest catalogue, in bytes of TOML.
 pub const CATALOGUE_BYTES_MAX: usize = 2 * 1024 * 1024;
