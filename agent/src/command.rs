@@ -47,7 +47,7 @@ pub enum Reply {
         refused: Vec<Refused>,
     },
     /// To [`Command::Status`].
-    Status(Status),
+    Status(Box<Status>),
     /// To [`Command::Queue`].
     #[serde(rename = "queue")]
     Queue(#[serde(with = "rows")] Vec<QueueRow>),

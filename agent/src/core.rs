@@ -209,7 +209,7 @@ impl Core {
     pub fn handle(&mut self, command: Command) -> Reply {
         let reply = match command {
             Command::Save { drafts, together } => self.save(&drafts, together),
-            Command::Status => self.status().map(Reply::Status),
+            Command::Status => self.status().map(|status| Reply::Status(Box::new(status))),
             Command::Queue => self.queue().map(Reply::Queue),
             Command::Show { entry } => self.show(&entry).map(|shown| Reply::Shown(Box::new(shown))),
             Command::Sync => {

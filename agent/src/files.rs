@@ -10,7 +10,9 @@ use std::path::Path;
 /// # Errors
 /// What the system says.
 pub(crate) fn write(path: &Path, bytes: &[u8], secret: bool) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
+    // A bare name has the empty path for its parent, which no call takes.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");

@@ -18,3 +18,6 @@ mod store;
 
 pub use core::{Core, Options};
 pub use driver::{Driver, Handle};
+
+#[cfg(test)]
+mod tests;

@@ -220,6 +220,8 @@ impl Store {
     fn load(&mut self, identity: &mut Identity) -> Result<(), Note> {
         let store = Store::read_meta::<StoreId>(&self.queue, META_STORE);
         self.outbox = Outbox::new(self.agent, self.queue.epoch(), store, self.config);
+        // A new outbox numbers its cuts from the beginning.
+        self.cuts.clear();
         self.newest.clear();
         self.refused.clear();
         for (epoch, issued) in self.queue.epochs() {

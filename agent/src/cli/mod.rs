@@ -8,6 +8,7 @@ mod import;
 mod show;
 mod sync;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -34,14 +35,14 @@ pub(crate) enum Exit {
     Late,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(match exit {
+impl Exit {
+    fn code(self) -> u8 {
+        match self {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::Late => 3,
-        })
+        }
     }
 }
 
@@ -142,13 +143,18 @@ impl Agent {
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    ExitCode::from(run_args(std::env::args_os().collect()))
+}
+
+/// Runs the program with these arguments, the first being its name; gives the exit code.
+pub fn run_args(args: Vec<OsString>) -> u8 {
+    let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
-            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
             // A closed pipe is nobody's fault.
             let _ = error.print();
-            return code.into();
+            return exit.code();
         }
     };
     let level = match args.global.verbose {
@@ -156,6 +162,7 @@ pub fn main() -> ExitCode {
         1 => "info",
         _ => "debug",
     };
+    // In a process that runs several commands the first one's log stays.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(format!("banyan_agent={level}")))
         .with_writer(std::io::stderr)
@@ -165,7 +172,7 @@ pub fn main() -> ExitCode {
         format: args.global.format,
         data_dir: args.global.data_dir.clone().unwrap_or_else(default_data_dir),
     };
-    run(&ui, args.verb).into()
+    run(&ui, args.verb).code()
 }
 
 /// Where an agent lives unless told otherwise: the user's own directory for data.

@@ -1,0 +1,271 @@
+//! From "saved" to the centre's ledger and back.
+
+use banyan_shared::codes::{ParkReason, Refusal};
+use banyan_shared::ids::AgentId;
+use banyan_shared::period::Period;
+use banyan_shared::report::Value;
+use banyan_shared::wire::{Body, EnrolRefusal};
+
+use super::*;
+use crate::command::QueueState;
+
+fn day(text: &str) -> Period {
+    text.parse().unwrap()
+}
+
+fn setup() -> (tempfile::TempDir, Centre, Core, Arc<TestClock>) {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::new();
+    let (core, clock) = enrolled(dir.path(), &centre);
+    (dir, centre, core, clock)
+}
+
+/// Visits of the home, by period, as the centre would count them: the newest version by life and number.
+fn counted(centre: &Centre, agent: AgentId) -> Vec<(String, u64)> {
+    let mut newest = std::collections::BTreeMap::new();
+    for ((writer, _, _), body) in &centre.ledger {
+        if let (true, Body::Report { period, content, .. }) = (*writer == agent, body)
+            && let Value::Number(n) = content.values[1]
+        {
+            newest.insert(period.to_string(), n);
+        }
+    }
+    newest.into_iter().collect()
+}
+
+#[test]
+fn recorded_offline_certified_at_first_contact_and_received() {
+    let (dir, mut centre, mut core, _clock) = setup();
+    for n in 1..=9 {
+        save(&mut core, draft("daily", &format!("2026-03-0{n}"), &["visits=3"]));
+    }
+    assert!(!centre.connect(&mut core));
+    let status_now = status(&mut core);
+    assert_eq!((status_now.waiting, status_now.received), (0, 9));
+    assert_eq!(status_now.last_receipt.as_deref(), Some("2026-03-10T12:00:00+08:00"));
+    assert_eq!(status_now.clock_offset_ms, Some(0));
+    assert_eq!(status_now.facilities, ["V-1", "V-2", "H-1", "V-9"]);
+    let due = status_now.next_due.unwrap();
+    assert_eq!((due.form.as_str(), due.period.as_str()), ("daily", "2026-03-10"));
+    assert_eq!(due.unit, "V-1");
+    assert!(core.is_settled(0));
+    assert_eq!(counted(&centre, core.identity().agent()).len(), 9);
+    drop(core);
+    let mut core = Core::open(options(dir.path(), 1).0).unwrap();
+    assert_eq!(status(&mut core).waiting, 0, "receipts outlive a restart");
+    assert!(!core.is_settled(0), "but a new start says hello first");
+    assert!(!centre.connect(&mut core));
+    assert!(core.is_settled(0));
+}
+
+#[test]
+fn only_the_centres_own_receipts_count() {
+    let (_dir, mut centre, mut core, _clock) = setup();
+    save(&mut core, draft("daily", "2026-03-09", &["visits=3"]));
+    centre.connect(&mut core);
+    save(&mut core, draft("daily", "2026-03-08", &["visits=3"]));
+    core.connected().unwrap();
+    let agent = core.identity().agent();
+    let forged = centre.forge(agent, None);
+    assert_eq!(core.received(&forged).unwrap(), Default::default());
+    assert_eq!(core.received(b"nonsense").unwrap(), Default::default());
+    assert_eq!(status(&mut core).waiting, 1);
+    // Another operating key is believed once an answer under the root has shown it.
+    centre.change_key();
+    centre.connect(&mut core);
+    assert_eq!(status(&mut core).waiting, 1, "a receipt under an unknown key");
+    core.connected().unwrap();
+    let shown = centre.grant_again(core.identity().key().public());
+    core.received(&shown).unwrap();
+    core.disconnected().unwrap();
+    centre.connect(&mut core);
+    assert_eq!(status(&mut core).waiting, 0);
+}
+
+#[test]
+fn a_refused_report_stays_visible_until_entered_again() {
+    let (dir, mut centre, mut core, _clock) = setup();
+    let bad = day("2026-03-09");
+    centre.refuse.insert((0, bad), Refusal::AboveMaximum);
+    save(&mut core, draft("daily", "2026-03-08", &["visits=8"]));
+    save(&mut core, draft("daily", "2026-03-09", &["visits=400", "followups=7"]));
+    centre.connect(&mut core);
+    drop(core);
+    let mut core = Core::open(options(dir.path(), 1).0).unwrap();
+    let now = status(&mut core);
+    assert_eq!((now.waiting, now.refused), (0, 1), "its number is settled by a void");
+    let rows = queue(&mut core);
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].state, QueueState::Refused(Refusal::AboveMaximum));
+    let Reply::Shown(shown) = core.handle(Command::Show { entry: rows[0].entry.clone() }) else {
+        panic!()
+    };
+    assert_eq!(shown.again, "banyan-agent record daily 2026-03-09 visits=400 followups=7");
+    centre.refuse.clear();
+    let again = save(&mut core, draft("daily", "2026-03-09", &["visits=40", "followups=7"]));
+    assert!(!again.replaced, "what was refused is no base to build on");
+    assert_eq!(status(&mut core).refused, 0);
+    centre.connect(&mut core);
+    assert_eq!(
+        counted(&centre, core.identity().agent()),
+        [("2026-03-08".to_owned(), 8), ("2026-03-09".to_owned(), 40)]
+    );
+}
+
+#[test]
+fn parked_reports_are_shown_and_released() {
+    let (_dir, mut centre, mut core, _clock) = setup();
+    centre.park.insert((0, day("2026-03-09")), ParkReason::NotYetRegistered);
+    save(&mut core, draft("daily", "2026-03-09", &["visits=4"]));
+    centre.connect(&mut core);
+    assert_eq!(status(&mut core).parked, 1);
+    assert_eq!(queue(&mut core)[0].state, QueueState::Parked(ParkReason::NotYetRegistered));
+    let agent = core.identity().agent();
+    let held = centre.ledger.keys().next().copied().unwrap();
+    centre.inbox.get_mut(&agent).unwrap().park(held.1, held.2, None);
+    centre.connect(&mut core);
+    assert_eq!(status(&mut core).parked, 0);
+}
+
+#[test]
+fn a_centre_that_lost_everything_knows_the_agent_by_its_grant_and_gets_all_again() {
+    let (_dir, mut centre, mut core, _clock) = setup();
+    for n in 1..=9 {
+        save(&mut core, draft("daily", &format!("2026-03-0{n}"), &["visits=3"]));
+    }
+    centre.connect(&mut core);
+    let before = counted(&centre, core.identity().agent());
+    centre.lose_everything();
+    centre.connect(&mut core);
+    assert_eq!(counted(&centre, core.identity().agent()), before);
+    assert_eq!(status(&mut core).waiting, 0);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_disk_copied_to_another_machine_does_not_go_on_with_the_old_numbers() {
+    let (dir, mut centre, mut core, _clock) = setup();
+    save(&mut core, draft("daily", "2026-03-08", &["visits=8"]));
+    centre.connect(&mut core);
+    drop(core);
+    let other = tempfile::tempdir().unwrap();
+    copy(dir.path(), other.path());
+    let mut original = Core::open(options(dir.path(), 1).0).unwrap();
+    let mut copied = Core::open(options(other.path(), 2).0).unwrap();
+    save(&mut original, draft("daily", "2026-03-09", &["visits=9"]));
+    save(&mut copied, draft("daily", "2026-03-09", &["visits=10"]));
+    centre.connect(&mut original);
+    centre.connect(&mut copied);
+    centre.connect(&mut original);
+    assert_eq!((status(&mut original).waiting, status(&mut copied).waiting), (0, 0));
+    let lives: std::collections::BTreeSet<_> =
+        centre.ledger.keys().map(|(_, epoch, _)| epoch.counter).collect();
+    assert_eq!(lives.into_iter().collect::<Vec<_>>(), [1, 2]);
+    assert!(centre.ledger.values().any(|body| matches!(body, Body::Begins { .. })));
+}
+
+#[test]
+fn two_machines_with_one_identity_lose_nothing() {
+    let (dir, mut centre, mut core, _clock) = setup();
+    save(&mut core, draft("daily", "2026-03-07", &["visits=7"]));
+    centre.connect(&mut core);
+    drop(core);
+    let other = tempfile::tempdir().unwrap();
+    copy(dir.path(), other.path());
+    // The same machine id: a cloned virtual machine. Only the sums can tell.
+    let mut one = Core::open(options(dir.path(), 1).0).unwrap();
+    let mut two = Core::open(options(other.path(), 1).0).unwrap();
+    save(&mut one, draft("daily", "2026-03-08", &["visits=8"]));
+    save(&mut two, draft("daily", "2026-03-09", &["visits=9"]));
+    save(&mut two, draft("daily", "2026-03-09", &["visits=90"]));
+    for _ in 0..4 {
+        centre.connect(&mut one);
+        centre.connect(&mut two);
+    }
+    assert_eq!((status(&mut one).waiting, status(&mut two).waiting), (0, 0));
+    assert_eq!(
+        counted(&centre, one.identity().agent()),
+        [("2026-03-07".to_owned(), 7), ("2026-03-08".to_owned(), 8), ("2026-03-09".to_owned(), 90)]
+    );
+    drop(two);
+    let mut two = Core::open(options(other.path(), 1).0).unwrap();
+    assert_eq!(status(&mut two).waiting, 0);
+    let kept = save(&mut two, draft("daily", "2026-03-09", &["followups=1"]));
+    assert_eq!(kept.changes.len(), 1, "the newest is still the base: {kept:?}");
+}
+
+#[test]
+fn a_refused_enrolment_is_told_and_nothing_is_lost() {
+    let (_dir, mut centre, mut core, _clock) = setup();
+    save(&mut core, draft("daily", "2026-03-09", &["visits=4"]));
+    centre.refuse_enrolment = Some(EnrolRefusal::Expired);
+    assert!(centre.connect(&mut core), "hung up");
+    assert_eq!(core.refusal(), Some(EnrolRefusal::Expired));
+    assert_eq!(status(&mut core).waiting, 1);
+    centre.refuse_enrolment = None;
+    assert!(!centre.connect(&mut core));
+    assert_eq!((core.refusal(), status(&mut core).waiting), (None, 0));
+}
+
+#[test]
+fn a_code_needs_the_centre_and_then_everything_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut centre = Centre::new();
+    Identity::begin(dir.path(), &centre.code(), None).unwrap();
+    let mut core = Core::open(options(dir.path(), 1).0).unwrap();
+    let early = core.handle(Command::Save {
+        drafts: vec![draft("daily", "2026-03-09", &["visits=4"])],
+        together: true,
+    });
+    assert!(matches!(early, Reply::Failed(note) if note.code == "enrolment_open"));
+    assert!(!centre.connect(&mut core));
+    assert!(core.is_settled(0));
+    save(&mut core, draft("daily", "2026-03-09", &["visits=4"]));
+    centre.connect(&mut core);
+    assert_eq!(status(&mut core).waiting, 0);
+}
+
+#[test]
+fn history_is_dropped_after_its_time_and_the_sums_still_agree() {
+    let (dir, mut centre, mut core, clock) = setup();
+    for n in 1..=9 {
+        save(&mut core, draft("daily", &format!("2026-03-0{n}"), &["visits=3"]));
+    }
+    centre.connect(&mut core);
+    let later = NOW.plus(401 * DAY_MS);
+    clock.set(later);
+    centre.time = later;
+    centre.connect(&mut core);
+    assert_eq!(status(&mut core).received, 0, "400 days are over");
+    save(&mut core, draft("daily", "2027-03-09", &["visits=3"]));
+    centre.connect(&mut core);
+    assert_eq!((status(&mut core).waiting, status(&mut core).received), (0, 1));
+    drop(core);
+    let (options, clock) = options(dir.path(), 1);
+    clock.set(later);
+    let mut core = Core::open(options).unwrap();
+    centre.connect(&mut core);
+    assert_eq!((status(&mut core).waiting, status(&mut core).received), (0, 1));
+}
+
+#[test]
+fn re_enrolling_over_an_identity_is_refused() {
+    let (dir, centre, _core, _clock) = setup();
+    let file = centre.file();
+    let again = Identity::from_file(dir.path(), &file, &file.offers[0]).unwrap_err();
+    assert_eq!(again.code, "already_enrolled");
+    let again = Identity::begin(dir.path(), &centre.code(), None).unwrap_err();
+    assert_eq!(again.code, "already_enrolled");
+}
