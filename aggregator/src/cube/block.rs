@@ -192,6 +192,15 @@ impl Block {
         }
     }
 
+    /// How the counted version of an answered report was entered.
+    pub(crate) fn how(&self, slot: Slot, authors: &Authors) -> Option<How> {
+        match self.flags(slot) {
+            flags if flags & ANSWERED == 0 => None,
+            flags if flags & HISTORY != 0 => self.histories.get(&slot).map(|h| h.report.how),
+            _ => Some(authors.get(self.rows.author[slot as usize]).how),
+        }
+    }
+
     /// The newest receipt of the slot's versions.
     pub fn received(&self, slot: Slot) -> Option<Millis> {
         match self.flags(slot) {

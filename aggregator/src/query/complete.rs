@@ -1,6 +1,8 @@
 //! F3 over sets: completeness and freshness.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use banyan_shared::catalogue::{Class, FormIx};
 use banyan_shared::figures::{self, Completeness, MissingFacts, MissingWhy, Standing, Timing};
@@ -11,7 +13,7 @@ use banyan_shared::report::{How, Value};
 
 use super::Engine;
 use super::answer::Freshness;
-use super::plan::Plan;
+use super::plan::{FormMap, Plan};
 use super::request::Dims;
 use super::sets::{Key, Scope};
 use super::tally::{When, day_of};
@@ -72,6 +74,19 @@ pub(super) struct Remarks {
     pub(super) newest: Option<Millis>,
 }
 
+/// One form and period, ready to judge its reports.
+pub(super) struct Owed<'a> {
+    form: FormIx,
+    period: Period,
+    pub(super) plan: Arc<Plan>,
+    slots: Arc<FormMap>,
+    pub(super) block: Option<Cow<'a, Block>>,
+    /// The cube's column of each line.
+    columns: Vec<Option<usize>>,
+    /// How many columns the cube has for the form.
+    width: usize,
+}
+
 impl Engine<'_> {
     /// Counts the reports owed over `span`, for every row and form.
     pub(super) fn complete(
@@ -86,29 +101,25 @@ impl Engine<'_> {
         let mut out: BTreeMap<(Key, FormIx), Completeness> = BTreeMap::new();
         for form in self.form_indices().filter(|form| only.is_none_or(|only| only == *form)) {
             let model = &self.catalogue.forms[form.at()];
-            let slots = self.slots(form);
             for period in span.parts(model.period_type) {
-                let plan = self.plans.plan(self.catalogue, self.organisation, &slots, form, period);
-                if plan.ends > when.now {
+                if figures::ended_at(self.catalogue, period) > when.now {
                     continue;
                 }
-                let block = self.block(form, period, when.past);
+                let sheet = self.owed(form, period, when);
                 let parts = self.parts(scope, dims, when.map, form, period);
                 for part in &parts.0 {
                     let counts = out.entry((part.key, form)).or_default();
                     for range in &part.ranges {
                         for slot in range.clone() {
-                            self.add_report(
-                                form,
-                                period,
-                                &plan,
-                                block.as_deref(),
-                                slot,
-                                when,
-                                counts,
-                            );
+                            if sheet.plan.duty[slot as usize] == 1 {
+                                counts.add(self.standing(&sheet, slot, when));
+                            } else {
+                                let answered =
+                                    sheet.block.as_ref().is_some_and(|b| b.answered(slot));
+                                counts.unexpected += u64::from(answered);
+                            }
                         }
-                        if let Some(block) = &block {
+                        if let Some(block) = &sheet.block {
                             for (_, report) in block.histories(range.clone()) {
                                 remarks.conflicts += u64::from(report.heads > 1);
                                 remarks.pending += report.pending as u64;
@@ -128,45 +139,33 @@ impl Engine<'_> {
         out
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn add_report(
-        &self,
-        form: FormIx,
-        period: Period,
-        plan: &Plan,
-        block: Option<&Block>,
-        slot: Slot,
-        when: When,
-        counts: &mut Completeness,
-    ) {
-        let answered = block.is_some_and(|block| block.answered(slot));
-        if plan.duty[slot as usize] == 0 {
-            counts.unexpected += u64::from(answered);
-            return;
+    /// Everything needed to judge the reports of one form and period.
+    pub(super) fn owed(&self, form: FormIx, period: Period, when: When) -> Owed<'_> {
+        let slots = self.slots(form);
+        let model = &self.catalogue.forms[form.at()];
+        Owed {
+            form,
+            period,
+            plan: self.plans.plan(self.catalogue, self.organisation, &slots, form, period),
+            slots,
+            block: self.block(form, period, when.past),
+            columns: model.lines.iter().map(|line| self.column(form, line.element)).collect(),
+            width: self.cube.form(&model.code).map_or(0, |store| store.columns().len()),
         }
-        let one = self.standing(form, period, plan, block, slot, when);
-        counts.add(one);
     }
 
     /// Judges one report owed.
-    pub(super) fn standing(
-        &self,
-        form: FormIx,
-        period: Period,
-        plan: &Plan,
-        block: Option<&Block>,
-        slot: Slot,
-        when: When,
-    ) -> Standing {
-        let late_after = plan.late_after(slot);
+    pub(super) fn standing(&self, sheet: &Owed<'_>, slot: Slot, when: When) -> Standing {
+        let late_after = sheet.plan.late_after(slot);
+        let block = sheet.block.as_deref();
         let report = block.filter(|block| block.answered(slot)).and_then(|block| {
-            let answer = self.answer_of(form, plan, block, slot);
+            let answer = self.answer_of(sheet, block, slot);
             answer.answered.then_some((block, answer))
         });
         let Some((block, answer)) = report else {
             let timing = figures::judge(None, late_after, when.now);
             let why = match timing {
-                Timing::Missing => self.why(form, period, slot, when),
+                Timing::Missing => self.why(sheet, slot, when),
                 _ => MissingWhy::NotEntered,
             };
             return Standing {
@@ -178,14 +177,15 @@ impl Engine<'_> {
             };
         };
         let timing = figures::judge(block.arrived(slot), late_after, when.now);
-        let report = block.report(slot, self.cube.authors());
+        let authors = self.cube.authors();
         let in_time = |minute: u32| i64::from(minute) * 60_000 <= late_after.0;
         Standing {
             timing,
             incomplete: !answer.complete,
-            proxy: report.as_ref().is_some_and(|report| report.how == How::Proxy),
+            proxy: block.how(slot, authors) == Some(How::Proxy),
             late_by_network: timing == Timing::Late
-                && report
+                && block
+                    .report(slot, authors)
                     .and_then(|report| report.entered)
                     .is_some_and(|entered| !entered.doubtful && in_time(entered.minute)),
             why: MissingWhy::NotEntered,
@@ -193,28 +193,22 @@ impl Engine<'_> {
     }
 
     /// Whether the slot's report answers what it was asked.
-    fn answer_of(&self, form: FormIx, plan: &Plan, block: &Block, slot: Slot) -> figures::Answer {
-        let model = &self.catalogue.forms[form.at()];
-        let columns = self.cube.form(&model.code).map_or(0, |store| store.columns().len());
-        if plan.uniform && block.full(slot, columns) {
+    fn answer_of(&self, sheet: &Owed<'_>, block: &Block, slot: Slot) -> figures::Answer {
+        if sheet.plan.uniform && block.full(slot, sheet.width) {
             return figures::Answer { answered: true, complete: true };
         }
         figures::answer(
-            model,
+            &self.catalogue.forms[sheet.form.at()],
             false,
-            |line| plan.asked[line][slot as usize] == 1,
-            |line| {
-                let column = self.column(form, model.lines[line].element);
-                column.map_or(Value::Missing, |column| block.value(column, slot))
-            },
+            |line| sheet.plan.asked[line][slot as usize] == 1,
+            |line| sheet.columns[line].map_or(Value::Missing, |column| block.value(column, slot)),
         )
     }
 
-    fn why(&self, form: FormIx, period: Period, slot: Slot, when: When) -> MissingWhy {
-        let slots = self.slots(form);
-        let Some(unit) = slots.units[slot as usize] else { return MissingWhy::NotEntered };
+    fn why(&self, sheet: &Owed<'_>, slot: Slot, when: When) -> MissingWhy {
+        let Some(unit) = sheet.slots.units[slot as usize] else { return MissingWhy::NotEntered };
         let code = self.organisation.code(unit);
-        let form = &self.catalogue.forms[form.at()].code;
+        let (form, period) = (&self.catalogue.forms[sheet.form.at()].code, sheet.period);
         let mark = if self.sites.marks.is_empty() {
             Mark::default()
         } else {

@@ -446,3 +446,31 @@ fn waived_extended_and_out_of_duty_reports() {
     let trace = w.engine().report("A", "daily", "2026-01-03", false, None, now).unwrap();
     assert_eq!(trace.due.as_deref(), Some("2026-01-20T12:00:00+08:00"));
 }
+
+// The exact JSON of a county, as `docs/formats.md` describes it. A change here is a change of the contract.
+#[test]
+fn the_json_of_a_county_is_the_documented_one() {
+    let w = world();
+    let now = w.at(LATER.0, LATER.1);
+    let request = elements("C1", "2026-01", &["visits", "beds", "types_ytd", "led"]);
+    let answer = w.engine().query(&request, now).unwrap();
+    let json = serde_json::to_string_pretty(&answer).unwrap();
+    assert_eq!(json.trim(), include_str!("county.golden.json").trim(), "{json}");
+    let back: QueryAnswer = serde_json::from_str(&json).unwrap();
+    assert_eq!(back, answer);
+    let csv = query_csv(&answer);
+    let mut lines = csv.lines();
+    assert_eq!(
+        lines.next().unwrap(),
+        "unit,name,path,kind,network,period,item,item_type,value,state,numerator,denominator,reports,\
+         expected,facilities,facilities_expected,target,met,definition,flags"
+    );
+    assert_eq!(
+        lines.next().unwrap(),
+        "C1,一县,省/一县,,,2026-01,visits,element,1406,reported,,,77,108,5,6,,,1,"
+    );
+    let table = query_table(&answer, &w.catalogue, Lang::Zh);
+    assert!(table.contains("1 406") && table.contains("应报"), "{table}");
+    let table = query_table(&answer, &w.catalogue, Lang::En);
+    assert!(table.contains("expected") && table.contains("visits visits"), "{table}");
+}

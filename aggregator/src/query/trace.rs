@@ -160,10 +160,9 @@ impl Engine<'_> {
         }
         let code = org.code(unit);
         let day = org.duty_day(unit, period).unwrap_or(period.last_day());
-        let slots = self.slots(form_ix);
-        let slot = slots.slot(unit);
-        let plan = self.plans.plan(self.catalogue, org, &slots, form_ix, period);
-        let block = self.block(form_ix, period, past);
+        let slot = self.slots(form_ix).slot(unit);
+        let sheet = self.owed(form_ix, period, when);
+        let (plan, block) = (&sheet.plan, &sheet.block);
         let expected = slot.is_some_and(|slot| plan.duty[slot as usize] == 1);
         let answered =
             slot.is_some_and(|slot| block.as_ref().is_some_and(|block| block.answered(slot)));
@@ -173,7 +172,7 @@ impl Engine<'_> {
             None => "not_expected",
             Some(_) if plan.ends > when.now => "not_ended",
             Some(slot) => {
-                let one = self.standing(form_ix, period, &plan, block.as_deref(), slot, when);
+                let one = self.standing(&sheet, slot, when);
                 match one.timing {
                     Timing::OnTime => "on_time",
                     Timing::Late => "late",
@@ -200,7 +199,7 @@ impl Engine<'_> {
         for (at, line) in model.lines.iter().enumerate() {
             let element = &self.catalogue.elements[line.element.at()];
             let asked = slot.is_some_and(|slot| plan.asked[at][slot as usize] == 1);
-            let value = match (slot, &block, self.column(form_ix, line.element)) {
+            let value = match (slot, block, self.column(form_ix, line.element)) {
                 (Some(slot), Some(block), Some(column)) => block.value(column, slot),
                 _ => Value::Missing,
             };
