@@ -607,6 +607,9 @@ impl Core {
                     return Ok(Step { send: Vec::new(), hang_up: session.enrolling });
                 }
                 self.open_store()?;
+                if let (Some(store), Some(context)) = (&mut self.store, self.identity.present()) {
+                    store.outbox.speak_under(context);
+                }
                 if session.enrolling {
                     self.session = Some(Session { enrolling: false, ..session });
                     return self.event(Event::Connected { nonce: session.nonce });

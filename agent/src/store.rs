@@ -220,6 +220,9 @@ impl Store {
     fn load(&mut self, identity: &mut Identity) -> Result<(), Note> {
         let store = Store::read_meta::<StoreId>(&self.queue, META_STORE);
         self.outbox = Outbox::new(self.agent, self.queue.epoch(), store, self.config);
+        if let Some(context) = identity.present() {
+            self.outbox.speak_under(context);
+        }
         // A new outbox numbers its cuts from the beginning.
         self.cuts.clear();
         self.newest.clear();
