@@ -33,6 +33,8 @@ const STEP: usize = 512;
 const META_STORE: &str = "store";
 const META_CLOCK: &str = "clock";
 const META_PARKED: &str = "parked";
+/// What the first entry of the life after the named one will state: written before that life begins.
+const META_EARLIER: &str = "earlier";
 
 /// The payload of a queue entry, after its version byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,7 +193,12 @@ impl Store {
                 .flat_map(|loss| loss.lost.iter().map(|(a, b)| (loss.epoch, *a, *b)))
                 .take(4096)
                 .collect();
-            let body = Body::Begins { earlier: self.earlier(), lost };
+            let all = self.earlier();
+            let before = all.last().map(|(life, _)| *life);
+            // A life begun because of a twin, and cut short before its first entry, states less than all.
+            let meant = Store::read_meta::<Vec<(Epoch, Seq)>>(&self.queue, META_EARLIER)
+                .filter(|meant| meant.last().map(|(life, _)| *life) == before);
+            let body = Body::Begins { earlier: meant.unwrap_or(all), lost };
             let payload = Payload {
                 context: identity.present().unwrap_or(0),
                 minute: 0,
@@ -564,7 +571,10 @@ impl Store {
         let surplus = earlier.len().saturating_sub(LIVES_MAX);
         earlier.drain(..surplus);
         let next = draw(present.counter.saturating_add(1));
-        self.queue.new_epoch(next).map_err(|error| queue_note(&error))?;
+        self.queue
+            .meta_put(META_EARLIER, &wire::encode(&earlier))
+            .and_then(|()| self.queue.new_epoch(next))
+            .map_err(|error| queue_note(&error))?;
         let context = identity.present().unwrap_or(0);
         let body = Body::Begins { earlier, lost: Vec::new() };
         let payload = Payload { context, minute: 0, body, refused: None };
