@@ -1,5 +1,7 @@
 //! it
 
+#[cfg(feature = "browser")]
+mod browser;
 mod link;
 #[cfg(all(feature = "power-cut", target_os = "linux"))]
 mod power_cut;
