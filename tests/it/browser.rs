@@ -100,8 +100,8 @@ fn a_report_is_read_on_the_pages_of_its_facility_county_and_network() {
     let clinics: Value = serde_json::from_str(&clinics).unwrap();
     let home = &clinics["units"][0];
     let (code, name) = (home["code"].as_str().unwrap(), home["name"].as_str().unwrap());
-    let networks = home["networks"].as_array().unwrap().iter().filter_map(Value::as_str);
-    let network = networks.filter(|code| code.starts_with("CC-")).next_back().unwrap();
+    let mut networks = home["networks"].as_array().unwrap().iter().filter_map(Value::as_str);
+    let network = networks.rfind(|code| code.starts_with("CC-")).unwrap();
     let slip = out(&mut aggregator(&["enroll", code]));
     agent(&["enroll", slip.lines().last().unwrap()]);
     let now = jiff::Timestamp::now().in_tz("Asia/Shanghai").unwrap();

@@ -49,7 +49,7 @@ impl Durable for Queue {
         let seqs = self.append(&entries).map_err(|error| format!("{error:?}"))?;
         assert_eq!(seqs.first(), Some(&first));
         let epoch = self.epoch();
-        if first % 5 == 0 {
+        if first.is_multiple_of(5) {
             // Receipts come in between: packing and freeing of segments must not cost anything either.
             self.confirm(epoch, &[(1, first - first % 3)]).map_err(|error| format!("{error:?}"))?;
         }

@@ -80,7 +80,7 @@ fn read_part(bytes: &[u8]) -> Option<(Part, usize)> {
     let commit = u64::from_le_bytes(rest.get(..8)?.try_into().ok()?);
     let key_len = usize::from(*rest.get(8)?);
     let key = rest.get(9..9 + key_len)?;
-    if key_len < 3 || key_len > BASE_KEY_BYTES_MAX + 2 {
+    if !(3..=BASE_KEY_BYTES_MAX + 2).contains(&key_len) {
         return None;
     }
     let at = 9 + key_len;

@@ -56,6 +56,9 @@ pub(super) struct Store {
     live_bytes: u64,
 }
 
+/// A blob being joined: base key, parts in all, parts read, commit, bytes.
+type Joined = (Vec<u8>, u16, u16, u64, Vec<u8>);
+
 /// Runs `work`, turning a panic into its message.
 pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
@@ -160,8 +163,7 @@ impl Store {
             let mut sum = StoreHead::default();
             let mut live = 0u64;
             let mut said = None;
-            // The blob being joined: base key, parts in all, parts read, commit, bytes.
-            let mut open: Option<(Vec<u8>, u16, u16, u64, Vec<u8>)> = None;
+            let mut open: Option<Joined> = None;
             for item in db.iter() {
                 let (key, value) = item.map_err(|error| sled_fault("read", &self.path, error))?;
                 let damaged = |what: &str| StoreFault::Damaged(format!("{what} at key {key:02x?}"));

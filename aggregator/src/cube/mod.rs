@@ -121,6 +121,9 @@ pub(crate) struct Lock {
     pub(crate) approved: Vec<VersionId>,
 }
 
+/// A form's store, and the column of each line.
+type Mapping = (usize, Vec<usize>);
+
 /// Which report: a facility, a form (by its number in the cube) and a period.
 type ReportKey = (usize, Period, Slot);
 
@@ -133,7 +136,7 @@ pub struct Cube {
     forms: Vec<FormStore>,
     form_numbers: HashMap<FormCode, usize>,
     /// For a form of a catalogue version: its number here and the column of each line.
-    mappings: HashMap<(CatalogueHash, FormIx), Arc<(usize, Vec<usize>)>>,
+    mappings: HashMap<(CatalogueHash, FormIx), Arc<Mapping>>,
     lineage: Lineage,
     /// The reports with a history each writer has a version in.
     contested: HashMap<AgentId, HashSet<ReportKey>>,

@@ -199,6 +199,9 @@ pub(super) fn extension(
     }
 }
 
+/// Where the facilities of a scope lie on a day.
+type Places = Arc<Vec<Located>>;
+
 /// Plans and divisions made so far, for one catalogue and one organisation. Make a new one when either
 /// changes.
 #[derive(Debug, Default)]
@@ -206,7 +209,7 @@ pub struct Plans {
     maps: RwLock<HashMap<FormIx, Arc<FormMap>>>,
     plans: RwLock<HashMap<(FormIx, Period), Arc<Plan>>>,
     parts: RwLock<HashMap<PartsKey, Arc<Parts>>>,
-    located: RwLock<HashMap<(Scope, Date), Arc<Vec<Located>>>>,
+    located: RwLock<HashMap<(Scope, Date), Places>>,
 }
 
 fn kept<K: Eq + Hash, V>(cache: &RwLock<HashMap<K, Arc<V>>>, key: &K) -> Option<Arc<V>> {

@@ -488,8 +488,8 @@ impl<'e> Engine<'e> {
                     continue;
                 }
                 places(day_of(span), &mut |slot, cell| {
-                    let part =
-                        Part { key: Key::default(), kind: cell.kind, ranges: vec![slot..slot + 1] };
+                    let ranges = std::iter::once(slot..slot + 1).collect();
+                    let part = Part { key: Key::default(), kind: cell.kind, ranges };
                     let mut count = Count::default();
                     self.newest_values(form, at, span, &[part], when, &mut count);
                     for (unit, day, _, value) in count.stock {

@@ -409,7 +409,7 @@ impl Service {
                     facilities.retain(|f| Some(f) == home.as_ref() || !named.contains(f));
                     below.retain(|rule| !asked.contains(rule));
                 } else {
-                    facilities.extend(named.into_iter());
+                    facilities.extend(named);
                     below.extend(asked);
                 }
                 let units: Vec<UnitIx> =

@@ -122,9 +122,12 @@ pub fn parameter(name: &str, text: &str) -> Value {
 /// What was worked out for one catalogue and one organisation, and what is known of sites.
 #[derive(Default)]
 pub struct PlanCache {
-    plans: Mutex<Option<(Arc<Catalogue>, Arc<Organisation>, Arc<Plans>)>>,
+    plans: Mutex<Option<Planned>>,
     sites: Mutex<Option<KnownSites>>,
 }
+
+/// Plans with the catalogue and organisation they hold for.
+type Planned = (Arc<Catalogue>, Arc<Organisation>, Arc<Plans>);
 
 struct KnownSites {
     stamp: (u64, u64),

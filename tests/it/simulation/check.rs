@@ -52,8 +52,11 @@ pub(super) fn safety(world: &World<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// The versions held of each report.
+type Versions<'a> = BTreeMap<Register, Vec<(VersionId, &'a Held)>>;
+
 /// Accepted versions by register, and what their first entries say of lives.
-pub(super) fn versions(centre: &Centre) -> (BTreeMap<Register, Vec<(VersionId, &Held)>>, Lineage) {
+pub(super) fn versions(centre: &Centre) -> (Versions<'_>, Lineage) {
     let mut registers: BTreeMap<Register, Vec<(VersionId, &Held)>> = BTreeMap::new();
     let mut lineage = Lineage::default();
     for (id, held) in &centre.held {

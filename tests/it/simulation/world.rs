@@ -142,7 +142,7 @@ impl<'k> World<'k> {
             images: Vec::new(),
             faults,
             calm: false,
-            verify_all: seed % 8 == 0,
+            verify_all: seed.is_multiple_of(8),
             tracing,
             trace: String::new(),
             seen: vec![0; SEEN.len()],
@@ -386,10 +386,10 @@ impl<'k> World<'k> {
 
     fn deliver(&mut self, message: Message) -> Result<(), String> {
         self.note("deliveries", 1);
-        if message.down { self.to_machines(message) } else { self.to_centre(message) }
+        if message.down { self.reach_machines(message) } else { self.reach_centre(message) }
     }
 
-    fn to_centre(&mut self, message: Message) -> Result<(), String> {
+    fn reach_centre(&mut self, message: Message) -> Result<(), String> {
         if !message.authentic || self.verify_all {
             let key = self.keys.agents[message.agent].public();
             let opened = Envelope::read(&message.bytes).and_then(|envelope| envelope.open(&key));
@@ -437,7 +437,7 @@ impl<'k> World<'k> {
     }
 
     /// Every machine that goes by the agent's name hears what is sent to it.
-    fn to_machines(&mut self, message: Message) -> Result<(), String> {
+    fn reach_machines(&mut self, message: Message) -> Result<(), String> {
         let Ok(envelope) = Envelope::read(&message.bytes) else { return Ok(()) };
         let receipt = if self.broken == Broken::NoSignature || message.authentic && !self.verify_all
         {
