@@ -13,6 +13,9 @@ use super::*;
 
 const NOW: Millis = Millis(1_770_000_000_000);
 
+/// Damages a file's bytes, drawing places as it likes.
+type Harm<'a> = dyn FnMut(&mut Vec<u8>, &mut dyn FnMut(usize) -> usize) + 'a;
+
 fn open(dir: &Path) -> (Queue, Option<Damage>) {
     Queue::open(dir, |counter| Epoch { counter, random: 7 * counter }, NOW).unwrap()
 }
@@ -474,16 +477,15 @@ fn opens_after_any_corruption_and_owns_up_to_losses() {
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % n
     };
-    let mut trial =
-        |what: String, harm: &mut dyn FnMut(&mut Vec<u8>, &mut dyn FnMut(usize) -> usize)| {
-            let dir = tempfile::tempdir().unwrap();
-            copy_tree(origin.path(), dir.path());
-            let path = store_file(dir.path());
-            let mut bytes = std::fs::read(&path).unwrap();
-            harm(&mut bytes, &mut next);
-            std::fs::write(&path, bytes).unwrap();
-            check_after_harm(dir.path(), epoch, issued, &what)
-        };
+    let mut trial = |what: String, harm: &mut Harm<'_>| {
+        let dir = tempfile::tempdir().unwrap();
+        copy_tree(origin.path(), dir.path());
+        let path = store_file(dir.path());
+        let mut bytes = std::fs::read(&path).unwrap();
+        harm(&mut bytes, &mut next);
+        std::fs::write(&path, bytes).unwrap();
+        check_after_harm(dir.path(), epoch, issued, &what)
+    };
     let mut lost = [0; 4];
     for n in 0..20 {
         lost[0] += trial(format!("flip 1, {n}"), &mut |bytes, next| {
