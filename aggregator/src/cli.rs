@@ -76,6 +76,9 @@ enum Command {
         /// HTTP 地址 Where the API and the pages are (port 0 for any)
         #[arg(long, default_value = HTTP_ADDR_DEFAULT)]
         http_addr: SocketAddr,
+        /// 终端所用的 MQTT 地址 HOST:PORT What agents are told, where it differs from --mqtt-addr
+        #[arg(long, value_parser = host_and_port)]
+        public_mqtt_addr: Option<String>,
     },
     /// 发放注册码 Make enrolment codes, files or a stick
     Enroll(Enroll),
@@ -312,6 +315,17 @@ fn seconds(text: &str) -> Result<i64, String> {
     number.checked_mul(factor).filter(|s| *s > 0).ok_or_else(help)
 }
 
+/// Checks `HOST:PORT`.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let help = "write HOST:PORT, for example 10.52.0.8:1883";
+    let (host, port) = text.rsplit_once(':').ok_or(help)?;
+    let port: u16 = port.parse().map_err(|_| help)?;
+    if host.is_empty() || host.chars().any(char::is_whitespace) || port == 0 {
+        return Err(help.to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -346,9 +360,10 @@ fn run(command: Command, global: &Global) -> Result<ExitCode> {
             crate::init::init(dir, &init.sources(), &init.name, lang)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Serve { mqtt_addr, http_addr } => {
+        Command::Serve { mqtt_addr, http_addr, public_mqtt_addr } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(crate::serve::serve(dir, mqtt_addr, http_addr))?;
+            let serving = crate::serve::serve(dir, mqtt_addr, http_addr, public_mqtt_addr);
+            runtime.block_on(serving)?;
             return Ok(ExitCode::SUCCESS);
         }
         Command::Restore { file } => {

@@ -37,6 +37,10 @@ fn addresses_file(dir: &Path) -> PathBuf {
     run_dir(dir).join("addresses.json")
 }
 
+fn public_file(dir: &Path) -> PathBuf {
+    run_dir(dir).join("public.json")
+}
+
 fn token_file(dir: &Path) -> PathBuf {
     run_dir(dir).join("admin.token")
 }
@@ -45,6 +49,33 @@ impl Addresses {
     /// What the file says; it stays when the service stops.
     pub fn read(dir: &Path) -> Option<Addresses> {
         serde_json::from_slice(&std::fs::read(addresses_file(dir)).ok()?).ok()
+    }
+}
+
+/// What agents are told where it is not where the service listens: `DIR/run/public.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicAddress {
+    /// The MQTT address written into codes and enrolment files.
+    pub mqtt: String,
+}
+
+impl PublicAddress {
+    /// What the file says, if the service was last started with a public address.
+    pub fn read(dir: &Path) -> Option<PublicAddress> {
+        serde_json::from_slice(&std::fs::read(public_file(dir)).ok()?).ok()
+    }
+}
+
+fn set_public(dir: &Path, address: Option<String>) -> Result<()> {
+    let path = public_file(dir);
+    match address {
+        Some(mqtt) => write_secret(&path, &serde_json::to_vec(&PublicAddress { mqtt })?),
+        None => match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {}", path.display()))
+            }
+            _ => Ok(()),
+        },
     }
 }
 
@@ -63,11 +94,17 @@ fn make_token(dir: &Path) -> Result<String> {
     Ok(token)
 }
 
-/// Serves until told to stop.
+/// Serves until told to stop. Agents are told `public_mqtt` in codes and enrolment files, else where the
+/// service listens.
 ///
 /// # Errors
 /// If an address cannot be bound, the ledger not opened, or the broker fails.
-pub async fn serve(dir: &Path, mqtt: SocketAddr, http_addr: SocketAddr) -> Result<()> {
+pub async fn serve(
+    dir: &Path,
+    mqtt: SocketAddr,
+    http_addr: SocketAddr,
+    public_mqtt: Option<String>,
+) -> Result<()> {
     if !http_addr.ip().is_loopback() {
         bail!(
             "HTTP address {http_addr}: only a loopback address is allowed until users and TLS are set up"
@@ -96,6 +133,7 @@ pub async fn serve(dir: &Path, mqtt: SocketAddr, http_addr: SocketAddr) -> Resul
     let pages = tokio::spawn(
         axum::serve(listener, routes).with_graceful_shutdown(until(stopped)).into_future(),
     );
+    set_public(dir, public_mqtt)?;
     write_secret(&addresses_file(dir), &serde_json::to_vec(&addresses)?)?;
     tracing::info!(mqtt = addresses.mqtt, http = addresses.http, "serving");
 

@@ -211,8 +211,11 @@ impl Service {
         done.await.context("the service is stopping")?
     }
 
-    /// The address agents are told: the running service's, or the last one it had.
+    /// The address agents are told: the public one, else the running service's, or the last one it had.
     pub(crate) fn mqtt_address(&self) -> String {
+        if let Some(public) = crate::serve::PublicAddress::read(&self.dir) {
+            return public.mqtt;
+        }
         crate::serve::Addresses::read(&self.dir)
             .map_or_else(|| crate::serve::MQTT_ADDR_DEFAULT.to_owned(), |a| a.mqtt)
     }
