@@ -2,6 +2,7 @@
 
 #[cfg(feature = "browser")]
 mod browser;
+mod harness;
 mod link;
 #[cfg(all(feature = "power-cut", target_os = "linux"))]
 mod power_cut;

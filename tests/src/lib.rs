@@ -1,3 +1,8 @@
-//! tests
+//! What the whole-system tests, the demo and the seed generator share: real programs on real sockets and disks.
 
 pub mod guizhou;
+pub mod harness;
+
+pub use harness::{
+    Agent, Aggregator, Answer, Binaries, LineState, Link, Process, World, binaries, until,
+};
