@@ -381,6 +381,7 @@ impl Store {
             if let Some((payload, _)) = self.payload(*id)?
                 && let Some(key) = Store::key_of(&payload.body, payload.context, identity)
                 && self.newest(&key) == Some(*id)
+                && !matches!(&payload.body, Body::Report { content, .. } if content.withdrawn)
             {
                 shown.push((*id, key, *reason));
             }

@@ -171,7 +171,10 @@ impl One<'_> {
     fn check(&self, known: &mut dyn Known) -> Result<Checked, Vec<Note>> {
         let (draft, form, period) = (self.draft, self.form, self.period);
         let (mut faults, mut warnings) = (Vec::new(), Vec::new());
-        self.check_time(&mut faults, &mut warnings);
+        // What a wrong clock let in can be taken back at any time.
+        if !draft.withdraw {
+            self.check_time(&mut faults, &mut warnings);
+        }
         let facts = self.check_duty(&mut faults, &mut warnings);
         let asked: Vec<bool> = form
             .lines
