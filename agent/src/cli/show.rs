@@ -187,7 +187,9 @@ pub(crate) fn queue(ui: &Ui, entries: &[QueueRow]) -> Exit {
     let lines: Vec<Vec<String>> = entries
         .iter()
         .map(|row| {
-            let (state, code, text) = state(row.state, ui.lang);
+            // Programs read codes, people words.
+            let words = if ui.format == Format::Csv { Lang::En } else { ui.lang };
+            let (shown_state, code, text) = state(row.state, words);
             let why = if ui.format == Format::Csv || code.is_empty() {
                 code.to_owned()
             } else {
@@ -198,7 +200,7 @@ pub(crate) fn queue(ui: &Ui, entries: &[QueueRow]) -> Exit {
                 row.facility.clone(),
                 row.form.clone(),
                 row.period.clone(),
-                state.to_owned(),
+                shown_state.to_owned(),
                 why,
             ]
         })
