@@ -1,10 +1,19 @@
-//! it
+//! Tests over the whole: real programs, real sockets, real disks.
 
 #[cfg(feature = "browser")]
 mod browser;
+mod clinic;
+mod enrolment;
+mod golden;
 mod harness;
+mod import;
+mod intake;
 mod link;
+mod parked;
 #[cfg(all(feature = "power-cut", target_os = "linux"))]
 mod power_cut;
+mod recovery;
 mod registry;
 mod simulation;
+mod small;
+mod torture;

@@ -15,6 +15,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use banyan_agent::queue::{NewEntry, Queue, QueueError, State};
+use banyan_aggregator::ledger::{Ledger, NewRow};
 use banyan_shared::ids::{Epoch, Millis, Seq};
 use banyan_shared::period::Date;
 
@@ -65,6 +66,24 @@ impl Durable for Queue {
     }
 }
 
+/// The centre's ledger: what a commit has answered may be receipted.
+impl Durable for Ledger {
+    fn save(&mut self, first: u64, many: u64) -> Result<(), String> {
+        let rows: Vec<NewRow> = (first..first + many).map(|n| NewRow::batch(content(n))).collect();
+        let now = Millis(i64::try_from(first).unwrap());
+        let committed = self.commit_now(&rows, now).map_err(|error| error.to_string())?;
+        assert_eq!(committed.positions, first..first + many);
+        Ok(())
+    }
+
+    fn lost(&mut self, through: u64) -> u64 {
+        self.verify_chain(1).unwrap();
+        let reader = self.reader().unwrap();
+        let good = |n: u64| reader.row(n).unwrap().is_some_and(|row| row.bytes == content(n));
+        (1..=through).filter(|&n| !good(n)).count() as u64
+    }
+}
+
 /// sled as its manual has it: insert, then `flush()`.
 struct PlainSled(sled::Db);
 
@@ -90,6 +109,15 @@ fn open(store: &str, dir: &Path) -> (Box<dyn Durable>, u64) {
             assert_eq!(damage, None, "a power cut is no damage");
             let issued = queue.issued(queue.epoch());
             (Box::new(queue), issued)
+        }
+        "ledger" => {
+            let ledger = if dir.join("ledger.db").exists() {
+                Ledger::open(dir).unwrap()
+            } else {
+                Ledger::create(dir, [7; 16]).unwrap()
+            };
+            let issued = ledger.head().position;
+            (Box::new(ledger), issued)
         }
         "plain sled" => {
             let db = sled::Config::new()
@@ -289,6 +317,14 @@ fn cut(store: &str, enough: (u32, u64), until_loss: bool) -> Outcome {
 fn the_queue_loses_nothing_that_was_saved() {
     let outcome = cut("queue", (40, 6_000), false);
     eprintln!("queue: {} cuts, {} entries saved", outcome.rounds, outcome.saved);
+    assert!(outcome.rounds >= 30 && outcome.saved >= 5_000);
+    assert_eq!((outcome.lost, outcome.not_opened), (0, 0));
+}
+
+#[test]
+fn the_ledger_loses_nothing_that_was_committed() {
+    let outcome = cut("ledger", (40, 6_000), false);
+    eprintln!("ledger: {} cuts, {} rows committed", outcome.rounds, outcome.saved);
     assert!(outcome.rounds >= 30 && outcome.saved >= 5_000);
     assert_eq!((outcome.lost, outcome.not_opened), (0, 0));
 }
