@@ -1,7 +1,12 @@
 //! What the whole-system tests, the demo and the seed generator share: real programs on real sockets and disks.
 
+pub mod counts;
+pub mod demo;
+pub mod fleet;
 pub mod guizhou;
 pub mod harness;
+pub mod model;
+pub mod proof;
 
 pub use harness::{
     Agent, Aggregator, Answer, Binaries, LineState, Link, Process, World, binaries, until,

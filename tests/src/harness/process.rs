@@ -71,7 +71,7 @@ impl Process {
     ///
     /// # Errors
     /// What the system says.
-    pub fn kill9(self) -> Result<()> {
+    pub fn kill9(&self) -> Result<()> {
         let mut child = lock(&self.child);
         child.kill().with_context(|| format!("killing {}", self.name))?;
         child.wait()?;
