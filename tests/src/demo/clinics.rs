@@ -1,5 +1,5 @@
-//! Clinics with a real `banyan-agent` program each: commands typed one by one, copied from paper, a service
-//! that is killed while somebody types.
+//! Clinics with a real `banyan-agent` program each: commands typed one by one, copied from paper, read from files;
+//! a service that is killed while somebody types.
 
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(super) enum Way {
     Commands,
     /// As [`Way::Commands`], from notes on paper.
     Paper,
+    /// A file for each go.
+    Files,
 }
 
 /// A clinic.
@@ -50,6 +52,7 @@ impl Clinic {
     /// How its reports count.
     pub(super) fn how(&self, typed: &Typed) -> How {
         match self.way {
+            Way::Files if !typed.withdraw => How::Import,
             Way::Paper if !typed.withdraw => How::PaperLater,
             _ => typed.how(),
         }
@@ -106,6 +109,10 @@ impl Clinic {
     ) -> Result<Vec<Typed>> {
         let due: Vec<Typed> =
             self.plan.typed.iter().filter(|typed| typed.stage == stage).cloned().collect();
+        if self.way == Way::Files {
+            self.import(catalogue, stage, &due, kill)?;
+            return Ok(due);
+        }
         for (at, typed) in due.iter().enumerate() {
             if kill && at == due.len() / 2 {
                 self.kill_while_typing(catalogue, typed)?;
@@ -127,6 +134,45 @@ impl Clinic {
             return self.start();
         }
         command.kill9()
+    }
+
+    /// Imports what is due, and second thoughts from a file of their own.
+    fn import(&self, catalogue: &Catalogue, stage: usize, due: &[Typed], kill: bool) -> Result<()> {
+        for second in [false, true] {
+            let mut csv = csv::Writer::from_writer(Vec::new());
+            csv.write_record(["facility", "form", "period", "element", "value", "reason"])?;
+            let mut rows = 0;
+            for typed in due.iter().filter(|t| !t.withdraw && t.reason.is_some() == second) {
+                let form = &catalogue.forms[typed.form.at()];
+                for (line, value) in &typed.values {
+                    let element = catalogue.elements[form.lines[*line].element.at()].code.as_str();
+                    csv.write_record([
+                        typed.facility.as_str(),
+                        form.code.as_str(),
+                        &typed.period.to_string(),
+                        element,
+                        &written(*value),
+                        typed.reason.map_or("", |reason| reason.code()),
+                    ])?;
+                    rows += 1;
+                }
+            }
+            if rows == 0 {
+                continue;
+            }
+            let path = self.agent.dir().with_extension(format!("{stage}-{second}.csv"));
+            std::fs::write(&path, csv.into_inner()?)?;
+            let path = path.to_str().context("the path is plain text")?;
+            if kill && !second {
+                self.agent.start(&["import", path])?.kill9()?;
+            }
+            // Again after a kill: what was saved already is only said again.
+            self.agent.ask(&["import", path])?;
+        }
+        for typed in due.iter().filter(|typed| typed.withdraw) {
+            self.say(catalogue, typed)?;
+        }
+        Ok(())
     }
 
     /// Sends everything.

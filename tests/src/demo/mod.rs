@@ -189,7 +189,6 @@ struct Show<'a> {
 /// What goes wrong in one go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    Nothing,
     Cut,
     KillCentre,
     KillAgents,
@@ -203,7 +202,7 @@ const FAULTS: [Fault; STAGES] = [
     Fault::KillCentre,
     Fault::FreezeAndCut,
     Fault::KillCentre,
-    Fault::Nothing,
+    Fault::Cut,
 ];
 
 impl Show<'_> {
@@ -279,9 +278,10 @@ impl Show<'_> {
         let mut wanted: VecDeque<(Desk, Way)> = VecDeque::from([
             (Desk::Village, Way::Service),
             (Desk::Village, Way::Commands),
+            (Desk::Village, Way::Files),
             (Desk::Village, Way::Paper),
             (Desk::Hospital, Way::Commands),
-            (Desk::Township, Way::Paper),
+            (Desk::Township, Way::Files),
         ]);
         let mut real = Vec::new();
         let mut by_file = Vec::new();
@@ -414,7 +414,7 @@ impl Show<'_> {
     }
 
     fn at_a_clinic(&self, clinic: &mut Clinic, stage: usize, fault: Fault) -> Result<u64> {
-        let kill = fault == Fault::KillAgents && clinic.way != Way::Commands;
+        let kill = fault == Fault::KillAgents && matches!(clinic.way, Way::Service | Way::Files);
         let done: Vec<Typed> = clinic.type_stage(&self.catalogue, stage, kill)?;
         if kill {
             self.kills.fetch_add(1, Ordering::SeqCst);
@@ -452,7 +452,7 @@ impl Show<'_> {
             );
         };
         match fault {
-            Fault::Nothing | Fault::KillAgents => {}
+            Fault::KillAgents => {}
             Fault::Cut | Fault::FreezeAndCut => {
                 if fault == Fault::FreezeAndCut {
                     link.freeze();
