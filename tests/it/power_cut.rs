@@ -269,7 +269,8 @@ struct Outcome {
 
 /// Cuts the power until `enough` (rounds, entries saved) or, when `until_loss`, until the first loss.
 fn cut(store: &str, enough: (u32, u64), until_loss: bool) -> Outcome {
-    const IMAGE_BYTES: u64 = 24 * 1024 * 1024;
+    // The ledger's log grows to some 32 MB before it is folded in; cuts are to meet that too.
+    const IMAGE_BYTES: u64 = 96 * 1024 * 1024;
     let work = tempfile::tempdir().unwrap();
     let mut image = work.path().join("image-0");
     fresh_image(&image, IMAGE_BYTES);

@@ -17,6 +17,9 @@ fn lost_and_restored(full: bool) {
     record(&township, "2026-01-05", &["total_visits=8", "--facility", "V2-VC"]);
     sync(&clinic);
     sync(&township);
+    let out = small.agent("out", &["V6-VC"]);
+    let id = json_of(&out, &["status"])["agent"].as_str().unwrap().to_owned();
+    small.ok(&["revoke", &id]);
     let backup = small.world.dir().join("backup");
     let mut args = vec!["backup", backup.to_str().unwrap()];
     if !full {
@@ -24,7 +27,7 @@ fn lost_and_restored(full: bool) {
     }
     small.ok(&args);
 
-    // After the backup: corrections, a withdrawal, a new agent, another that is put out.
+    // After the backup: corrections, a withdrawal, a new agent.
     record(&clinic, "2026-01-06", &["total_visits=13", "--reason", "typo"]);
     run(&clinic, &["withdraw", "vc_daily", "2026-01-07", "--reason", "duplicate"]).exits(0);
     let later = small.agent("later", &["V5-VC"]);
@@ -52,6 +55,8 @@ fn lost_and_restored(full: bool) {
     assert_eq!(small.figures("S", "2026-01"), before);
     assert_eq!(small.element("S", "2026-01", "total_visits"), total);
     small.ok(&["verify", "--all"]);
+    // Who was out stays out.
+    run(&out, &["sync", "--timeout", "20s"]).exits(1);
     // And it goes on.
     for agent in [&clinic, &later] {
         record(agent, "2026-01-30", &["total_visits=1"]);

@@ -84,7 +84,7 @@ impl Target {
                 self.unknown.fetch_add(1, Ordering::Relaxed);
             }
             written += 1;
-            if written % 16 == 0 {
+            if written.is_multiple_of(16) {
                 // Whether it gets through does not matter; that it goes on meanwhile does.
                 self.command(&["sync", "--timeout", "1s"]);
             }
@@ -218,11 +218,18 @@ fn torture(rounds: u32) {
     assert_eq!(total, sum, "{province}");
     small.ok(&["verify", "--all"]);
     // What a fold of the whole ledger gives is what was served.
-    let served = small.figures("S", "2026-01");
+    let served = ledgers_figures(&small);
     small.served.take().unwrap().stop().unwrap();
     small.served = Some(small.world.serve_at(mqtt, http).unwrap());
-    assert_eq!(small.figures("S", "2026-01"), served);
+    assert_eq!(ledgers_figures(&small), served);
     assert!(begun.elapsed() < Duration::from_secs(330) + SOON);
+}
+
+/// The figures as far as the ledger makes them: why something is missing goes by the agents' last hellos too.
+fn ledgers_figures(small: &Small) -> serde_json::Value {
+    let mut figures = small.figures("S", "2026-01");
+    figures["completeness"].as_object_mut().unwrap().remove("missing_why");
+    figures
 }
 
 #[test]
