@@ -1,6 +1,6 @@
 //! The command line of `banyan-aggregator`: arguments in, one request, its answer printed.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +18,20 @@ use crate::service::{
     CompletenessCall, EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile, Format, GivenTable,
     ImportReport, QueryCall, ReportCall, Usage, VerifyReport, say, usage,
 };
+
+/// Prints a line; a reader that has gone away (`| head`) is no failure.
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
+/// As `tell`, without the end of the line.
+macro_rules! tell_part {
+    ($($text:tt)*) => {{
+        let _ = write!(std::io::stdout(), $($text)*);
+    }};
+}
 
 const EXAMPLES: &str = "\
 示例 Examples:
@@ -363,7 +377,10 @@ fn run(command: Command, global: &Global) -> Result<ExitCode> {
         Command::Serve { mqtt_addr, http_addr, public_mqtt_addr } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let serving = crate::serve::serve(dir, mqtt_addr, http_addr, public_mqtt_addr);
-            runtime.block_on(serving)?;
+            let served = runtime.block_on(serving);
+            // A long query of someone still connected is not waited for.
+            runtime.shutdown_timeout(std::time::Duration::from_secs(3));
+            served?;
             return Ok(ExitCode::SUCCESS);
         }
         Command::Restore { file } => {
@@ -412,12 +429,12 @@ fn check_catalogue(file: &Path, lang: Lang) -> Result<ExitCode> {
                 catalogue.rules.len(),
                 say(lang, "条规则", "rules"),
             );
-            println!("{text}");
+            tell!("{text}");
             Ok(ExitCode::SUCCESS)
         }
         Err(errors) => {
             for error in &errors {
-                println!("{}: {error}", file.display());
+                tell!("{}: {error}", file.display());
             }
             Ok(ExitCode::FAILURE)
         }
@@ -497,9 +514,9 @@ fn ask(command: Command, global: &Global, client: &Client) -> Result<ExitCode> {
                 print_json(&report)?;
             } else {
                 for (table, (added, gone)) in &report.tables {
-                    println!("{table}: +{added} -{gone}");
+                    tell!("{table}: +{added} -{gone}");
                 }
-                report.examples.iter().for_each(|line| println!("  {line}"));
+                report.examples.iter().for_each(|line| tell!("  {line}"));
                 let done = if report.applied {
                     say(
                         lang,
@@ -522,7 +539,7 @@ fn ask(command: Command, global: &Global, client: &Client) -> Result<ExitCode> {
                 print_json(&report)?;
             } else {
                 for difference in &report.differences {
-                    println!("{difference}");
+                    tell!("{difference}");
                 }
                 let text = if report.agrees {
                     say(
@@ -539,7 +556,7 @@ fn ask(command: Command, global: &Global, client: &Client) -> Result<ExitCode> {
                 } else {
                     say(lang, "不一致", "does not agree")
                 };
-                println!("{text}");
+                tell!("{text}");
             }
             return Ok(if report.agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
@@ -593,9 +610,9 @@ fn ask(command: Command, global: &Global, client: &Client) -> Result<ExitCode> {
 fn print_answer(answer: &Value) -> Result<()> {
     match answer {
         Value::String(text) => {
-            print!("{text}");
+            tell_part!("{text}");
             if !text.ends_with('\n') {
-                println!();
+                tell!();
             }
             Ok(())
         }
@@ -633,7 +650,7 @@ fn show(answer: &Value, list: &str, format: Format, columns: &[&str]) -> Result<
             let numbers = |column: &str| rows.iter().any(|row| row[column].is_number());
             let of_numbers = columns.iter().enumerate().filter(|(_, column)| numbers(column));
             crate::query::align(&mut table, of_numbers.map(|(at, _)| at));
-            println!("{}", table.trim_fmt());
+            tell!("{}", table.trim_fmt());
         }
     }
     Ok(())
@@ -690,7 +707,7 @@ fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
         let made: EnrolledFile = client.call(&request)?;
         write_file(&output, &made.file)?;
         eprintln!("{} → {}", made.expires, output.display());
-        println!("{}", made.code);
+        tell!("{}", made.code);
         return Ok(());
     }
     if enroll.units.is_empty() && enroll.below.is_empty() {
@@ -728,7 +745,7 @@ fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
             ),
         )
     );
-    println!("{}", made.code);
+    tell!("{}", made.code);
     Ok(())
 }
 
@@ -780,7 +797,7 @@ fn enrol_each(enroll: &Enroll, global: &Global, client: &Client) -> Result<()> {
         let units: Vec<&str> = made.iter().map(|file| file.unit.as_str()).collect();
         return print_json(&serde_json::json!({ "folder": folder, "units": units }));
     }
-    println!("{}", folder.display());
+    tell!("{}", folder.display());
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The command line's way to the service: by loopback HTTP if one runs, else by opening the store itself.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,11 @@ impl Client {
     pub fn connect(dir: &Path) -> Result<Client> {
         if let (Some(addresses), Some(token)) = (Addresses::read(dir), token(dir)) {
             let base = format!("http://{}", addresses.http);
-            let hello = http_agent(HELLO_TIMEOUT).get(format!("{base}/v1/health")).call();
+            // With the token: another directory's service may have taken the address since.
+            let hello = http_agent(HELLO_TIMEOUT)
+                .get(format!("{base}/v1/counters"))
+                .header("authorization", format!("Bearer {token}"))
+                .call();
             if hello.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(Client::Remote { base, token, agent: http_agent(REQUEST_TIMEOUT) });
             }
@@ -125,6 +130,8 @@ impl Client {
 /// # Errors
 /// If it cannot be written.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    let text = serde_json::to_string_pretty(value)?;
+    // A reader that has gone away (`| head`) is no failure.
+    let _ = writeln!(std::io::stdout(), "{text}");
     Ok(())
 }

@@ -258,11 +258,12 @@ type Parameters = Query<Vec<(String, String)>>;
 
 async fn read(app: App, command: &str, parameters: Vec<(String, String)>) -> Response {
     let mut object = serde_json::Map::new();
-    object.insert("command".into(), command.into());
     for (name, value) in parameters {
         let value = crate::service::parameter(&name, &value);
         object.insert(name, value);
     }
+    // Last, so that no parameter can make another command of it.
+    object.insert("command".into(), command.into());
     let request: Result<Request> =
         serde_json::from_value(Value::Object(object)).map_err(|error| usage(error.to_string()));
     let result = match request {

@@ -78,6 +78,7 @@ pub fn init(dir: &Path, sources: &Sources, name: &str, lang: Lang) -> Result<()>
     for warning in organisation.warnings().iter().take(20) {
         eprintln!("{}", warning.text(lang));
     }
+    clear_unfinished(dir)?;
     let identity = Identity::create(dir, now)?;
     let mut ledger = Ledger::create(&ledger_dir(dir), random()?)?;
     let acts = [
@@ -112,4 +113,21 @@ pub fn init(dir: &Path, sources: &Sources, name: &str, lang: Lang) -> Result<()>
         )
     );
     Ok(())
+}
+
+/// Takes away what an `init` that was cut short has left: keys without a ledger, or with an empty one,
+/// have signed nothing yet.
+fn clear_unfinished(dir: &Path) -> Result<()> {
+    let ledger = ledger_dir(dir);
+    let begun =
+        ledger.exists() && Ledger::open(&ledger).map_or(true, |open| open.head().position > 0);
+    let keys = dir.join("keys");
+    if begun || !keys.exists() {
+        return Ok(());
+    }
+    if ledger.exists() {
+        std::fs::remove_dir_all(&ledger)
+            .with_context(|| format!("clearing {}", ledger.display()))?;
+    }
+    std::fs::remove_dir_all(&keys).with_context(|| format!("clearing {}", keys.display()))
 }

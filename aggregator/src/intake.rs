@@ -1,28 +1,28 @@
 //! The intake: takes messages in, judges, commits and answers, in rounds.
 //!
 //! One task owns the order of everything that changes the ledger. It judges all messages that have come
-//! meanwhile, submits what is new as one commit, and only when that is on disk counts it and sends
-//! receipts: a receipt is never sent before its commit. While a commit is on its way the next round is
-//! judged. A failed commit is undone in memory and answers nothing; the agents send again.
-//! Operators' acts go through the same queue, one commit each, after everything before them.
+//! meanwhile, commits what is new as one, and only when that is on disk counts it and sends receipts: a
+//! receipt is never sent before its commit, and nothing is judged on top of what may still fail. A failed
+//! commit is undone in memory and answers nothing; the agents send again. Operators' acts go through the
+//! same task, one commit each.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use anyhow::{Context as _, Result};
 use banyan_shared::ids::{AgentId, Millis, Seq};
 use banyan_shared::keys::PublicKey;
+use banyan_shared::period::Date;
 use banyan_shared::wire::{
     Answer, Batch, EnrolRefusal, EnrolRequest, Envelope, Introduction, Kind, Receipt, SignedGrant,
     WireError,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::act::{Act, SignedAct};
-use crate::broker::{Downlink, Incoming, Permit};
+use crate::broker::{DownError, Downlink, Incoming, Permit};
 use crate::identity::{Identity, store_id};
-use crate::ledger::{Committed, LedgerHandle, NewRow, PendingCommit};
+use crate::ledger::{Committed, LedgerHandle, NewRow};
 use crate::state::{Judgement, Refusals, State};
 
 /// Messages judged before a commit is begun.
@@ -137,11 +137,6 @@ struct Work {
     _permit: Option<Permit>,
 }
 
-struct Round {
-    commit: Option<PendingCommit>,
-    works: Vec<Work>,
-}
-
 impl Intake {
     /// An intake over a state that has been folded up to the ledger's end.
     pub fn new(
@@ -159,61 +154,71 @@ impl Intake {
         self.counters.clone()
     }
 
-    /// Works until both queues are closed, then finishes what is on its way.
+    /// Works until both queues are closed. `stop` closes the queue of acts; that of the messages closes
+    /// with the broker.
     pub async fn run(
         self,
         mut incoming: mpsc::Receiver<Incoming>,
         mut acts: mpsc::Receiver<ActRequest>,
+        mut stop: watch::Receiver<bool>,
     ) {
-        let mut pending: VecDeque<Round> = VecDeque::new();
         let mut rejudge = tokio::time::interval(REJUDGE_EVERY);
-        let (mut batches_open, mut acts_open) = (true, true);
-        while batches_open || acts_open || !pending.is_empty() {
-            let busy = !pending.is_empty();
+        let mut day = None;
+        let (mut batches_open, mut acts_open, mut stopping) = (true, true, false);
+        while batches_open || acts_open {
+            // Acts first: they are rare, and a herd of agents must not keep an operator waiting.
             tokio::select! {
                 biased;
-                done = finish(&mut pending), if busy => {
-                    if let Some((round, committed)) = done {
-                        self.complete(round, committed);
-                    }
+                () = told(&mut stop), if !stopping => {
+                    stopping = true;
+                    acts.close();
                 }
-                message = incoming.recv(), if batches_open && pending.len() < 2 => match message {
-                    None => batches_open = false,
-                    Some(message) => {
-                        let mut messages = vec![message];
-                        while messages.len() < ROUND_MESSAGES_MAX && let Ok(next) = incoming.try_recv() {
-                            messages.push(next);
-                        }
-                        self.round(messages, &mut pending).await;
-                    }
-                },
                 request = acts.recv(), if acts_open => match request {
                     None => acts_open = false,
                     Some(request) => {
-                        self.drain(&mut pending).await;
                         let result = self.act(&request.by, request.build).await;
                         // Whoever asked may have gone away; the act stands.
                         let _ = request.reply.send(result);
                     }
                 },
-                _ = rejudge.tick() => {
-                    let released = self.state.write().rejudge((self.clock)());
-                    if released > 0 {
-                        tracing::info!(released, "parked entries are counted now");
+                _ = rejudge.tick() => self.look_around(&mut day).await,
+                message = incoming.recv(), if batches_open => match message {
+                    None => batches_open = false,
+                    Some(message) => {
+                        let mut messages = vec![message];
+                        while messages.len() < ROUND_MESSAGES_MAX
+                            && let Ok(next) = incoming.try_recv()
+                        {
+                            messages.push(next);
+                        }
+                        self.round(messages).await;
                     }
-                }
+                },
             }
         }
     }
 
-    async fn drain(&self, pending: &mut VecDeque<Round>) {
-        while let Some((round, committed)) = finish(pending).await {
-            self.complete(round, committed);
+    /// Releases what time alone has settled, and on a new day gives agents enrolled by a rule the
+    /// facilities that have opened under it.
+    async fn look_around(&self, day: &mut Option<Date>) {
+        let now = (self.clock)();
+        let released = self.state.write().rejudge(now);
+        if released > 0 {
+            tracing::info!(released, "parked entries are counted now");
+        }
+        let today = self.state.read().catalogue.day_at(now);
+        if day.replace(today) == Some(today) {
+            return;
+        }
+        let incarnation = self.ledger.identity().incarnation;
+        let build: ActBuilder = Box::new(move |state| Ok(state.scope_updates(incarnation, today)));
+        if let Err(error) = self.act("service", build).await {
+            tracing::error!(%error, "scopes by rule could not be brought up to date");
         }
     }
 
-    /// Judges messages and submits what is new.
-    async fn round(&self, messages: Vec<Incoming>, pending: &mut VecDeque<Round>) {
+    /// Judges messages, commits what is new, and answers.
+    async fn round(&self, messages: Vec<Incoming>) {
         count(&self.counters.messages, messages.len());
         let mut works = Vec::new();
         let mut rows = Vec::new();
@@ -233,44 +238,36 @@ impl Intake {
                     }
                 }
                 Opened::Enrol(agent, request) => {
-                    self.submit(&mut works, &mut rows, pending).await;
-                    self.drain(pending).await;
+                    self.commit(&mut works, &mut rows).await;
                     self.enrol(agent, request).await;
                 }
                 Opened::Introduce(agent, grants) => {
-                    self.submit(&mut works, &mut rows, pending).await;
-                    self.drain(pending).await;
+                    self.commit(&mut works, &mut rows).await;
                     self.readmit(agent, grants).await;
                 }
                 Opened::Nothing => {}
             }
         }
-        self.submit(&mut works, &mut rows, pending).await;
+        self.commit(&mut works, &mut rows).await;
     }
 
-    async fn submit(
-        &self,
-        works: &mut Vec<Work>,
-        rows: &mut Vec<NewRow>,
-        pending: &mut VecDeque<Round>,
-    ) {
+    /// Commits the rows as one, then counts and answers. Nothing is judged meanwhile: what is judged next
+    /// builds on what is on disk, so that folding the ledger again gives the very same.
+    async fn commit(&self, works: &mut Vec<Work>, rows: &mut Vec<NewRow>) {
         if works.is_empty() {
             return;
         }
         let works = std::mem::take(works);
         let rows = std::mem::take(rows);
-        let commit = if rows.is_empty() {
+        let committed = if rows.is_empty() {
             None
         } else {
-            match self.ledger.submit_async(rows).await {
-                Ok(commit) => Some(commit),
-                Err(error) => {
-                    self.undo(&works, &error.to_string());
-                    return;
-                }
+            match self.ledger.commit(rows).await {
+                Ok(committed) => Some(committed),
+                Err(error) => return self.undo(&works, &error.to_string()),
             }
         };
-        pending.push_back(Round { commit, works });
+        self.complete(works, committed);
     }
 
     /// Reads messages and checks their signatures, on both cores when there are many.
@@ -379,18 +376,14 @@ impl Intake {
     }
 
     /// Counts what is on disk now and sends the receipts.
-    fn complete(&self, round: Round, committed: Result<Option<Committed>, String>) {
-        let committed = match committed {
-            Ok(committed) => committed,
-            Err(error) => return self.undo(&round.works, &error),
-        };
+    fn complete(&self, works: Vec<Work>, committed: Option<Committed>) {
         let now = (self.clock)();
         let mut positions = committed.as_ref().map_or(0..0, |c| c.positions.clone());
         let received_at = committed.as_ref().map_or(now, |c| c.received_at);
-        let mut receipts = Vec::with_capacity(round.works.len());
+        let mut receipts = Vec::with_capacity(works.len());
         {
             let mut state = self.state.write();
-            for work in round.works {
+            for work in works {
                 let asked = Asked::of(&work);
                 if work.stored {
                     count(&self.counters.batches, 1);
@@ -538,9 +531,16 @@ impl Intake {
     }
 
     fn send(&self, agent: AgentId, bytes: Vec<u8>) {
-        if let Err(error) = self.down.publish_down(agent, bytes.into()) {
-            count(&self.counters.not_taken, 1);
-            tracing::debug!(%agent, %error, "answer not taken; the agent will ask again");
+        match self.down.publish_down(agent, bytes.into()) {
+            Ok(()) => {}
+            Err(error @ DownError::TooLarge { .. }) => {
+                count(&self.counters.not_taken, 1);
+                tracing::error!(%agent, %error, "an answer is too large to be sent");
+            }
+            Err(error) => {
+                count(&self.counters.not_taken, 1);
+                tracing::debug!(%agent, %error, "answer not taken; the agent will ask again");
+            }
         }
     }
 }
@@ -576,17 +576,9 @@ impl Asked {
     }
 }
 
-/// Waits for the oldest round's commit.
-async fn finish(
-    pending: &mut VecDeque<Round>,
-) -> Option<(Round, Result<Option<Committed>, String>)> {
-    let front = pending.front_mut()?;
-    let result = match &mut front.commit {
-        None => Ok(None),
-        Some(commit) => commit.await.map(Some).map_err(|error| error.to_string()),
-    };
-    // The future was polled through a borrow, so the round is still there to be taken.
-    pending.pop_front().map(|round| (round, result))
+/// Waits until `stop` says so, or whoever could say it is gone.
+pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// Verifies that `key` signed the act stored in `bytes`.

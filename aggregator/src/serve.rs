@@ -13,6 +13,7 @@ use crate::broker::{Broker, BrokerConfig};
 use crate::front_door::{Counters, DoorConfig, FrontDoor, Registry};
 use crate::http;
 use crate::identity::{random, write_secret};
+use crate::intake::told;
 use crate::service::{Service, system_clock};
 
 /// Where agents connect unless told otherwise.
@@ -41,14 +42,34 @@ fn public_file(dir: &Path) -> PathBuf {
     run_dir(dir).join("public.json")
 }
 
+fn last_file(dir: &Path) -> PathBuf {
+    run_dir(dir).join("last-addresses.json")
+}
+
+/// Whoever waits for the file must not read where an earlier run was.
+fn retire_addresses(dir: &Path) -> Result<()> {
+    match std::fs::rename(addresses_file(dir), last_file(dir)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context("putting the earlier run's addresses aside")
+        }
+        _ => Ok(()),
+    }
+}
+
 fn token_file(dir: &Path) -> PathBuf {
     run_dir(dir).join("admin.token")
 }
 
 impl Addresses {
-    /// What the file says; it stays when the service stops.
+    /// Where the service runs, as far as the file tells: it is there from "ready" to a clean stop.
     pub fn read(dir: &Path) -> Option<Addresses> {
         serde_json::from_slice(&std::fs::read(addresses_file(dir)).ok()?).ok()
+    }
+
+    /// Where it runs or ran last.
+    pub fn last(dir: &Path) -> Option<Addresses> {
+        let earlier = || serde_json::from_slice(&std::fs::read(last_file(dir)).ok()?).ok();
+        Addresses::read(dir).or_else(earlier)
     }
 }
 
@@ -112,10 +133,11 @@ pub async fn serve(
     }
     std::fs::create_dir_all(run_dir(dir)).context("making the run directory")?;
     let token = make_token(dir)?;
+    retire_addresses(dir)?;
     let registry = Registry::new(Arc::new(Counters::default()));
     let (broker, incoming) = Broker::start(BrokerConfig::default(), registry.clone())?;
     let lines = Some((incoming, broker.downlink()));
-    let (service, running) = Service::open(dir, system_clock(), lines).await?;
+    let (service, mut running) = Service::open(dir, system_clock(), lines).await?;
     let door = FrontDoor::bind(mqtt, DoorConfig::default(), broker.uplink(), registry).await?;
     let listener = TcpListener::bind(http_addr).await.with_context(|| {
         format!("cannot listen on {http_addr}: free the address or choose another with --http-addr")
@@ -123,10 +145,7 @@ pub async fn serve(
     let addresses =
         Addresses { mqtt: door.local_addr().to_string(), http: listener.local_addr()?.to_string() };
     let (stop, stopped) = watch::channel(false);
-    let until = |mut stopped: watch::Receiver<bool>| async move {
-        // An error means that the sender is gone, which is a stop too.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
+    let until = |mut stopped: watch::Receiver<bool>| async move { told(&mut stopped).await };
     let door_counters = door.counters();
     let door = tokio::spawn(door.run(until(stopped.clone())));
     let routes = http::routes(service.clone(), door_counters, token);
@@ -140,14 +159,19 @@ pub async fn serve(
     let fault = tokio::select! {
         () = stop_signal() => None,
         fault = broker.fault() => Some(anyhow::Error::from(fault)),
+        () = running.intake_ended() => {
+            Some(anyhow::anyhow!("the intake has ended by a fault of its own; start the service again"))
+        }
     };
+    retire_addresses(dir)?;
     tracing::info!("stopping");
     stop.send_replace(true);
     door.await.context("the front door ended abnormally")?;
     // A page being read may hold its connection open; it is not waited for for ever.
     let grace = std::time::Duration::from_secs(3);
     if tokio::time::timeout(grace, pages).await.is_err() {
-        tracing::debug!("open HTTP connections were cut");
+        // Their tasks end with the process; what they ask of the store from now on is refused.
+        tracing::debug!("HTTP connections are still open");
     }
     broker.stop().await;
     drop(service);

@@ -123,6 +123,22 @@ pub(super) fn find_unit(state: &State, text: &str, now: Millis, lang: Lang) -> R
     }
 }
 
+/// Checks that `kind` is one of the catalogue's.
+///
+/// # Errors
+/// [`super::Usage`] listing the kinds if it is not.
+pub(super) fn known_kind(state: &State, kind: &str, lang: Lang) -> Result<()> {
+    if state.catalogue.kind(kind).is_some() {
+        return Ok(());
+    }
+    let known: Vec<&str> = state.catalogue.kinds.iter().map(|k| k.code.as_str()).collect();
+    Err(usage(say(
+        lang,
+        format!("没有机构类别 {kind}；可用：{}", known.join("、")),
+        format!("there is no kind {kind}; known: {}", known.join(", ")),
+    )))
+}
+
 fn rules(
     state: &State,
     below: &[String],
@@ -131,14 +147,7 @@ fn rules(
     lang: Lang,
 ) -> Result<Vec<Below>> {
     for kind in kinds {
-        if state.catalogue.kind(kind).is_none() {
-            let known: Vec<&str> = state.catalogue.kinds.iter().map(|k| k.code.as_str()).collect();
-            return Err(usage(say(
-                lang,
-                format!("没有机构类别 {kind}；可用：{}", known.join("、")),
-                format!("there is no kind {kind}; known: {}", known.join(", ")),
-            )));
-        }
+        known_kind(state, kind, lang)?;
     }
     let mut rules = Vec::new();
     for text in below {
@@ -164,12 +173,33 @@ struct Secret {
     secret: [u8; 10],
 }
 
-fn secret() -> Result<Secret> {
-    let number = u32::from_le_bytes(random()?);
-    Ok(Secret { number, secret: random()? })
+/// Refuses a number drawn twice: of the four thousand million, one in a province's lifetime perhaps.
+fn fresh(state: &State, number: u32) -> Result<()> {
+    if state.codes.contains_key(&number) {
+        anyhow::bail!("the same code number was drawn twice: ask again");
+    }
+    Ok(())
 }
 
 impl Service {
+    /// A code number not in use yet, and a secret for it.
+    fn secret(&self) -> Result<Secret> {
+        let mut drawn = self.secrets(1)?;
+        drawn.pop().context("one secret was drawn")
+    }
+
+    fn secrets(&self, count: usize) -> Result<Vec<Secret>> {
+        let mut taken = std::collections::HashSet::new();
+        let mut secrets = Vec::with_capacity(count);
+        while secrets.len() < count {
+            let number = u32::from_le_bytes(random()?);
+            if !self.state.read().codes.contains_key(&number) && taken.insert(number) {
+                secrets.push(Secret { number, secret: random()? });
+            }
+        }
+        Ok(secrets)
+    }
+
     fn code(&self, secret: &Secret) -> EnrolCode {
         EnrolCode {
             address: self.mqtt_address(),
@@ -201,7 +231,7 @@ impl Service {
     /// [`super::Usage`] if a unit is unknown or no facility, or what the disk says.
     pub async fn enrol_one(&self, by: &str, request: EnrolOne) -> Result<Enrolled> {
         let now = self.now();
-        let secret = secret()?;
+        let secret = self.secret()?;
         let code = self.code(&secret);
         let expires = now.plus(lifetime_ms(request.expires_s));
         let incarnation = self.ledger.identity().incarnation;
@@ -218,8 +248,10 @@ impl Service {
                 let below = rules(state, &request.below, &request.kinds, now, lang)?;
                 let day = state.catalogue.day_at(now);
                 let context = state
-                    .context(state.next_context(incarnation), &named, &below, day)
+                    .next_context(incarnation, 1)
+                    .and_then(|number| state.context(number, &named, &below, day))
                     .map_err(|error| usage(error.to_string()))?;
+                fresh(state, secret.number)?;
                 // The receiver waits right below.
                 let _ = told.send(context.facilities.clone());
                 Ok(vec![Act::Codes(vec![NewCode {
@@ -248,17 +280,20 @@ impl Service {
         let now = self.now();
         let expires = now.plus(lifetime_ms(request.expires_s));
         let incarnation = self.ledger.identity().incarnation;
-        let secrets: Vec<Secret> = request.units.iter().map(|_| secret()).collect::<Result<_>>()?;
+        let secrets: Vec<Secret> = self.secrets(request.units.len())?;
         let codes: Vec<EnrolCode> = secrets.iter().map(|secret| self.code(secret)).collect();
         let (told, tell) = tokio::sync::oneshot::channel();
         self.act(
             by,
             Box::new(move |state| {
                 let day = state.catalogue.day_at(now);
-                let first = state.next_context(incarnation);
+                let first = state
+                    .next_context(incarnation, request.units.len())
+                    .map_err(|error| usage(error.to_string()))?;
                 let mut made = Vec::new();
                 for ((number, text), secret) in (first..).zip(&request.units).zip(&secrets) {
                     let unit = find_unit(state, text, now, lang)?;
+                    fresh(state, secret.number)?;
                     let context = state
                         .context(number, &[unit], &[], day)
                         .map_err(|error| usage(error.to_string()))?;
@@ -277,6 +312,8 @@ impl Service {
         )
         .await?;
         let numbers = tell.await.context("the service is stopping")?;
+        // Before the guard: a second look at the state while holding the first could wait for ever.
+        let valid_until = self.local_time(expires);
         let state = self.state.read();
         let mut files = Vec::with_capacity(codes.len());
         for (code, number) in codes.into_iter().zip(numbers) {
@@ -299,7 +336,7 @@ impl Service {
                 name,
                 path,
                 code: shown,
-                expires: self.local_time(expires),
+                expires: valid_until.clone(),
                 file: data_encoding::BASE64.encode(&bytes),
             });
         }
@@ -315,7 +352,7 @@ impl Service {
         let lang = request.lang;
         let expires = now.plus(lifetime_ms(request.expires_s));
         let incarnation = self.ledger.identity().incarnation;
-        let secret = secret()?;
+        let secret = self.secret()?;
         let code = self.code(&secret);
         let (told, tell) = tokio::sync::oneshot::channel();
         self.act(
@@ -324,7 +361,10 @@ impl Service {
                 let day = state.catalogue.day_at(now);
                 let below = rules(state, &request.below, &request.kinds, now, lang)?;
                 let facilities = state.below(&below, day);
-                let first = state.next_context(incarnation);
+                let first = state
+                    .next_context(incarnation, facilities.len())
+                    .map_err(|error| usage(error.to_string()))?;
+                fresh(state, secret.number)?;
                 let mut contexts = Vec::new();
                 for (number, facility) in (first..).zip(&facilities) {
                     let unit = state.organisation.unit(facility.as_str());
@@ -351,6 +391,7 @@ impl Service {
         )
         .await?;
         let numbers = tell.await.context("the service is stopping")?;
+        let valid_until = self.local_time(expires);
         let state = self.state.read();
         let offers: Vec<_> = numbers.iter().filter_map(|number| state.offer(*number)).collect();
         let held = &state.catalogues[&offers[0].catalogue];
@@ -370,7 +411,7 @@ impl Service {
             name: String::new(),
             path: String::new(),
             code: shown,
-            expires: self.local_time(expires),
+            expires: valid_until,
             file: data_encoding::BASE64.encode(&bytes),
         })
     }
@@ -407,16 +448,20 @@ impl Service {
                 if remove {
                     let home = facilities.first().cloned();
                     facilities.retain(|f| Some(f) == home.as_ref() || !named.contains(f));
-                    below.retain(|rule| !asked.contains(rule));
+                    // A rule that covers what is taken away becomes the list of the others.
+                    below.retain(|rule| {
+                        let covered = state.below(std::slice::from_ref(rule), day);
+                        !covered.iter().any(|facility| named.contains(facility))
+                    });
                 } else {
                     facilities.extend(named);
                     below.extend(asked);
                 }
                 let units: Vec<UnitIx> =
                     facilities.iter().filter_map(|f| state.organisation.unit(f.as_str())).collect();
-                let number = state.next_context(incarnation);
                 let mut context = state
-                    .context(number, &units, &[], day)
+                    .next_context(incarnation, 1)
+                    .and_then(|number| state.context(number, &units, &[], day))
                     .map_err(|error| usage(error.to_string()))?;
                 context.below = below;
                 let _ = told.send(context.facilities.clone());

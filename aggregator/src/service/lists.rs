@@ -9,7 +9,7 @@ use banyan_shared::period::Date;
 use serde::Serialize;
 
 use super::Service;
-use super::enrol::find_unit;
+use super::enrol::{find_unit, known_kind};
 use crate::state::State;
 
 /// Most units listed at once.
@@ -218,6 +218,9 @@ impl Service {
         let organisation = &state.organisation;
         let now = self.now();
         let date = date.unwrap_or_else(|| state.catalogue.day_at(now));
+        if let Some(kind) = kind {
+            known_kind(&state, kind, lang)?;
+        }
         let top = unit.map(|text| find_unit(&state, text, now, lang)).transpose()?;
         let mut pending = match top {
             Some(top) => organisation.children_on(top, date),
@@ -236,7 +239,7 @@ impl Service {
                 pending.extend(organisation.children_on(at, date).into_iter().rev());
             }
         }
-        if let Some(top) = top.filter(|_| found.is_empty()) {
+        if let Some(top) = top.filter(|_| kind.is_none() && found.is_empty()) {
             found.push(top);
         }
         let truncated = found.len() > UNITS_MAX;

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use banyan_shared::catalogue::Lang;
 use banyan_shared::ids::{Millis, Position};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::act::{Act, SignedAct};
 use crate::broker::{DownError, Downlink, Incoming};
@@ -68,6 +68,8 @@ pub struct Service {
 /// What has to be stopped when a service ends.
 pub struct Running {
     intake: JoinHandle<()>,
+    ended: Option<Result<(), JoinError>>,
+    stop: watch::Sender<bool>,
     writer: LedgerWriter,
 }
 
@@ -164,7 +166,8 @@ impl Service {
         let intake =
             Intake::new(state.clone(), identity.clone(), handle.clone(), down, clock.clone());
         let counters = intake.counters();
-        let intake = tokio::spawn(intake.run(incoming, act_requests));
+        let (stop, stopped) = watch::channel(false);
+        let intake = tokio::spawn(intake.run(incoming, act_requests, stopped));
         let service = Service {
             dir: dir.to_owned(),
             state,
@@ -175,7 +178,7 @@ impl Service {
             counters,
             plans: PlanCache::default(),
         };
-        Ok((Arc::new(service), Running { intake, writer }))
+        Ok((Arc::new(service), Running { intake, ended: None, stop, writer }))
     }
 
     /// The state, to look at.
@@ -216,25 +219,31 @@ impl Service {
         if let Some(public) = crate::serve::PublicAddress::read(&self.dir) {
             return public.mqtt;
         }
-        crate::serve::Addresses::read(&self.dir)
+        crate::serve::Addresses::last(&self.dir)
             .map_or_else(|| crate::serve::MQTT_ADDR_DEFAULT.to_owned(), |a| a.mqtt)
     }
 }
 
 impl Running {
-    /// Finishes what is on its way and closes the ledger. The service and all senders to it must have been
-    /// dropped, else this waits for them.
+    /// Finishes what is on its way and closes the ledger. The broker must have been stopped; requests that
+    /// come later are refused.
     ///
     /// # Errors
     /// If the intake panicked or the ledger could not be closed.
-    pub async fn stop(self) -> Result<()> {
-        self.intake.await.context("the intake ended abnormally")?;
+    pub async fn stop(mut self) -> Result<()> {
+        self.stop.send_replace(true);
+        self.intake_ended().await;
+        if let Some(Err(error)) = self.ended {
+            return Err(error).context("the intake ended abnormally");
+        }
         tokio::task::spawn_blocking(move || self.writer.stop()).await??;
         Ok(())
     }
 
-    /// Whether the intake has ended (it never does while the service runs).
-    pub fn intake_ended(&self) -> bool {
-        self.intake.is_finished()
+    /// Waits until the intake has ended: while the service runs, only by a fault of its own.
+    pub async fn intake_ended(&mut self) {
+        if self.ended.is_none() {
+            self.ended = Some((&mut self.intake).await);
+        }
     }
 }

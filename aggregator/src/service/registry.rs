@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use banyan_shared::catalogue::Lang;
-use banyan_shared::tables::TableName;
+use banyan_shared::tables::{RowError, TableName};
 use banyan_shared::wire::{deflate, inflate};
 use serde::{Deserialize, Serialize};
 
 use super::{Service, say, usage};
 use crate::act::{Act, TableFile};
-use crate::state::{TABLE_BYTES_MAX, build_organisation};
+use crate::state::{State, TABLE_BYTES_MAX, build_organisation};
 
 /// A table given by an operator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +45,10 @@ pub(super) fn table_of(file: &str) -> Option<TableName> {
 
 fn lines(bytes: &[u8]) -> BTreeSet<String> {
     String::from_utf8_lossy(bytes).lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+fn texts(errors: &[RowError], lang: Lang) -> String {
+    errors.iter().map(|error| error.text(lang)).collect::<Vec<_>>().join("\n")
 }
 
 impl Service {
@@ -96,52 +100,30 @@ impl Service {
                 files.push(file);
             }
             if let Err(errors) = build_organisation(&state.catalogue, &tables) {
-                let texts: Vec<String> = errors.iter().map(|error| error.text(lang)).collect();
-                return Err(usage(texts.join("\n")));
+                return Err(usage(texts(&errors, lang)));
             }
             (files, report)
         };
         if apply {
             let before = self.state.read().parked.len();
-            self.act(by, Box::new(move |_| Ok(vec![Act::Tables(files)]))).await?;
-            self.refresh_scopes().await?;
+            // Checked once more against what is in force when its turn comes: an act that cannot be folded
+            // in must never be stored.
+            let check = move |state: &State| {
+                let mut tables = state.tables.clone();
+                tables.extend(files.iter().map(|file| (file.table, file.clone())));
+                build_organisation(&state.catalogue, &tables)
+                    .map_err(|errors| usage(texts(&errors, lang)))?;
+                Ok(vec![Act::Tables(files)])
+            };
+            self.act(by, Box::new(check)).await?;
+            let (now, incarnation) = (self.now(), self.ledger.identity().incarnation);
+            let scopes = move |state: &State| {
+                Ok(state.scope_updates(incarnation, state.catalogue.day_at(now)))
+            };
+            self.act("service", Box::new(scopes)).await?;
             report.applied = true;
             report.released = before.saturating_sub(self.state.read().parked.len());
         }
         Ok(report)
-    }
-
-    /// Gives agents enrolled by a rule the facilities that have come under it.
-    async fn refresh_scopes(&self) -> Result<()> {
-        let now = self.now();
-        let incarnation = self.ledger.identity().incarnation;
-        self.act(
-            "service",
-            Box::new(move |state| {
-                let day = state.catalogue.day_at(now);
-                let mut number = state.next_context(incarnation);
-                let mut acts = Vec::new();
-                for (id, agent) in &state.agents {
-                    let context = &state.contexts[&agent.newest];
-                    if context.below.is_empty() || agent.revoked.is_some() {
-                        continue;
-                    }
-                    let mut facilities = context.facilities.clone();
-                    for facility in state.below(&context.below, day) {
-                        if !facilities.contains(&facility) {
-                            facilities.push(facility);
-                        }
-                    }
-                    if facilities.len() > context.facilities.len() {
-                        let below = context.below.clone();
-                        let context = crate::act::NewContext { number, facilities, below };
-                        acts.push(Act::Scope { agent: *id, context });
-                        number += 1;
-                    }
-                }
-                Ok(acts)
-            }),
-        )
-        .await
     }
 }

@@ -13,7 +13,7 @@ use super::{Service, fold_until, ledger_dir};
 use crate::identity::Identity;
 use crate::intake::verify_act;
 use crate::ledger::{BackupSummary, LedgerError, RowKind, check_backup};
-use crate::state::StateError;
+use crate::state::{State, StateError};
 
 /// What a verification found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,16 +59,29 @@ impl Service {
     /// # Errors
     /// What the disk says; a disagreement is in the report.
     pub async fn verify(self: &std::sync::Arc<Self>, all: bool) -> Result<VerifyReport> {
+        // Through the intake: what it has judged but not committed yet is in no ledger.
+        let (give, take) = tokio::sync::oneshot::channel();
+        let look = move |state: &State| {
+            // The receiver waits right below.
+            let _ = give.send(state.clone());
+            Ok(Vec::new())
+        };
+        self.act("service", Box::new(look)).await?;
+        let live = take.await.context("the service is stopping")?;
         let service = self.clone();
         let (report, remember) =
-            tokio::task::spawn_blocking(move || service.verify_now(all)).await??;
+            tokio::task::spawn_blocking(move || service.verify_now(live, all)).await??;
         if let Some((position, hash)) = remember {
             self.ledger.remember_verified(position, hash).await?;
         }
         Ok(report)
     }
 
-    fn verify_now(&self, all: bool) -> Result<(VerifyReport, Option<(u64, crate::ledger::Hash)>)> {
+    fn verify_now(
+        &self,
+        mut live: State,
+        all: bool,
+    ) -> Result<(VerifyReport, Option<(u64, crate::ledger::Hash)>)> {
         let reader = self.ledger.reader()?;
         let from = if all { 1 } else { reader.verified()?.map_or(1, |(position, _)| position + 1) };
         let mut report = VerifyReport {
@@ -89,7 +102,6 @@ impl Service {
         };
         self.signatures(&reader, from, &mut report)?;
         // The service goes on meanwhile: compare at one position.
-        let mut live = self.state.read().clone();
         let now = self.now();
         live.rejudge(now);
         match fold_until(&reader, live.position, now) {
@@ -107,7 +119,7 @@ impl Service {
                         report.differences.push("the counts are not what the ledger says".into());
                     }
                 }
-                let inboxes = |state: &crate::state::State| -> BTreeMap<_, _> {
+                let inboxes = |state: &State| -> BTreeMap<_, _> {
                     state.agents.iter().map(|(id, agent)| (*id, agent.inbox.clone())).collect()
                 };
                 if inboxes(&again) != inboxes(&live) {

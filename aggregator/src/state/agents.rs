@@ -47,6 +47,8 @@ pub struct Agent {
     pub contexts: BTreeSet<ContextNumber>,
     /// The one in force.
     pub newest: ContextNumber,
+    /// When it was granted.
+    pub newest_at: Millis,
     /// The code it was enrolled with, unless it was readmitted by its grant.
     pub code: Option<u32>,
     /// A fingerprint of its machine.
@@ -110,6 +112,7 @@ impl State {
             key,
             contexts: BTreeSet::new(),
             newest: context,
+            newest_at: at,
             code,
             machine,
             admitted_at: at,
@@ -122,12 +125,15 @@ impl State {
             reused: 0,
         });
         agent.contexts.insert(context);
-        agent.newest = context;
+        // An older grant shown later does not take the newer one's place.
+        if agent.newest_at <= at {
+            (agent.newest, agent.newest_at) = (context, at);
+        }
     }
 
     /// Takes back an agent by a grant of ours that this ledger had lost. The grant's signatures were
     /// checked before it was stored.
-    pub(super) fn readmit(&mut self, signed: &SignedGrant, at: Millis) {
+    pub(super) fn readmit(&mut self, signed: &SignedGrant) {
         let Ok(grant) = signed.unverified() else { return };
         let context = NewContext {
             number: grant.offer.context,
@@ -138,12 +144,7 @@ impl State {
         if !known {
             self.add_context(&context, grant.offer.catalogue);
         }
-        let newest = self.agents.get(&grant.key.agent_id()).map(|agent| agent.newest);
-        self.admit(grant.key, None, context.number, 0, grant.succeeds, at);
-        // An older grant shown later does not take the newer one's place.
-        if let (Some(newest), Some(agent)) = (newest, self.agents.get_mut(&grant.key.agent_id())) {
-            agent.newest = newest;
-        }
+        self.admit(grant.key, None, context.number, 0, grant.succeeds, grant.issued_at);
     }
 }
 

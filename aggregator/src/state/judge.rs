@@ -8,9 +8,9 @@ use banyan_shared::period::{Date, Period};
 use banyan_shared::report::Content;
 use banyan_shared::sync::Fate;
 use banyan_shared::tables::registry::Status;
-use banyan_shared::wire::{Batch, Body, entry_hash};
+use banyan_shared::wire::{Batch, Body, Entry, entry_hash};
 
-use super::{Context, State};
+use super::{Agent, Context, State};
 
 /// What of a batch is refused, and why: stored beside the batch.
 pub type Refusals = Vec<(Seq, Refusal)>;
@@ -47,11 +47,12 @@ impl State {
         }
         let context = self.contexts.get(&batch.context);
         let held = context.and_then(|context| self.catalogues.get(&context.catalogue));
-        let (Some(context), Some(held), true) =
-            (context, held, agent.contexts.contains(&batch.context))
-        else {
+        let (Some(context), Some(held)) = (context, held) else {
             return Judgement::UnknownContext(batch.context);
         };
+        if !self.may_use(agent, batch.context, context) {
+            return Judgement::UnknownContext(batch.context);
+        }
         let begins_here = super::begins_here(batch);
         let mut store = false;
         let mut refused = Vec::new();
@@ -64,7 +65,7 @@ impl State {
             match agent.inbox.fate(batch.epoch, entry.seq, hash, begins_here) {
                 Fate::New => {
                     store = true;
-                    if let Some(refusal) = refusal(&held.catalogue, context, &entry.body) {
+                    if let Some(refusal) = refusal(&held.catalogue, context, entry) {
                         refused.push((entry.seq, refusal));
                     }
                 }
@@ -77,6 +78,15 @@ impl State {
             }
         }
         Judgement::Answer { store, refused, reused }
+    }
+
+    /// Whether the agent may speak under a context: it was granted, or names only facilities it reports for
+    /// anyway (those of an enrolment file whose code expired before the first contact, say).
+    fn may_use(&self, agent: &Agent, number: ContextNumber, context: &Context) -> bool {
+        agent.contexts.contains(&number)
+            || self.contexts.get(&agent.newest).is_some_and(|present| {
+                context.facilities.iter().all(|facility| present.facilities.contains(facility))
+            })
     }
 
     /// Why a report cannot be counted as things are known now.
@@ -111,17 +121,20 @@ impl State {
         let kind = self.organisation.kind_on(unit, day);
         // Kinds of two catalogue versions are the same by code, not by number.
         let code = &self.catalogue.kinds[kind.at()].code;
-        let asked = catalogue.forms[form.at()]
-            .kinds
-            .iter()
-            .any(|kind| catalogue.kinds[kind.at()].code == *code);
+        let Some(form) = catalogue.forms.get(form.at()) else {
+            return Some(ParkReason::FormNotForKind);
+        };
+        let asked = form.kinds.iter().any(|kind| catalogue.kinds[kind.at()].code == *code);
         (!asked).then_some(ParkReason::FormNotForKind)
     }
 }
 
 /// Why an entry can never be counted, whatever may become known: its shape alone.
-fn refusal(catalogue: &Catalogue, context: &Context, body: &Body) -> Option<Refusal> {
-    let Body::Report { facility, form, period, content } = body else { return None };
+fn refusal(catalogue: &Catalogue, context: &Context, entry: &Entry) -> Option<Refusal> {
+    let Body::Report { facility, form, period, content } = &entry.body else {
+        let misplaced = matches!(entry.body, Body::Begins { .. }) && entry.seq != 1;
+        return misplaced.then_some(Refusal::Malformed);
+    };
     let known = usize::try_from(*facility).is_ok_and(|at| at < context.facilities.len());
     if !known {
         return Some(Refusal::NotInScope);

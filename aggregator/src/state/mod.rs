@@ -252,6 +252,7 @@ impl State {
             Act::Catalogue { toml } => {
                 let catalogue = Arc::new(load_catalogue(toml).map_err(StateError::Catalogue)?);
                 if catalogue.hash != self.catalogue.hash {
+                    self.rejudge(received_at);
                     let tables = build_organisation(&catalogue, &self.tables)
                         .map_err(StateError::Registry)?;
                     self.organisation = Arc::new(tables);
@@ -263,11 +264,13 @@ impl State {
                 self.rejudge(received_at);
             }
             Act::Tables(files) => {
-                for file in files {
-                    self.tables.insert(file.table, file.clone());
-                }
-                let organisation = build_organisation(&self.catalogue, &self.tables)
-                    .map_err(StateError::Registry)?;
+                // What time alone has released was released under what was in force until now.
+                self.rejudge(received_at);
+                let mut tables = self.tables.clone();
+                tables.extend(files.iter().map(|file| (file.table, file.clone())));
+                let organisation =
+                    build_organisation(&self.catalogue, &tables).map_err(StateError::Registry)?;
+                self.tables = tables;
                 self.organisation = Arc::new(organisation);
                 crate::query::reserve(&mut self.cube, &self.catalogue, &self.organisation);
                 self.rejudge(received_at);
@@ -276,12 +279,12 @@ impl State {
             Act::Admitted { key, code, context, machine, succeeds } => {
                 self.admit(*key, Some(*code), *context, *machine, *succeeds, received_at);
             }
-            Act::Readmitted { grant } => self.readmit(grant, received_at),
+            Act::Readmitted { grant } => self.readmit(grant),
             Act::Scope { agent, context } => {
                 self.add_context(context, self.catalogue.hash);
                 if let Some(agent) = self.agents.get_mut(agent) {
                     agent.contexts.insert(context.number);
-                    agent.newest = context.number;
+                    (agent.newest, agent.newest_at) = (context.number, received_at);
                 }
             }
             Act::Revoked { agent } => {

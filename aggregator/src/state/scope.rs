@@ -3,16 +3,22 @@
 use banyan_shared::catalogue::Class;
 use banyan_shared::ids::{ContextNumber, UnitCode};
 use banyan_shared::keys::sha256;
-use banyan_shared::limits::CONTEXT_FACILITIES_MAX;
+use banyan_shared::limits::{CONTEXT_FACILITIES_MAX, PAYLOAD_BYTES_MAX};
 use banyan_shared::organisation::UnitIx;
 use banyan_shared::period::Date;
-use banyan_shared::wire::{FacilityScope, Offer, ScopeAttribute, ScopeRole, ScopeSpell};
+use banyan_shared::wire::{FacilityScope, Offer, ScopeAttribute, ScopeRole, ScopeSpell, encode};
 
 use super::State;
-use crate::act::{Below, NewContext};
+use crate::act::{Act, Below, NewContext};
 
 /// Context numbers of one restored incarnation of a store; a store never restored has the lower half.
-const CONTEXTS_A_STRETCH: u32 = 1 << 16;
+const CONTEXTS_A_STRETCH: u32 = 1 << 20;
+/// Stretches in the upper half of the numbers.
+const STRETCHES: u32 = 1 << 11;
+/// So many facilities fit into one message whatever they are called.
+const FACILITIES_FIT: usize = 50;
+/// What a grant's message holds beside facilities and catalogue, in bytes, generously.
+const GRANT_OVERHEAD_BYTES: usize = 4096;
 
 /// Why a scope cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,8 +30,11 @@ pub enum ScopeError {
     #[error("no facility: name a facility, or a unit with --below")]
     Empty,
     /// Too many.
-    #[error("{0} facilities; one agent reports for at most {CONTEXT_FACILITIES_MAX}")]
+    #[error("{0} facilities are too many for one agent: enrol several, for example one a township")]
     TooMany(usize),
+    /// No context number is left.
+    #[error("this store has given out all its context numbers: back it up and restore it to go on")]
+    Exhausted,
 }
 
 impl State {
@@ -67,26 +76,81 @@ impl State {
         facilities.extend(self.below(below, day));
         let mut seen = std::collections::HashSet::new();
         facilities.retain(|code| seen.insert(code.clone()));
-        match facilities.len() {
-            0 => Err(ScopeError::Empty),
-            n if n > CONTEXT_FACILITIES_MAX => Err(ScopeError::TooMany(n)),
-            _ => Ok(NewContext { number, facilities, below: below.to_vec() }),
+        if facilities.is_empty() {
+            return Err(ScopeError::Empty);
         }
+        if facilities.len() > CONTEXT_FACILITIES_MAX || !self.fits(&facilities, day) {
+            return Err(ScopeError::TooMany(facilities.len()));
+        }
+        Ok(NewContext { number, facilities, below: below.to_vec() })
     }
 
-    /// The next free context number. A restored store counts in a stretch of its own, so that a number
-    /// given out after the backup was made is never given a second meaning.
-    pub fn next_context(&self, incarnation: u32) -> ContextNumber {
+    /// Whether a grant for these facilities fits into one message, catalogue included.
+    fn fits(&self, facilities: &[UnitCode], day: Date) -> bool {
+        if facilities.len() <= FACILITIES_FIT {
+            return true;
+        }
+        let scopes: Vec<FacilityScope> =
+            facilities.iter().map(|code| self.facility_scope(code, day)).collect();
+        let catalogue = self.catalogues.get(&self.catalogue.hash).map_or(0, |c| c.compressed.len());
+        encode(&scopes).len() + catalogue + GRANT_OVERHEAD_BYTES <= PAYLOAD_BYTES_MAX
+    }
+
+    /// New contexts for agents enrolled by a rule under which facilities have come that were not there
+    /// before.
+    pub fn scope_updates(&self, incarnation: u32, day: Date) -> Vec<Act> {
+        let Ok(mut number) = self.next_context(incarnation, 1) else { return Vec::new() };
+        let mut acts = Vec::new();
+        for (id, agent) in &self.agents {
+            let Some(context) = self.contexts.get(&agent.newest) else { continue };
+            if context.below.is_empty() || agent.revoked.is_some() {
+                continue;
+            }
+            let mut facilities = context.facilities.clone();
+            for facility in self.below(&context.below, day) {
+                if !facilities.contains(&facility) {
+                    facilities.push(facility);
+                }
+            }
+            if facilities.len() == context.facilities.len() {
+                continue;
+            }
+            if facilities.len() > CONTEXT_FACILITIES_MAX || !self.fits(&facilities, day) {
+                tracing::error!(agent = %id, facilities = facilities.len(), "too many facilities for one agent: the new ones were left out");
+                continue;
+            }
+            let below = context.below.clone();
+            acts.push(Act::Scope { agent: *id, context: NewContext { number, facilities, below } });
+            number += 1;
+        }
+        acts
+    }
+
+    /// The first of `count` free context numbers. A restored store counts in a stretch of its own, so that
+    /// a number given out after the backup was made is never given a second meaning.
+    ///
+    /// # Errors
+    /// [`ScopeError::Exhausted`] when the stretch is used up.
+    pub fn next_context(
+        &self,
+        incarnation: u32,
+        count: usize,
+    ) -> Result<ContextNumber, ScopeError> {
         let base = if incarnation <= 1 {
             0
         } else {
             let digest = sha256(&[b"banyan/v1/contexts\0", &incarnation.to_le_bytes()]);
-            u32::from_le_bytes([0, 0, digest[0], digest[1] | 0x80])
+            let drawn = u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]);
+            u32::MAX / 2 + 1 + (drawn % STRETCHES) * CONTEXTS_A_STRETCH
         };
-        let end =
-            if base == 0 { u32::MAX >> 1 } else { base.saturating_add(CONTEXTS_A_STRETCH - 1) };
+        let end = if base == 0 { u32::MAX / 2 } else { base + (CONTEXTS_A_STRETCH - 1) };
         let used = self.contexts.keys().filter(|n| (base..=end).contains(*n)).max();
-        used.map_or(base + 1, |n| n + 1)
+        let first = used.map_or(base, |n| *n) + 1;
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        match first.checked_add(count) {
+            Some(after) if after - 1 <= end => Ok(first),
+            _ => Err(ScopeError::Exhausted),
+        }
     }
 
     /// What an agent is told of a context.

@@ -1,10 +1,13 @@
 use banyan_shared::codes::{ParkReason, Refusal};
 use banyan_shared::ids::{AgentId, Epoch, Millis, Seq, UnitCode};
-use banyan_shared::keys::SigningKey;
+use banyan_shared::keys::{Certificate, SigningKey};
 use banyan_shared::period::Period;
 use banyan_shared::report::{Content, EnteredAt, How, Value};
 use banyan_shared::tables::TableName;
-use banyan_shared::wire::{Batch, Body, EnrolRefusal, EnrolRequest, Entry, deflate};
+use banyan_shared::wire::{
+    Batch, Body, EnrolRefusal, EnrolRequest, Entry, FacilityScope, Grant, Offer, SignedGrant,
+    deflate,
+};
 
 use super::*;
 use crate::act::{Below, NewCode, NewContext, secret_hash};
@@ -264,6 +267,77 @@ fn enrolment_takes_the_right_secret_once_and_in_time() {
 }
 
 #[test]
+fn what_time_has_released_stays_counted_when_the_registry_changes_later() {
+    let mut live = state(&["A"]);
+    let tomorrow = NOW.plus(86_400_000);
+    let sent = batch(vec![(1, report(0, 0, "2026-02-11", two(7, 0)))]);
+    let mut again = live.clone();
+    take(&mut live, sent.clone());
+    take(&mut again, sent);
+    assert_eq!(parked(&live), [ParkReason::FuturePeriod]);
+    assert_eq!(live.rejudge(tomorrow), 1, "live, the clock releases it");
+    let units =
+        fixture::UNITS.replace("A,甲诊所,clinic,T1,,,,,", "A,甲诊所,clinic,T1,,2026-02-01,,,");
+    let closes = act(Act::Tables(vec![table(TableName::Units, &units)]));
+    let later = tomorrow.plus(86_400_000);
+    live.apply_act(&closes, 70, later).unwrap();
+    again.apply_act(&closes, 70, later).unwrap();
+    assert_eq!(counted(&live, "A", "daily", "2026-02-11"), Some(7));
+    assert_eq!(live.cube.digest(), again.cube.digest(), "folding again, no clock has ticked");
+}
+
+#[test]
+fn grants_shown_again_leave_the_newest_scope_in_force() {
+    let mut state = state(&["A"]);
+    let (root, operating, agent) = (key(30), key(31), key(9));
+    let certificate = Certificate::issue(&root, operating.public(), 1, NOW);
+    let grant = |context, facilities: &[&str], issued_at| {
+        let scope = |code: &&str| FacilityScope {
+            code: code.parse().unwrap(),
+            name: String::new(),
+            place: String::new(),
+            spells: vec![],
+            roles: vec![],
+            attributes: vec![],
+        };
+        let facilities = facilities.iter().map(scope).collect();
+        let offer = Offer { context, catalogue: state.catalogue.hash, facilities };
+        let grant = Grant { key: agent.public(), offer, issued_at, succeeds: None };
+        Act::Readmitted { grant: SignedGrant::sign(&grant, &operating, &certificate) }
+    };
+    let (old, new) = (grant(21, &["B"], NOW), grant(20, &["B", "N"], NOW.plus(5)));
+    for (position, shown) in (80..).zip([old.clone(), new, old]) {
+        state.apply_act(&act(shown), position, NOW.plus(10)).unwrap();
+    }
+    let known = &state.agents[&agent.public().agent_id()];
+    assert_eq!((known.newest, known.contexts.len()), (20, 2));
+}
+
+#[test]
+fn a_context_of_ones_own_facilities_may_be_used_and_anothers_not() {
+    let mut state = state(&["A", "B"]);
+    let offered = |number, facilities: &[&str]| NewContext {
+        number,
+        facilities: facilities.iter().map(|f| f.parse().unwrap()).collect(),
+        below: vec![],
+    };
+    let code = NewCode {
+        number: 8,
+        secret: [0; 16],
+        contexts: vec![offered(40, &["B"]), offered(41, &["D"])],
+        uses: 2,
+        expires: NOW,
+    };
+    state.apply_act(&act(Act::Codes(vec![code])), 90, NOW).unwrap();
+    let mut sent = batch(vec![(1, report(0, 0, "2026-02-01", two(3, 1)))]);
+    sent.context = 40;
+    assert!(take(&mut state, sent.clone()).0);
+    assert_eq!(counted(&state, "B", "daily", "2026-02-01"), Some(3));
+    sent.context = 41;
+    assert_eq!(state.judge(&sent), Judgement::UnknownContext(41));
+}
+
+#[test]
 fn a_rule_takes_in_what_is_below_and_a_context_has_a_home() {
     let state = state(&["A"]);
     let day = state.catalogue.day_at(NOW);
@@ -284,7 +358,10 @@ fn a_rule_takes_in_what_is_below_and_a_context_has_a_home() {
 #[test]
 fn numbers_of_contexts_never_get_a_second_meaning_after_a_restore() {
     let state = state(&["A"]);
-    assert_eq!(state.next_context(1), 2);
-    let (first, second) = (state.next_context(1_790_000_000), state.next_context(1_790_000_001));
+    assert_eq!(state.next_context(1, 1), Ok(2));
+    let (first, second) = (
+        state.next_context(1_790_000_000, 1).unwrap(),
+        state.next_context(1_790_000_001, 1).unwrap(),
+    );
     assert!(first > u32::MAX / 2 && second > u32::MAX / 2 && first != second);
 }

@@ -83,7 +83,7 @@ impl Life {
     fn ranges(&self) -> impl Iterator<Item = RangeSum> + '_ {
         self.runs.iter().map(|(first, run)| RangeSum {
             first: *first,
-            last: first + len(run) - 1,
+            last: first + (len(run) - 1),
             sum: sum(run),
         })
     }
@@ -107,6 +107,8 @@ impl Inbox {
         let Some(life) = life else { return Fate::New };
         match (life.hash(seq), life.refused.get(&seq)) {
             (Some(held), _) if held == hash => Fate::Duplicate,
+            // A late copy of what was refused and has been voided since.
+            (Some(_), Some((refused, _))) if *refused == hash => Fate::Duplicate,
             (Some(_), _) => Fate::Reused,
             (None, Some((refused, refusal))) if *refused == hash => Fate::StillRefused(*refusal),
             // A void, or what another machine made of the number: judged for itself.
@@ -175,7 +177,8 @@ impl Inbox {
     /// The lives held, with the highest number of each.
     pub fn lives(&self) -> impl Iterator<Item = (Epoch, Seq)> + '_ {
         self.lives.iter().map(|(epoch, life)| {
-            let last = life.runs.iter().next_back().map_or(0, |(first, run)| first + len(run) - 1);
+            let last =
+                life.runs.iter().next_back().map_or(0, |(first, run)| first + (len(run) - 1));
             (*epoch, last)
         })
     }
