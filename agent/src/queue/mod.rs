@@ -136,7 +136,9 @@ impl Queue {
         for entry in entries {
             within("payload bytes of one entry", entry.payload.len(), ENTRY_BYTES_MAX)?;
         }
-        if self.unconfirmed() + entries.len() as u64 > UNCONFIRMED_MAX {
+        // The first entry of a life states what came before; without it not even the backlog could be sent.
+        let counted = !entries.is_empty() && self.issued(self.current) > 0;
+        if counted && self.unconfirmed() + entries.len() as u64 > UNCONFIRMED_MAX {
             return Err(QueueError::Full { limit: UNCONFIRMED_MAX });
         }
         let mut writes = meta_writes(values)?;
@@ -481,7 +483,13 @@ impl Queue {
             .map(|(&key, _)| key)
             .collect();
         self.refused_settled(&over)?;
-        self.compact_if_wasteful()?;
+        if let Err(error) = self.compact_if_wasteful() {
+            if self.broken {
+                return Err(error);
+            }
+            // The store in use is untouched, only larger than it need be.
+            tracing::warn!(%error, "the queue's store could not be made smaller");
+        }
         Ok(dropped)
     }
 
