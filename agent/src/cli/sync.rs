@@ -35,6 +35,10 @@ pub(crate) fn run(ui: &Ui, timeout: Duration) -> Exit {
         let driver = open_driver(&ui.data_dir)?;
         let handle = driver.handle();
         runtime.block_on(async move {
+            // As with a service: what the centre said last time is forgotten first.
+            if let Reply::Failed(note) = handle.handle(Command::Sync).await {
+                return Err(note);
+            }
             let (tell, told) = tokio::sync::oneshot::channel();
             let stop = async move {
                 let waited = wait(&handle, 0, deadline, true).await;
