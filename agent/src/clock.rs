@@ -52,7 +52,7 @@ pub type SharedClock = Arc<dyn Clock>;
 /// What is known of the clock; kept with the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockState {
-    /// The centre's clock in the newest receipt.
+    /// The centre's clock in the receipt that came last.
     pub receipt: Option<Millis>,
     /// The centre's clock less ours, at that receipt.
     pub offset_ms: Option<i64>,
@@ -83,16 +83,15 @@ impl ClockState {
         }
     }
 
-    /// Notes a receipt written at `centre`; it is the better evidence, so earlier floors no longer count.
-    /// A receipt older than the newest one says nothing.
+    /// Notes the receipt that has just come, written at `centre`; it is the better evidence, so earlier
+    /// floors no longer count. The caller has seen to it that it is not an old one played again, so the last
+    /// one counts even if an earlier one showed a later time: the centre's clock has been put right since.
     pub fn receipt(&mut self, centre: Millis, now: Millis) {
-        if self.receipt.is_none_or(|known| known <= centre) {
-            *self = ClockState {
-                receipt: Some(centre),
-                offset_ms: Some(centre.0.saturating_sub(now.0)),
-                floor: now,
-            };
-        }
+        *self = ClockState {
+            receipt: Some(centre),
+            offset_ms: Some(centre.0.saturating_sub(now.0)),
+            floor: now,
+        };
     }
 }
 
@@ -115,7 +114,8 @@ mod tests {
         assert_eq!(state.best(now.plus(2)), now.plus(3 * DAY + 1));
         state.receipt(now.plus(4 * DAY), now.plus(4 * DAY - 500));
         assert!(state.trusts(now.plus(4 * DAY)));
-        state.receipt(now, now.plus(9 * DAY));
-        assert_eq!(state.offset_ms, Some(500), "an old receipt says nothing");
+        state.receipt(now, now.plus(500));
+        assert_eq!(state.offset_ms, Some(-500), "the centre's clock was put right");
+        assert!(state.trusts(now.plus(501)));
     }
 }

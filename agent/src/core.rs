@@ -169,24 +169,44 @@ impl Core {
         Ok(())
     }
 
-    /// Opens the queue again if a write has failed; whatever was acknowledged is still there.
+    /// Opens the queue again if a write has failed, or if that failed before; whatever was acknowledged is
+    /// still there.
     fn mend(&mut self) -> Result<(), Note> {
-        if self.store.as_ref().is_some_and(|store| !store.is_fit()) {
-            self.store = None;
-            self.session = None;
-            self.open_store()?;
+        let fit = self.store.as_ref().is_some_and(Store::is_fit);
+        if self.identity.present().is_some() && !fit { self.reopen() } else { Ok(()) }
+    }
+
+    /// Opens the queue again. What it knew of the connection is gone, so a new one is wanted.
+    fn reopen(&mut self) -> Result<(), Note> {
+        self.store = None;
+        self.session = None;
+        self.hello_wanted = true;
+        self.open_store()
+    }
+
+    /// As after a write that failed and a queue that could not be opened again.
+    #[cfg(test)]
+    pub(crate) fn lose_store(&mut self) {
+        (self.store, self.session) = (None, None);
+    }
+
+    /// [`Core::drop_history`], whose failure stops nothing: there is time for it tomorrow.
+    fn tidy(&mut self) -> Result<(), Note> {
+        if let Err(note) = self.drop_history() {
+            tracing::warn!(%note, "old history could not be dropped");
+            self.mend()?;
         }
         Ok(())
     }
 
-    /// Drops history that is old enough, once a day and between connections.
-    fn tidy(&mut self) -> Result<(), Note> {
-        let now = self.options.clock.now();
+    /// Drops history that is old enough, once a day and between connections. How old it is only the
+    /// centre's clock says: one of a PC may stand in any year.
+    fn drop_history(&mut self) -> Result<(), Note> {
         if let (Some(store), None) = (&mut self.store, self.session)
-            && store.clock.trusts(now)
+            && let Some(heard) = store.clock.receipt
             && let Some(number) = self.identity.present()
         {
-            let today = self.identity.context(number)?.catalogue.day_at(store.clock.best(now));
+            let today = self.identity.context(number)?.catalogue.day_at(heard);
             if self.tidied != Some(today) {
                 store.drop_old(today, &mut self.identity)?;
                 self.tidied = Some(today);
@@ -207,6 +227,9 @@ impl Core {
 
     /// Carries out a command.
     pub fn handle(&mut self, command: Command) -> Reply {
+        if let Err(note) = self.mend() {
+            return Reply::Failed(note);
+        }
         let reply = match command {
             Command::Save { drafts, together } => self.save(&drafts, together),
             Command::Status => self.status().map(|status| Reply::Status(Box::new(status))),
@@ -222,10 +245,10 @@ impl Core {
             }
             Command::SyncState => Ok(Reply::Sync(self.sync_state())),
         };
-        match (reply, self.mend()) {
-            (Ok(reply), _) => reply,
-            (Err(note), _) => Reply::Failed(note),
+        if let Err(note) = self.mend() {
+            tracing::warn!(%note, "the queue could not be opened again; the next command tries anew");
         }
+        reply.unwrap_or_else(Reply::Failed)
     }
 
     fn present(&mut self) -> Result<Context, Note> {
@@ -469,6 +492,7 @@ impl Core {
     /// The disk fails.
     pub fn connected(&mut self) -> Result<Step, Note> {
         self.mend()?;
+        self.hello_wanted = false;
         self.identity.set_refusal(None)?;
         self.detail = None;
         let mut nonce = [0; 8];
@@ -501,11 +525,16 @@ impl Core {
     fn event(&mut self, event: Event<'_>) -> Result<Step, Note> {
         let (now, steady) = (self.options.clock.now(), self.options.clock.steady());
         let Some(store) = &mut self.store else { return Ok(Step::default()) };
-        let send = store.event(&mut self.identity, event, steady, now);
-        if send.is_err() {
-            self.mend()?;
+        match store.event(&mut self.identity, event, steady, now) {
+            Ok(send) => Ok(Step { send, hang_up: false }),
+            Err(note) => {
+                // The outbox is ahead of the disk now, whatever failed: only the disk is to be believed.
+                if let Err(again) = self.reopen() {
+                    tracing::warn!(note = %again, "the queue could not be opened again");
+                }
+                Err(note)
+            }
         }
-        Ok(Step { send: send?, hang_up: false })
     }
 
     /// The link is down.

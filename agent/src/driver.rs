@@ -38,8 +38,9 @@ impl Handle {
     /// Carries out a command.
     pub async fn handle(&self, command: Command) -> Reply {
         let wakes = matches!(command, Command::Save { .. } | Command::Sync);
-        let reply = self.with(move |core| core.handle(command)).await;
-        if wakes {
+        let (reply, hello_wanted) =
+            self.with(move |core| (core.handle(command), core.hello_wanted)).await;
+        if wakes || hello_wanted {
             self.wake.notify_one();
         }
         reply

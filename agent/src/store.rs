@@ -27,6 +27,9 @@ use crate::queue::{NewEntry, Queue, QueueError, State};
 pub(crate) const RETAINED_DAYS: i32 = 400;
 /// Cuts remembered byte for byte; more than any window holds.
 const CUTS_MAX: usize = 64;
+/// Most rounds of adding entries and sending them that one event sets off: a new life, what moves into it,
+/// and nothing more; the next event goes on.
+const ROUNDS_MAX: usize = 8;
 /// Entries read at a time.
 const STEP: usize = 512;
 
@@ -94,6 +97,8 @@ pub(crate) struct Store {
     refused: BTreeMap<EntryId, (ReportKey, Refusal)>,
     parked: BTreeMap<EntryId, ParkReason>,
     pub(crate) clock: ClockState,
+    /// The centre's time as the disk has it.
+    receipt_kept: Option<Millis>,
     /// Cuts in flight, sealed.
     cuts: VecDeque<(u64, Vec<u8>)>,
 }
@@ -168,6 +173,7 @@ impl Store {
             refused: BTreeMap::new(),
             parked: parked.into_iter().collect(),
             clock,
+            receipt_kept: clock.receipt,
             cuts: VecDeque::new(),
         };
         this.begin_life(identity)?;
@@ -436,10 +442,20 @@ impl Store {
         now: Millis,
     ) -> Result<Vec<Vec<u8>>, Note> {
         let mut send = Vec::new();
-        for effect in self.outbox.handle(steady, event) {
-            if let Some(message) = self.carry_out(identity, effect, now)? {
-                send.push(message);
+        let mut effects = self.outbox.handle(steady, event);
+        for round in 1.. {
+            let mut added = false;
+            for effect in effects {
+                added |= matches!(effect, Effect::NewLife { .. } | Effect::Renumber { .. });
+                if let Some(message) = self.carry_out(identity, effect, now)? {
+                    send.push(message);
+                }
             }
+            if !added || round == ROUNDS_MAX {
+                break;
+            }
+            // Entries were added of which the outbox did not know when it chose what to send.
+            effects = self.outbox.handle(steady, Event::Tick);
         }
         Ok(send)
     }
@@ -616,14 +632,14 @@ impl Store {
 
     /// Notes a receipt's time.
     pub(crate) fn note_receipt(&mut self, centre: Millis, now: Millis) -> Result<(), Note> {
-        let before = self.clock;
         self.clock.receipt(centre, now);
         // Once a minute is enough for what hangs on it, and spares the disk.
-        let moved = before.receipt.is_none_or(|known| centre.0 - known.0 >= 60_000);
-        if moved {
+        let near = |kept: Millis| centre.0.abs_diff(kept.0) < 60_000;
+        if !self.receipt_kept.is_some_and(near) {
             self.queue
                 .meta_put(META_CLOCK, &wire::encode(&self.clock))
                 .map_err(|error| queue_note(&error))?;
+            self.receipt_kept = Some(centre);
         }
         Ok(())
     }

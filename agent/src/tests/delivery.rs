@@ -261,6 +261,52 @@ fn history_is_dropped_after_its_time_and_the_sums_still_agree() {
 }
 
 #[test]
+fn a_clock_that_jumped_ages_no_history() {
+    let (dir, mut centre, mut core, clock) = setup();
+    save(&mut core, draft("daily", "2026-03-09", &["visits=9", "followups=2"]));
+    centre.connect(&mut core);
+    clock.set(NOW.plus(4 * 365 * DAY_MS));
+    core.connected().unwrap();
+    core.disconnected().unwrap();
+    drop(core);
+    let (options, clock) = options(dir.path(), 1);
+    clock.set(NOW.plus(4 * 365 * DAY_MS));
+    let mut core = Core::open(options).unwrap();
+    assert_eq!(status(&mut core).received, 1);
+    let corrected = save(&mut core, draft("daily", "2026-03-09", &["visits=8"]));
+    assert!(corrected.replaced && corrected.changes.len() == 1, "{corrected:?}");
+}
+
+#[test]
+fn a_queue_that_could_not_be_opened_again_is_tried_anew() {
+    let (_dir, mut centre, mut core, _clock) = setup();
+    save(&mut core, draft("daily", "2026-03-08", &["visits=8"]));
+    core.connected().unwrap();
+    core.lose_store();
+    save(&mut core, draft("daily", "2026-03-09", &["visits=9"]));
+    assert!(core.hello_wanted, "the connection knows nothing of the session any more");
+    core.lose_store();
+    assert_eq!(status(&mut core).waiting, 2);
+    centre.connect(&mut core);
+    assert_eq!(status(&mut core).waiting, 0);
+}
+
+#[test]
+fn a_twins_entries_move_and_go_within_one_connection() {
+    let (dir, mut centre, core, _clock) = setup();
+    drop(core);
+    let other = tempfile::tempdir().unwrap();
+    copy(dir.path(), other.path());
+    let mut one = Core::open(options(dir.path(), 1).0).unwrap();
+    let mut two = Core::open(options(other.path(), 1).0).unwrap();
+    save(&mut one, draft("daily", "2026-03-08", &["visits=8"]));
+    save(&mut two, draft("daily", "2026-03-09", &["visits=9"]));
+    centre.connect(&mut one);
+    centre.connect(&mut two);
+    assert_eq!((status(&mut one).waiting, status(&mut two).waiting), (0, 0));
+}
+
+#[test]
 fn re_enrolling_over_an_identity_is_refused() {
     let (dir, centre, _core, _clock) = setup();
     let file = centre.file();
