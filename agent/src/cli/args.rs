@@ -80,7 +80,7 @@ pub(crate) enum Verb {
                             record vc_daily 2026-01-31 outpatient_visits=13 --reason typo\n  record vc_daily \
                             2026-02-16..2026-02-22 --closed\n  record vc_daily 2026-01-31 home_visits= \
                             (空值=缺报 empty = missing)\n  record vc_daily 2026-01-31 total=3 --facility \
-                            520502105203-VC --how paper_later"
+                            520502105001-VC --how paper_later"
     )]
     Record(Record),
     /// 撤回报表 take a report back

@@ -186,13 +186,13 @@ fn a_facility_page_leads_to_the_trace_of_its_reports() {
 
 #[test]
 fn unknown_places_and_periods_are_told_with_what_may_be_meant() {
-    let centre = Centre::new("520502105203-VC,远诊所,clinic,T1,,,,,\n");
+    let centre = Centre::new("520502105001-VC,远诊所,clinic,T1,,,,,\n");
     let (status, html) = centre.place("诊所", "2026-01", "zh");
     assert_eq!(status, 404);
     assert!(html.contains("甲诊所") && html.contains("/place/B?period=2026-01"), "{html}");
     let (status, html) = centre.place("520502105999-vc", "", "en");
     assert_eq!(status, 404);
-    assert!(html.contains("520502105203-VC") && html.contains("Did you mean"), "{html}");
+    assert!(html.contains("520502105001-VC") && html.contains("Did you mean"), "{html}");
     let (status, html) = centre.place(XSS, "2026-01", "zh");
     assert_eq!(status, 404);
     assert!(html.contains("&lt;script&gt;") && !html.contains(XSS));

@@ -107,8 +107,6 @@ impl Inbox {
         let Some(life) = life else { return Fate::New };
         match (life.hash(seq), life.refused.get(&seq)) {
             (Some(held), _) if held == hash => Fate::Duplicate,
-            // A late copy of what was refused and has been voided since.
-            (Some(_), Some((refused, _))) if *refused == hash => Fate::Duplicate,
             (Some(_), _) => Fate::Reused,
             (None, Some((refused, refusal))) if *refused == hash => Fate::StillRefused(*refusal),
             // A void, or what another machine made of the number: judged for itself.
