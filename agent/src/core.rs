@@ -23,7 +23,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::command::{
     Command, NextDue, QueueRow, QueueState, Refused, Reply, Shown, Status, SyncState,
 };
-use crate::identity::{Context, Identity};
+use crate::identity::{Context, DirLock, Identity};
 use crate::note::{Note, note};
 use crate::store::{EntryId, ReportKey, Store};
 
@@ -101,6 +101,8 @@ pub struct Core {
     tidied: Option<Date>,
     /// A command asked for a new hello.
     pub(crate) hello_wanted: bool,
+    /// Let go of last.
+    _lock: DirLock,
 }
 
 impl std::fmt::Debug for Core {
@@ -141,8 +143,12 @@ impl Core {
     /// Opens the agent in the options' data directory.
     ///
     /// # Errors
-    /// Not enrolled, the queue is open elsewhere (code `locked`), or the disk fails.
+    /// Not enrolled, the directory is in use (code `locked`), or the disk fails.
     pub fn open(options: Options) -> Result<Core, Note> {
+        if Identity::is_vacant(&options.data_dir) {
+            return Err(not_enrolled());
+        }
+        let lock = DirLock::take(&options.data_dir)?;
         let identity = Identity::open(&options.data_dir)?.ok_or_else(not_enrolled)?;
         let mut core = Core {
             options,
@@ -154,6 +160,7 @@ impl Core {
             detail: None,
             tidied: None,
             hello_wanted: false,
+            _lock: lock,
         };
         core.open_store()?;
         core.tidy()?;

@@ -3,11 +3,14 @@
 //! Everything here is a small file in the data directory, written so that a power cut leaves the old or the
 //! new content, and apart from the queue, so that damage to one does not touch the other:
 //! `agent.key` (PKCS#8, owner only), `identity.json` (owner only: it holds the enrolment code),
-//! `contexts/N` (what context N means, with its grant; kept for ever), `catalogues/HASH.toml`.
+//! `contexts/N` (what context N means, with its grant; kept for ever), `catalogues/HASH.toml`. `lock` is held
+//! by whoever may change any of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use banyan_shared::catalogue::{Catalogue, CatalogueHash, FormIx, KindIx, Lang};
 use banyan_shared::ids::{AgentId, ContextNumber, Epoch, Millis, UnitCode};
@@ -27,6 +30,12 @@ use crate::note::{Note, note};
 const KEY_FILE: &str = "agent.key";
 const IDENTITY_FILE: &str = "identity.json";
 const CONTEXTS: &str = "contexts";
+/// What a damaged context's file is called from then on.
+const DAMAGED: &str = "damaged";
+const LOCK_FILE: &str = "lock";
+/// How long a process that has just ended is given to let go of the directory.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 const CATALOGUES: &str = "catalogues";
 /// Largest of the small files, in bytes.
 const SMALL_FILE_BYTES_MAX: u64 = 4 << 20;
@@ -108,6 +117,8 @@ pub struct Identity {
     key: SigningKey,
     file: IdentityFile,
     contexts: BTreeMap<ContextNumber, ContextFile>,
+    /// Contexts whose file was damaged.
+    lost: BTreeSet<ContextNumber>,
     loaded: BTreeMap<ContextNumber, Context>,
 }
 
@@ -131,15 +142,62 @@ fn damaged(path: &Path, why: &str) -> Note {
     )
 }
 
-impl Identity {
-    /// Whether `dir` holds an identity, finished or not.
-    pub fn exists(dir: &Path) -> bool {
-        dir.join(IDENTITY_FILE).exists()
-    }
+/// A data directory that nobody else changes, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct DirLock {
+    _file: File,
+}
 
-    /// Whether nothing that belongs to an agent is in `dir`.
+impl DirLock {
+    /// Locks `dir`, which is made if it is not there.
+    ///
+    /// Errors: another process has it (code `locked`), or the disk fails.
+    pub(crate) fn take(dir: &Path) -> Result<DirLock, Note> {
+        let path = dir.join(LOCK_FILE);
+        let failed = |error: std::io::Error| io_note(&path, &error);
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(&path).map_err(failed)?;
+        let started = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(DirLock { _file: file }),
+                Err(TryLockError::WouldBlock) if started.elapsed() < LOCK_WAIT => {
+                    std::thread::sleep(LOCK_POLL);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let shown = dir.display();
+                    return Err(note!(
+                        Error,
+                        "locked",
+                        "{shown}：另一个程序正在使用此数据目录，请使用正在运行的服务，或先停止它",
+                        "{shown}: another process uses this data directory; use the running service, or \
+                         stop it"
+                    ));
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
+        }
+    }
+}
+
+fn taken(dir: &Path) -> Note {
+    let shown = dir.display();
+    note!(
+        Error,
+        "already_enrolled",
+        "{shown} 中已有终端身份或数据，不能重新注册；如需另设终端，请用 --data-dir 指定一个空目录",
+        "{shown} already holds an agent's identity or data and is not enrolled again; for another \
+         agent, name an empty directory with --data-dir"
+    )
+}
+
+impl Identity {
+    /// Whether nothing that belongs to an agent is in `dir`. A key alone belongs to nobody: the power went
+    /// during the first enrolment.
     pub fn is_vacant(dir: &Path) -> bool {
-        ![IDENTITY_FILE, KEY_FILE, CONTEXTS, "queue"].iter().any(|name| dir.join(name).exists())
+        ![IDENTITY_FILE, CONTEXTS, "queue"].iter().any(|name| dir.join(name).exists())
     }
 
     /// The identity in `dir`; none if there is none.
@@ -169,6 +227,7 @@ impl Identity {
             key,
             file,
             contexts: BTreeMap::new(),
+            lost: BTreeSet::new(),
             loaded: BTreeMap::new(),
         };
         identity.read_contexts()?;
@@ -182,54 +241,119 @@ impl Identity {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(io_note(&dir, &error)),
         };
+        let mut damages = Vec::new();
         for entry in entries.take(CONTEXTS_MAX * 2) {
             let path = entry.map_err(|error| io_note(&dir, &error))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if let Some((number, DAMAGED)) = name.split_once('.') {
+                self.lost.extend(number.parse::<ContextNumber>());
+            }
             let Ok(number) = name.parse::<ContextNumber>() else { continue };
             let bytes = files::read(&path, SMALL_FILE_BYTES_MAX)
                 .map_err(|error| io_note(&path, &error))?
                 .unwrap_or_default();
-            let file: ContextFile = match bytes.split_first() {
-                Some((1, body)) => {
-                    wire::decode(body).map_err(|error| damaged(&path, &error.to_string()))?
-                }
-                _ => return Err(damaged(&path, "unknown version")),
+            let file: Result<ContextFile, String> = match bytes.split_first() {
+                Some((1, body)) => wire::decode(body).map_err(|error| error.to_string()),
+                _ => Err("unknown version".to_owned()),
             };
-            self.contexts.insert(number, file);
+            match file {
+                Ok(file) if !file.offer.facilities.is_empty() => {
+                    self.contexts.insert(number, file);
+                }
+                Ok(_) => damages.push((number, damaged(&path, "no facility"), path)),
+                Err(why) => damages.push((number, damaged(&path, &why), path)),
+            }
+        }
+        // With another one the work goes on: the centre sends the newest to whoever speaks under an older.
+        for (number, note, path) in damages {
+            if self.contexts.is_empty() {
+                return Err(note);
+            }
+            tracing::warn!(%note, "a damaged context was set aside");
+            let aside = path.with_extension(DAMAGED);
+            std::fs::rename(&path, &aside).map_err(|error| io_note(&aside, &error))?;
+            self.lost.insert(number);
         }
         Ok(())
     }
 
-    /// A new identity that has only a code to show: nothing can be recorded before the first contact.
+    /// Whether what the context means is lost with its file.
+    pub fn is_lost(&self, number: ContextNumber) -> bool {
+        self.lost.contains(&number) && !self.contexts.contains_key(&number)
+    }
+
+    fn is_granted(&self) -> bool {
+        self.contexts.values().any(|context| context.grant.is_some())
+    }
+
+    /// A new identity that has only a code to show: nothing can be recorded before the first contact. One
+    /// that was never granted anything goes on with the new code and the same key, and with what was
+    /// recorded by it if the code is of the same centre.
     ///
     /// # Errors
-    /// The directory is not empty, or cannot be written.
+    /// The directory is in use (code `locked`) or another agent's, or cannot be written.
     pub fn begin(
         dir: &Path,
         code: &EnrolCode,
         facility: Option<UnitCode>,
     ) -> Result<Identity, Note> {
-        if let Some(mut known) = Identity::open(dir)?
-            && known.contexts.is_empty()
-        {
+        let goes_on = |known: &Identity| {
+            known.contexts.is_empty() || (!known.is_granted() && known.file.pinned == code.root)
+        };
+        // Said even while another process is at work there.
+        Identity::resumable(dir, goes_on)?;
+        let _lock = DirLock::take(dir)?;
+        Identity::begin_locked(dir, code, facility, goes_on)
+    }
+
+    /// The identity in `dir` if an enrolment goes on with it; none if there is nothing.
+    fn resumable(
+        dir: &Path,
+        goes_on: impl Fn(&Identity) -> bool,
+    ) -> Result<Option<Identity>, Note> {
+        match Identity::open(dir)? {
+            Some(known) if goes_on(&known) => Ok(Some(known)),
+            None if Identity::is_vacant(dir) => Ok(None),
+            _ => Err(taken(dir)),
+        }
+    }
+
+    fn begin_locked(
+        dir: &Path,
+        code: &EnrolCode,
+        facility: Option<UnitCode>,
+        goes_on: impl Fn(&Identity) -> bool,
+    ) -> Result<Identity, Note> {
+        if let Some(mut known) = Identity::resumable(dir, goes_on)? {
             // An enrolment that never got its answer goes on with the same key: the centre may have
             // granted it already.
             known.file.address.clone_from(&code.address);
+            if known.contexts.is_empty() {
+                (known.file.root, known.file.certificate) = (None, None);
+                known.file.facility = facility;
+            } else {
+                // Reports of the facility picked before may wait.
+                known.file.facility = facility.or(known.file.facility);
+            }
             known.file.pinned = code.root;
-            known.file.root = None;
-            known.file.certificate = None;
             known.file.refusal = None;
             known.file.code = Some(code.to_string());
-            known.file.facility = facility;
             known.save()?;
             return Ok(known);
         }
-        Identity::refuse_taken(dir)?;
-        let identity = Identity {
-            dir: dir.to_owned(),
-            key: SigningKey::generate(&SystemRandom::new()).map_err(|error| {
+        let path = dir.join(KEY_FILE);
+        let found = files::read(&path, SMALL_FILE_BYTES_MAX)
+            .map_err(|error| io_note(&path, &error))?
+            .and_then(|pkcs8| SigningKey::from_pkcs8(&pkcs8).ok());
+        let key = match found {
+            Some(key) => key,
+            None => SigningKey::generate(&SystemRandom::new()).map_err(|error| {
                 note!(Error, "random", "系统无法提供随机数：{error}", "{error}")
             })?,
+        };
+        let identity = Identity {
+            dir: dir.to_owned(),
+            key,
             file: IdentityFile {
                 version: 1,
                 address: code.address.clone(),
@@ -243,26 +367,12 @@ impl Identity {
                 refusal: None,
             },
             contexts: BTreeMap::new(),
+            lost: BTreeSet::new(),
             loaded: BTreeMap::new(),
         };
-        let path = dir.join(KEY_FILE);
         files::write(&path, identity.key.pkcs8(), true).map_err(|error| io_note(&path, &error))?;
         identity.save()?;
         Ok(identity)
-    }
-
-    fn refuse_taken(dir: &Path) -> Result<(), Note> {
-        if Identity::is_vacant(dir) {
-            return Ok(());
-        }
-        let shown = dir.display();
-        Err(note!(
-            Error,
-            "already_enrolled",
-            "{shown} 中已有终端身份或数据，不能重新注册；如需另设终端，请用 --data-dir 指定一个空目录",
-            "{shown} already holds an agent's identity or data and is not enrolled again; for another \
-             agent, name an empty directory with --data-dir"
-        ))
     }
 
     /// A new identity from an enrolment file: recording can begin at once.
@@ -280,7 +390,10 @@ impl Identity {
         })?;
         let picked = (file.offers.len() > 1).then(|| offer.facilities[0].code.clone());
         check_catalogue(&toml)?;
-        let mut identity = Identity::begin(dir, &file.code, picked)?;
+        let goes_on = |known: &Identity| known.contexts.is_empty();
+        Identity::resumable(dir, goes_on)?;
+        let _lock = DirLock::take(dir)?;
+        let mut identity = Identity::begin_locked(dir, &file.code, picked, goes_on)?;
         identity.file.root = Some(file.root);
         identity.file.certificate = Some(file.certificate.clone());
         identity.save()?;
@@ -344,7 +457,7 @@ impl Identity {
 
     /// The code to show and the facility picked, while no grant is held.
     pub fn code(&self) -> Option<(EnrolCode, Option<UnitCode>)> {
-        if self.contexts.values().any(|context| context.grant.is_some()) {
+        if self.is_granted() {
             return None;
         }
         let code = self.file.code.as_ref()?.parse().ok()?;

@@ -106,8 +106,12 @@ impl Local {
 
 impl Drop for Local {
     fn drop(&mut self) {
-        // A file left behind is only tried in vain.
-        let _ = std::fs::remove_file(&self.path);
+        // A file left behind is only tried in vain; one written since is another's.
+        let address = files::read(&self.path, 4096).ok().flatten();
+        let address = address.and_then(|bytes| serde_json::from_slice::<Address>(&bytes).ok());
+        if address.is_some_and(|address| address.token == self.token) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use banyan_shared::wire::{EnrolCode, EnrolmentFile, Offer};
 
 use super::args::Enroll;
 use super::sync::{Waited, end, wait};
-use super::{Exit, Ui, open_driver, runtime, show};
+use super::{Exit, Ui, open_driver, patiently, runtime, show};
 use crate::files;
 use crate::identity::Identity;
 use crate::note::{Note, note};
@@ -58,7 +58,7 @@ fn by_file(ui: &Ui, path: &Path, enroll: &Enroll) -> Result<Exit, Note> {
         )
     })?;
     let Some(offer) = pick(ui, &file, enroll.facility.as_deref()) else { return Ok(Exit::Usage) };
-    let identity = Identity::from_file(&ui.data_dir, &file, offer)?;
+    let identity = patiently(|| Identity::from_file(&ui.data_dir, &file, offer))?;
     welcome(ui, &identity, offer);
     Ok(Exit::Done)
 }
@@ -102,7 +102,7 @@ fn by_code(ui: &Ui, code: &EnrolCode, enroll: &Enroll) -> Result<Exit, Note> {
         }
     };
     let deadline = Instant::now() + enroll.timeout.0;
-    Identity::begin(&ui.data_dir, code, facility)?;
+    patiently(|| Identity::begin(&ui.data_dir, code, facility.clone()))?;
     let driver = open_driver(&ui.data_dir)?;
     let handle = driver.handle();
     let waited = runtime()?.block_on(async move {

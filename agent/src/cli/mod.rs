@@ -246,9 +246,14 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Note> {
 
 /// Opens a driver, waiting a little for another command to finish with the data directory.
 pub(crate) fn open_driver(data_dir: &Path) -> Result<Driver, Note> {
+    patiently(|| Driver::open(Options::new(data_dir)))
+}
+
+/// Does what needs the data directory, waiting a little for another command to finish with it.
+pub(crate) fn patiently<T>(mut f: impl FnMut() -> Result<T, Note>) -> Result<T, Note> {
     let deadline = Instant::now() + LOCKED_WAIT;
     loop {
-        match Driver::open(Options::new(data_dir)) {
+        match f() {
             Err(note) if note.code == "locked" && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(100));
             }

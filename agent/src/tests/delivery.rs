@@ -308,10 +308,70 @@ fn a_twins_entries_move_and_go_within_one_connection() {
 
 #[test]
 fn re_enrolling_over_an_identity_is_refused() {
-    let (dir, centre, _core, _clock) = setup();
+    let (dir, mut centre, mut core, _clock) = setup();
+    centre.connect(&mut core);
     let file = centre.file();
     let again = Identity::from_file(dir.path(), &file, &file.offers[0]).unwrap_err();
     assert_eq!(again.code, "already_enrolled");
     let again = Identity::begin(dir.path(), &centre.code(), None).unwrap_err();
     assert_eq!(again.code, "already_enrolled");
+}
+
+#[test]
+fn an_expired_code_is_replaced_and_what_was_recorded_goes_with_it() {
+    let (dir, mut centre, mut core, _clock) = setup();
+    save(&mut core, draft("daily", "2026-03-09", &["visits=4"]));
+    let agent = core.identity().agent();
+    let busy = Identity::begin(dir.path(), &centre.code(), None).unwrap_err();
+    assert_eq!(busy.code, "locked");
+    drop(core);
+    let mut other = centre.code();
+    other.root[0] ^= 1;
+    let other = Identity::begin(dir.path(), &other, None).unwrap_err();
+    assert_eq!(other.code, "already_enrolled", "another centre's code");
+    Identity::begin(dir.path(), &centre.code(), None).unwrap();
+    let mut core = Core::open(options(dir.path(), 1).0).unwrap();
+    assert_eq!(core.identity().agent(), agent);
+    centre.connect(&mut core);
+    assert_eq!(status(&mut core).waiting, 0);
+    assert_eq!(counted(&centre, agent), [("2026-03-09".to_owned(), 4)]);
+}
+
+#[test]
+fn an_enrolment_cut_short_after_the_key_goes_on_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::new();
+    let agent = Identity::begin(dir.path(), &centre.code(), None).unwrap().agent();
+    std::fs::remove_file(dir.path().join("identity.json")).unwrap();
+    assert_eq!(Core::open(options(dir.path(), 1).0).unwrap_err().code, "not_enrolled");
+    assert_eq!(Identity::begin(dir.path(), &centre.code(), None).unwrap().agent(), agent);
+    std::fs::remove_file(dir.path().join("identity.json")).unwrap();
+    std::fs::write(dir.path().join("agent.key"), b"torn").unwrap();
+    assert_ne!(Identity::begin(dir.path(), &centre.code(), None).unwrap().agent(), agent);
+}
+
+#[test]
+fn only_one_has_a_directory_even_before_anything_is_granted() {
+    let dir = tempfile::tempdir().unwrap();
+    let centre = Centre::new();
+    Identity::begin(dir.path(), &centre.code(), None).unwrap();
+    let first = Core::open(options(dir.path(), 1).0).unwrap();
+    assert_eq!(Core::open(options(dir.path(), 1).0).unwrap_err().code, "locked");
+    drop(first);
+    Core::open(options(dir.path(), 1).0).unwrap();
+}
+
+#[test]
+fn one_damaged_context_does_not_stop_the_agent() {
+    let (dir, mut centre, mut core, _clock) = setup();
+    centre.connect(&mut core);
+    drop(core);
+    std::fs::write(dir.path().join("contexts/2"), b"torn").unwrap();
+    for _ in 0..2 {
+        let mut core = Core::open(options(dir.path(), 1).0).unwrap();
+        assert!(core.identity().is_lost(2) && !core.identity().is_lost(3));
+        centre.connect(&mut core);
+    }
+    std::fs::write(dir.path().join("contexts/3"), b"torn").unwrap();
+    assert_eq!(Core::open(options(dir.path(), 1).0).unwrap_err().code, "identity_damaged");
 }
