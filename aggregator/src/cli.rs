@@ -228,9 +228,9 @@ struct Enroll {
     /// Only this kind under --below
     #[arg(long)]
     kind: Vec<String>,
-    /// How long the code is valid, for example 7d, 12h
-    #[arg(long, value_parser = seconds, default_value = "7d")]
-    expires: i64,
+    /// How long the code is valid, for example 12h (default 7d; with --each 30d, with --stick 3d)
+    #[arg(long, value_parser = seconds)]
+    expires: Option<i64>,
     /// One code and file for each facility under --below
     #[arg(long, conflicts_with = "stick")]
     each: bool,
@@ -243,6 +243,20 @@ struct Enroll {
     /// Where to write: a folder with --each, a file with --stick
     #[arg(short, long)]
     output: Option<PathBuf>,
+}
+
+impl Enroll {
+    /// How long its codes are valid, in seconds.
+    fn lifetime_s(&self) -> i64 {
+        let days = if self.each {
+            30
+        } else if self.stick {
+            3
+        } else {
+            7
+        };
+        self.expires.unwrap_or(days * 86_400)
+    }
 }
 
 #[derive(Args)]
@@ -689,6 +703,7 @@ const EACH_AT_ONCE: usize = 200;
 
 fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
     let lang = global.lang;
+    let expires_s = enroll.lifetime_s();
     if enroll.each {
         return enrol_each(&enroll, global, client);
     }
@@ -701,7 +716,7 @@ fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
             below: enroll.below,
             kinds: enroll.kind,
             uses: enroll.uses,
-            expires_s: enroll.expires,
+            expires_s,
             lang,
         });
         let made: EnrolledFile = client.call(&request)?;
@@ -721,7 +736,7 @@ fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
         units: enroll.units,
         below: enroll.below,
         kinds: enroll.kind,
-        expires_s: enroll.expires,
+        expires_s,
         lang,
     });
     let made: Enrolled = client.call(&request)?;
@@ -770,8 +785,11 @@ fn enrol_each(enroll: &Enroll, global: &Global, client: &Client) -> Result<()> {
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let mut made: Vec<EnrolledFile> = Vec::with_capacity(units.len());
     for part in units.chunks(EACH_AT_ONCE) {
-        let request =
-            Request::EnrolEach(EnrolEach { units: part.to_vec(), expires_s: enroll.expires, lang });
+        let request = Request::EnrolEach(EnrolEach {
+            units: part.to_vec(),
+            expires_s: enroll.lifetime_s(),
+            lang,
+        });
         for mut file in client.call::<Vec<EnrolledFile>>(&request)? {
             write_file(&folder.join(format!("{}.banyan", file.unit)), &file.file)?;
             file.file.clear();
