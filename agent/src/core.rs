@@ -3,6 +3,7 @@
 //! One [`Core`] at a time has a data directory open. The service and the commands use the same one, so that
 //! `record` does the same with and without a running service. All calls block on the disk.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -72,8 +73,8 @@ impl std::fmt::Debug for Options {
 #[derive(Clone, Copy, Debug)]
 struct Session {
     nonce: u64,
-    /// The request to enrol is on its way, nothing else yet.
-    enrolling: bool,
+    /// The request to enrol is on its way since then, by the steady clock, and nothing else yet.
+    enrolling: Option<Millis>,
     introductions: u32,
 }
 
@@ -116,10 +117,23 @@ struct KnownInStore<'a> {
     store: &'a Store,
     identity: &'a mut Identity,
     present: &'a Context,
+    /// What earlier drafts of the same command say.
+    earlier: &'a HashMap<ReportKey, Content>,
+    /// Why a look-up failed: the disk's fault and not the draft's.
+    failed: Option<Note>,
 }
 
 impl Known for KnownInStore<'_> {
     fn newest(&mut self, key: &ReportKey, form: FormIx) -> Result<Option<Content>, Note> {
+        if let Some(content) = self.earlier.get(key) {
+            return Ok(Some(content.clone()));
+        }
+        self.stored(key, form).inspect_err(|note| self.failed = Some(note.clone()))
+    }
+}
+
+impl KnownInStore<'_> {
+    fn stored(&mut self, key: &ReportKey, form: FormIx) -> Result<Option<Content>, Note> {
         let Some(id) = self.store.newest(key) else { return Ok(None) };
         let Some((payload, _)) = self.store.payload(id)? else { return Ok(None) };
         let Body::Report { form: then, content, .. } = payload.body else { return Ok(None) };
@@ -280,13 +294,27 @@ impl Core {
         let mut saved: Vec<Saved> = Vec::new();
         let mut refused: Vec<Refused> = Vec::new();
         let mut reports = Vec::new();
+        let mut earlier = HashMap::new();
         for draft in drafts {
-            let mut known = KnownInStore { store, identity: &mut self.identity, present: &context };
-            match capture::check(draft, &context, time, &mut known) {
+            let mut known = KnownInStore {
+                store,
+                identity: &mut self.identity,
+                present: &context,
+                earlier: &earlier,
+                failed: None,
+            };
+            let checked = capture::check(draft, &context, time, &mut known);
+            if let Some(note) = known.failed {
+                return Err(note);
+            }
+            match checked {
                 Ok(checked) => {
                     for one in checked {
                         saved.push(one.saved);
-                        reports.extend(one.report);
+                        if let Some(report) = one.report {
+                            earlier.insert(report.key.clone(), report.content.clone());
+                            reports.push(report);
+                        }
                     }
                 }
                 Err(faults) => refused.push(Refused { tag: draft.tag, faults }),
@@ -295,7 +323,7 @@ impl Core {
         if together && !refused.is_empty() {
             return Ok(Reply::Saved { saved: Vec::new(), refused });
         }
-        // Two drafts for one report in one command: the later one wins, as when entered one by one.
+        // Two drafts for one report in one command come to the same as when entered one by one.
         store.save(context.number, reports, time.now, time.today)?;
         Ok(Reply::Saved { saved, refused })
     }
@@ -309,6 +337,11 @@ impl Core {
             detail: self.detail.clone(),
             refusal: self.identity.refusal(),
         }
+    }
+
+    /// How many hellos were answered since the start.
+    pub(crate) fn hellos(&self) -> u64 {
+        self.hellos
     }
 
     /// Whether a hello was answered after the `since`th and everything has a receipt.
@@ -411,7 +444,8 @@ impl Core {
                 break;
             }
             if let Some((payload, _)) = store.payload(id)?
-                && let Some(key) = Store::key_of(&payload.body, payload.context, &mut self.identity)
+                && let Some(key) =
+                    Store::key_of(&payload.body, payload.context, &mut self.identity)?
             {
                 rows.push(row(id, &key, QueueState::Waiting));
             }
@@ -436,7 +470,7 @@ impl Core {
             Some((refusal, body)) => (body, Some(refusal)),
             None => (payload.body, None),
         };
-        let key = Store::key_of(&body, payload.context, &mut self.identity).ok_or_else(unknown)?;
+        let key = Store::key_of(&body, payload.context, &mut self.identity)?.ok_or_else(unknown)?;
         let context = self.identity.context(payload.context)?;
         let Body::Report { form, content, .. } = body else { return Err(unknown()) };
         let form = &context.catalogue.forms[usize::from(form)];
@@ -458,12 +492,16 @@ impl Core {
             (None, None) if state == crate::queue::State::Confirmed => QueueState::Received,
             (None, None) => QueueState::Waiting,
         };
-        let mut again = format!("banyan-agent record {} {}", key.form, key.period);
+        let verb = if content.withdrawn { "withdraw" } else { "record" };
+        let mut again = format!("banyan-agent {verb} {} {}", key.form, key.period);
         for (element, value) in &values {
             again.push_str(&format!(" {element}={value}"));
         }
         if key.facility != context.home().code {
             again.push_str(&format!(" --facility {}", key.facility));
+        }
+        if let (true, Some(reason)) = (content.withdrawn, content.reason) {
+            again.push_str(&format!(" --reason {reason}"));
         }
         Ok(Shown {
             row: QueueRow {
@@ -507,10 +545,10 @@ impl Core {
             note!(Error, "random", "系统无法提供随机数", "the system gives no random bytes")
         })?;
         let nonce = u64::from_le_bytes(nonce);
-        let enrolling = self.identity.code().is_some();
+        let enrolling = self.identity.code().map(|_| self.options.clock.steady());
         self.session = Some(Session { nonce, enrolling, introductions: 0 });
         self.link = "connected".to_owned();
-        if enrolling {
+        if enrolling.is_some() {
             return Ok(Step { send: self.enrol_request().into_iter().collect(), hang_up: false });
         }
         self.event(Event::Connected { nonce })
@@ -557,7 +595,10 @@ impl Core {
 
     /// In how many ms [`Core::tick`] is due, if anything is in flight.
     pub fn tick_in(&self) -> Option<i64> {
-        let at = self.store.as_ref().filter(|_| self.session.is_some())?.outbox.wake_at()?;
+        let at = match self.session?.enrolling {
+            Some(asked_at) => asked_at.plus(self.options.config.receipt_timeout_ms),
+            None => self.store.as_ref()?.outbox.wake_at()?,
+        };
         Some(at.0.saturating_sub(self.options.clock.steady().0).max(0))
     }
 
@@ -566,10 +607,15 @@ impl Core {
     /// # Errors
     /// The disk fails.
     pub fn tick(&mut self) -> Result<Step, Note> {
-        match self.session {
-            Some(session) if !session.enrolling => self.event(Event::Tick),
-            _ => Ok(Step::default()),
+        let Some(session) = self.session else { return Ok(Step::default()) };
+        let Some(asked_at) = session.enrolling else { return self.event(Event::Tick) };
+        let now = self.options.clock.steady();
+        if now < asked_at.plus(self.options.config.receipt_timeout_ms) {
+            return Ok(Step::default());
         }
+        // The broker may have had it while the centre was down.
+        self.session = Some(Session { enrolling: Some(now), ..session });
+        Ok(Step { send: self.enrol_request().into_iter().collect(), hang_up: false })
     }
 
     /// A message has come. What does not verify is left aside: it changes nothing.
@@ -640,14 +686,14 @@ impl Core {
             Answer::Granted { grant, catalogue } => {
                 if !self.identity.accept(&grant, catalogue.as_deref())? {
                     tracing::warn!("a grant that is not for this agent, or lacks its catalogue");
-                    return Ok(Step { send: Vec::new(), hang_up: session.enrolling });
+                    return Ok(Step { send: Vec::new(), hang_up: session.enrolling.is_some() });
                 }
                 self.open_store()?;
                 if let (Some(store), Some(context)) = (&mut self.store, self.identity.present()) {
                     store.outbox.speak_under(context);
                 }
-                if session.enrolling {
-                    self.session = Some(Session { enrolling: false, ..session });
+                if session.enrolling.is_some() {
+                    self.session = Some(Session { enrolling: None, ..session });
                     return self.event(Event::Connected { nonce: session.nonce });
                 }
                 Ok(Step::default())

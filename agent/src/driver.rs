@@ -92,7 +92,7 @@ impl std::fmt::Debug for Driver {
 enum Ended {
     /// A new one at once: a new hello is wanted.
     Again,
-    /// After a back-off; true if it had been of use.
+    /// After a back-off; true if a hello was answered.
     Down(bool),
 }
 
@@ -219,12 +219,12 @@ impl Driver {
 
     /// One connection, from beginning to end.
     async fn connection(&self) -> Result<Ended, Note> {
-        let config = self
+        let (config, hellos) = self
             .handle
             .with(|core| {
                 core.hello_wanted = false;
                 core.set_link("connecting");
-                LinkConfig::new(core.address(), core.identity().agent())
+                (LinkConfig::new(core.address(), core.identity().agent()), core.hellos())
             })
             .await;
         let mut link = match Link::connect((self.link)(config)) {
@@ -235,15 +235,16 @@ impl Driver {
                 return Ok(Ended::Down(false));
             }
         };
-        let mut of_use = false;
+        let mut up = false;
+        let ended = async || Ok(Ended::Down(self.handle.with(move |c| c.hellos() > hellos).await));
         let again = tokio::time::sleep(HELLO_AGAIN);
         tokio::pin!(again);
         loop {
-            let tick = self.tick_due(of_use);
+            let tick = self.tick_due(up);
             let step = tokio::select! {
                 event = link.events.recv() => match event {
                     Some(LinkEvent::Up) => {
-                        of_use = true;
+                        up = true;
                         self.handle.with(Core::connected).await?
                     }
                     Some(LinkEvent::Message(message)) => {
@@ -253,9 +254,9 @@ impl Driver {
                         tracing::info!(%reason, "the link is down");
                         let text = reason.to_string();
                         self.handle.with(move |core| core.set_detail(text)).await;
-                        return Ok(Ended::Down(of_use));
+                        return ended().await;
                     }
-                    None => return Ok(Ended::Down(of_use)),
+                    None => return ended().await,
                 },
                 () = self.handle.wake.notified() => {
                     if self.handle.with(|core| core.hello_wanted).await {
@@ -270,9 +271,11 @@ impl Driver {
                     return Ok(Ended::Again);
                 }
             };
-            if !self.publish(&link, step).await {
+            let hang_up = step.hang_up;
+            if !self.publish(&link, step).await || hang_up {
                 link.close().await;
-                return Ok(Ended::Down(of_use));
+                // Whoever has nothing to say to us is not asked again at once.
+                return if hang_up { Ok(Ended::Down(false)) } else { ended().await };
             }
         }
     }
@@ -291,7 +294,7 @@ impl Driver {
         }
     }
 
-    /// Publishes what is to be sent; false if the connection is of no more use.
+    /// Publishes what is to be sent; false if the link has failed.
     async fn publish(&self, link: &Link, step: Step) -> bool {
         for message in step.send {
             if let Err(error) = link.publish(message).await {
@@ -299,6 +302,6 @@ impl Driver {
                 return false;
             }
         }
-        !step.hang_up
+        true
     }
 }

@@ -18,7 +18,7 @@ use banyan_shared::wire::{self, Batch, Beacon, Body, Entry, Hello, StoreId, entr
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::ClockState;
+use crate::clock::{ClockState, RELEASED};
 use crate::identity::Identity;
 use crate::note::{Note, note};
 use crate::queue::{NewEntry, Queue, QueueError, State};
@@ -30,6 +30,13 @@ const CUTS_MAX: usize = 64;
 /// Most rounds of adding entries and sending them that one event sets off: a new life, what moves into it,
 /// and nothing more; the next event goes on.
 const ROUNDS_MAX: usize = 8;
+/// Among how many waiting entries the oldest is looked for.
+const OLDEST_AMONG: usize = 2048;
+/// Most ranges of lost numbers the first entry of a life states: it must fit into an entry of the queue
+/// and pass the wire.
+const LOST_RANGES_MAX: usize = 500;
+/// Most parked entries remembered, the newest ones.
+const PARKED_MAX: usize = 10_000;
 /// Entries read at a time.
 const STEP: usize = 512;
 
@@ -197,8 +204,8 @@ impl Store {
                 .iter()
                 .flat_map(|damage| &damage.epochs)
                 .flat_map(|loss| loss.lost.iter().map(|(a, b)| (loss.epoch, *a, *b)))
-                .take(4096)
                 .collect();
+            let lost = fewer_ranges(lost, LOST_RANGES_MAX);
             let all = self.earlier();
             let before = all.last().map(|(life, _)| *life);
             // A life begun because of a twin, and cut short before its first entry, states less than all.
@@ -211,12 +218,21 @@ impl Store {
                 body,
                 refused: None,
             };
-            // Never dropped: without it a restored centre would listen to nothing of this life.
-            self.append_payloads(&[payload], Date::MAX)?;
+            self.append_payloads(&[payload], self.known_day(), &[])?;
         }
         // Whatever was lost has been stated by now: every damage begins a life.
         self.queue.damage_reported().map_err(|error| queue_note(&error))?;
         Ok(())
+    }
+
+    /// The day from which the first entry of a life is retained: no PC's clock may keep it, and all that
+    /// follows it, for ever. A centre that lost it after that time gets the rest under a new life.
+    fn known_day(&self) -> Date {
+        let at = self.clock.receipt.unwrap_or(RELEASED);
+        i32::try_from(at.0.div_euclid(86_400_000))
+            .ok()
+            .and_then(Date::from_days)
+            .unwrap_or(Date::MIN)
     }
 
     fn earlier(&self) -> Vec<(Epoch, Seq)> {
@@ -256,43 +272,60 @@ impl Store {
                     let payload = Payload::decode(&entry.payload).ok_or_else(newer_program)?;
                     let confirmed = entry.state == State::Confirmed;
                     self.outbox.add(epoch, entry.seq, item(&payload, entry.hash, confirmed));
-                    self.note_entry((epoch, entry.seq), &payload, identity);
+                    self.note_entry((epoch, entry.seq), &payload, identity)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Which report an entry speaks of.
+    /// Which report an entry speaks of; none if it is no report, or if what its context means is lost.
     pub(crate) fn key_of(
         body: &Body,
         context: ContextNumber,
         identity: &mut Identity,
-    ) -> Option<ReportKey> {
-        let Body::Report { facility, form, period, .. } = body else { return None };
-        let context = identity.context(context).ok()?;
-        let facility = context.facilities.get(usize::try_from(*facility).ok()?)?;
-        let form = context.catalogue.forms.get(usize::from(*form))?;
-        Some(ReportKey {
+    ) -> Result<Option<ReportKey>, Note> {
+        let Body::Report { facility, form, period, .. } = body else { return Ok(None) };
+        if identity.is_lost(context) {
+            return Ok(None);
+        }
+        // A report passed over for want of its catalogue would be no base for its correction, which
+        // would then take back every value it does not name.
+        let context = identity.context(context)?;
+        let facility = usize::try_from(*facility).ok().and_then(|at| context.facilities.get(at));
+        let form = context.catalogue.forms.get(usize::from(*form));
+        let (Some(facility), Some(form)) = (facility, form) else { return Ok(None) };
+        Ok(Some(ReportKey {
             facility: facility.code.clone(),
             form: form.code.clone(),
             period: *period,
-        })
+        }))
     }
 
-    fn note_entry(&mut self, id: EntryId, payload: &Payload, identity: &mut Identity) {
+    fn note_entry(
+        &mut self,
+        id: EntryId,
+        payload: &Payload,
+        identity: &mut Identity,
+    ) -> Result<(), Note> {
         if let Some((refusal, body)) = &payload.refused {
-            if let Some(key) = Store::key_of(body, payload.context, identity) {
+            if let Some(key) = Store::key_of(body, payload.context, identity)? {
                 self.refused.insert(id, (key, *refusal));
             }
-        } else if let Some(key) = Store::key_of(&payload.body, payload.context, identity) {
+        } else if let Some(key) = Store::key_of(&payload.body, payload.context, identity)? {
             let newest = self.newest.entry(key).or_insert(id);
             *newest = (*newest).max(id);
         }
+        Ok(())
     }
 
     /// Appends payloads; on return they are on disk.
-    fn append_payloads(&mut self, payloads: &[Payload], day: Date) -> Result<Vec<EntryId>, Note> {
+    fn append_payloads(
+        &mut self,
+        payloads: &[Payload],
+        day: Date,
+        values: &[(&str, &[u8])],
+    ) -> Result<Vec<EntryId>, Note> {
         let epoch = self.queue.epoch();
         let first = self.queue.issued(epoch) + 1;
         let entries: Vec<NewEntry> = (first..)
@@ -303,7 +336,7 @@ impl Store {
                 day,
             })
             .collect();
-        let seqs = self.queue.append(&entries).map_err(|error| queue_note(&error))?;
+        let seqs = self.queue.append_with(&entries, values).map_err(|error| queue_note(&error))?;
         for ((seq, payload), entry) in seqs.iter().zip(payloads).zip(&entries) {
             self.outbox.add(epoch, *seq, item(payload, entry.hash, false));
         }
@@ -331,11 +364,16 @@ impl Store {
                 (report.key, Payload { context, minute, body, refused: None })
             })
             .unzip();
-        let ids = self.append_payloads(&payloads, today)?;
+        if payloads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut clock = self.clock;
+        clock.entered(now);
+        let ids = self.append_payloads(&payloads, today, &[(META_CLOCK, &wire::encode(&clock))])?;
+        (self.clock, self.receipt_kept) = (clock, clock.receipt);
         for (key, id) in keys.into_iter().zip(&ids) {
             self.newest.insert(key, *id);
         }
-        self.clock.entered(now);
         Ok(ids)
     }
 
@@ -385,7 +423,7 @@ impl Store {
         let mut shown = Vec::new();
         for (id, reason) in &self.parked {
             if let Some((payload, _)) = self.payload(*id)?
-                && let Some(key) = Store::key_of(&payload.body, payload.context, identity)
+                && let Some(key) = Store::key_of(&payload.body, payload.context, identity)?
                 && self.newest(&key) == Some(*id)
                 && !matches!(&payload.body, Body::Report { content, .. } if content.withdrawn)
             {
@@ -402,15 +440,17 @@ impl Store {
 
     /// The minute at which the oldest entry without a receipt was made.
     pub(crate) fn oldest_waiting(&self) -> Result<Option<u32>, Note> {
-        for id in self.waiting() {
+        let mut oldest: Option<u32> = None;
+        // Numbers follow time but for what moved into a later life, which comes early in it.
+        for id in self.waiting().into_iter().take(OLDEST_AMONG) {
             // The first entry of a life has no time of its own.
             if let Some((payload, _)) = self.payload(id)?
                 && payload.minute > 0
             {
-                return Ok(Some(payload.minute));
+                oldest = Some(oldest.map_or(payload.minute, |known| known.min(payload.minute)));
             }
         }
-        Ok(None)
+        Ok(oldest)
     }
 
     /// How the agent is, for the hello.
@@ -489,6 +529,9 @@ impl Store {
                     self.parked.retain(|(life, _), _| *life != epoch);
                 }
                 self.parked.extend(parked.into_iter().map(|(seq, why)| ((epoch, seq), why)));
+                while self.parked.len() > PARKED_MAX {
+                    self.parked.pop_first();
+                }
                 if self.parked != before {
                     let list: Vec<(EntryId, ParkReason)> =
                         self.parked.iter().map(|(id, why)| (*id, *why)).collect();
@@ -529,7 +572,7 @@ impl Store {
         refusal: Refusal,
     ) -> Result<(), Note> {
         let Some((payload, _)) = self.payload(id)? else { return Ok(()) };
-        let key = Store::key_of(&payload.body, payload.context, identity);
+        let key = Store::key_of(&payload.body, payload.context, identity)?;
         let void = Payload {
             context: payload.context,
             minute: payload.minute,
@@ -561,7 +604,7 @@ impl Store {
                 after = last.seq;
                 for entry in entries {
                     let payload = Payload::decode(&entry.payload).ok_or_else(newer_program)?;
-                    let key = Store::key_of(&payload.body, payload.context, identity);
+                    let key = Store::key_of(&payload.body, payload.context, identity)?;
                     if key.as_ref() == Some(wanted) {
                         let id = (epoch, entry.seq);
                         let newest = self.newest.entry(wanted.clone()).or_insert(id);
@@ -582,6 +625,8 @@ impl Store {
         }
         let mut earlier = match self.payload((present, 1))? {
             Some((Payload { body: Body::Begins { earlier, .. }, .. }, _)) => earlier,
+            // Its first entry was dropped after its time.
+            None if present.counter > 1 => self.earlier(),
             _ => Vec::new(),
         };
         earlier.push((present, known));
@@ -596,7 +641,7 @@ impl Store {
         let body = Body::Begins { earlier, lost: Vec::new() };
         let payload = Payload { context, minute: 0, body, refused: None };
         let hash = entry_hash(self.agent, next, 1, context, &payload.body);
-        let entry = NewEntry { payload: payload.encode(), hash, day: Date::MAX };
+        let entry = NewEntry { payload: payload.encode(), hash, day: self.known_day() };
         self.queue.append(&[entry]).map_err(|error| queue_note(&error))?;
         self.outbox.begin(next, item(&payload, hash, false));
         identity.set_used(None, next)
@@ -606,7 +651,7 @@ impl Store {
     /// since moves as a void: it must not come after what replaced it.
     fn renumber(&mut self, identity: &mut Identity, id: EntryId) -> Result<(), Note> {
         let Some((payload, _)) = self.payload(id)? else { return Ok(()) };
-        let key = Store::key_of(&payload.body, payload.context, identity);
+        let key = Store::key_of(&payload.body, payload.context, identity)?;
         let stands = key.as_ref().is_some_and(|key| self.newest.get(key) == Some(&id));
         let moved = if stands { payload } else { Payload { body: Body::Void, ..payload } };
         let agent = self.agent;
@@ -664,4 +709,47 @@ fn newer_program() -> Note {
         "队列由更新版本的程序写成，请升级本程序",
         "the queue was written by a newer version of this program: update it"
     )
+}
+
+/// At most `max` ranges: the surplus of each life becomes one range that covers it.
+fn fewer_ranges(mut lost: Vec<(Epoch, Seq, Seq)>, max: usize) -> Vec<(Epoch, Seq, Seq)> {
+    if lost.len() <= max {
+        return lost;
+    }
+    lost.sort_unstable();
+    let lives = lost.chunk_by(|a, b| a.0 == b.0).count();
+    let surplus = lost.split_off(max.saturating_sub(lives));
+    lost.extend(surplus.chunk_by(|a, b| a.0 == b.0).filter_map(|life| {
+        let (epoch, first, _) = *life.first()?;
+        Some((epoch, first, life.iter().map(|(_, _, last)| *last).max()?))
+    }));
+    // The newest lives matter most, where there are more lives than ranges.
+    let over = lost.len().saturating_sub(max);
+    lost.drain(..over);
+    lost
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_lost_ranges_are_covered_by_fewer() {
+        let life = |counter| Epoch { counter, random: 7 };
+        let all: Vec<(Epoch, Seq, Seq)> = (1..=3)
+            .flat_map(|n| (1..=400).map(move |seq| (life(n), seq * 3, seq * 3 + 1)))
+            .collect();
+        let fewer = fewer_ranges(all.clone(), LOST_RANGES_MAX);
+        assert!(fewer.len() <= LOST_RANGES_MAX);
+        assert_eq!(fewer[..400], all[..400], "what has room stays as it is");
+        for (epoch, first, last) in &all {
+            assert!(fewer.iter().any(|(e, a, b)| e == epoch && a <= first && last <= b));
+        }
+        let earlier = vec![(life(u32::MAX), Seq::MAX); LIVES_MAX];
+        let lost = vec![(life(u32::MAX), 1 << 40, 1 << 40); LOST_RANGES_MAX];
+        let body = Body::Begins { earlier, lost };
+        let payload = Payload { context: u32::MAX, minute: 0, body, refused: None };
+        assert!(payload.encode().len() <= crate::queue::ENTRY_BYTES_MAX);
+        assert_eq!(fewer_ranges(all[..9].to_vec(), 500), all[..9]);
+    }
 }

@@ -178,3 +178,19 @@ fn a_withdrawn_report_can_be_entered_again() {
     let again = save(&mut core, draft("daily", "2026-03-09", &["visits=5"]));
     assert_eq!(again.changes.len(), 1, "it begins empty: {again:?}");
 }
+
+#[test]
+fn drafts_of_one_command_build_on_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut core, _clock) = enrolled(dir.path(), &Centre::new());
+    let one = |value| draft("daily", "2026-03-09", &[value]);
+    let (saved, _) =
+        save_all(&mut core, vec![one("visits=9"), one("followups=2"), one("visits=9")]);
+    assert!(!saved[0].replaced && saved[1].replaced && !saved[2].saved, "{saved:?}");
+    let kept = save(&mut core, one("referrals=1"));
+    assert_eq!(kept.changes.len(), 1);
+    let entry = queue(&mut core)[0].entry.clone();
+    let Reply::Shown(shown) = core.handle(Command::Show { entry }) else { panic!() };
+    let values: Vec<&str> = shown.values.iter().map(|(element, _)| element.as_str()).collect();
+    assert_eq!(values, ["visits", "referrals", "followups"]);
+}

@@ -307,6 +307,58 @@ fn a_twins_entries_move_and_go_within_one_connection() {
 }
 
 #[test]
+fn a_later_life_is_dropped_after_its_time_and_its_history_can_be_told_anew() {
+    let (dir, mut centre, mut core, _clock) = setup();
+    save(&mut core, draft("daily", "2026-03-07", &["visits=7"]));
+    centre.connect(&mut core);
+    drop(core);
+    let (options, clock) = options(dir.path(), 2);
+    let mut core = Core::open(options).unwrap();
+    save(&mut core, draft("daily", "2026-03-08", &["visits=8"]));
+    centre.connect(&mut core);
+    assert_eq!(status(&mut core).received, 3, "the second life has a first entry");
+    let later = NOW.plus(401 * DAY_MS);
+    clock.set(later);
+    centre.time = later;
+    centre.connect(&mut core);
+    assert_eq!(status(&mut core).received, 0);
+    save(&mut core, draft("daily", "2027-04-09", &["visits=9"]));
+    centre.connect(&mut core);
+    assert_eq!((status(&mut core).waiting, status(&mut core).received), (0, 1));
+    centre.lose_everything();
+    centre.connect(&mut core);
+    assert_eq!(status(&mut core).waiting, 0);
+    let agent = core.identity().agent();
+    assert_eq!(counted(&centre, agent), [("2027-04-09".to_owned(), 9)]);
+}
+
+#[test]
+fn a_request_to_enrol_without_an_answer_is_sent_again() {
+    let (_dir, _centre, mut core, clock) = setup();
+    let first = core.connected().unwrap();
+    assert_eq!(first.send.len(), 1);
+    let wait = core.tick_in().unwrap();
+    assert!(wait > 0 && core.tick().unwrap().send.is_empty());
+    clock.set(NOW.plus(wait));
+    assert_eq!(core.tick().unwrap(), first);
+    assert_eq!(core.tick_in(), Some(wait));
+}
+
+#[test]
+fn a_refused_withdrawal_is_entered_again_as_one() {
+    let (_dir, mut centre, mut core, _clock) = setup();
+    save(&mut core, draft("daily", "2026-03-09", &["visits=4"]));
+    centre.connect(&mut core);
+    centre.refuse.insert((0, day("2026-03-09")), Refusal::NotInScope);
+    let reason = Some(banyan_shared::report::Reason::Typo);
+    save(&mut core, Draft { withdraw: true, reason, ..draft("daily", "2026-03-09", &[]) });
+    centre.connect(&mut core);
+    let entry = queue(&mut core)[0].entry.clone();
+    let Reply::Shown(shown) = core.handle(Command::Show { entry }) else { panic!() };
+    assert_eq!(shown.again, "banyan-agent withdraw daily 2026-03-09 --reason typo");
+}
+
+#[test]
 fn re_enrolling_over_an_identity_is_refused() {
     let (dir, mut centre, mut core, _clock) = setup();
     centre.connect(&mut core);
