@@ -4,6 +4,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
+/// How often a move that was denied is tried again, and after how long.
+#[cfg(windows)]
+const RENAMES_MAX: u32 = 20;
+#[cfg(windows)]
+const RENAME_WAIT: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Writes `bytes` to `path` so that after a crash either the old or the whole new content is there.
 /// A secret is readable by its owner only (on Windows the user's own directory sees to that).
 ///
@@ -30,8 +36,23 @@ pub(crate) fn write(path: &Path, bytes: &[u8], secret: bool) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     drop(file);
-    fs::rename(&beside, path)?;
+    put(&beside, path)?;
     sync_directory(directory)
+}
+
+/// Moves a file to its place. A virus scanner may have either open for a moment, which Windows calls a
+/// denial.
+fn put(beside: &Path, path: &Path) -> io::Result<()> {
+    #[cfg(windows)]
+    for _ in 0..RENAMES_MAX {
+        match fs::rename(beside, path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                std::thread::sleep(RENAME_WAIT);
+            }
+            result => return result,
+        }
+    }
+    fs::rename(beside, path)
 }
 
 /// Makes the names in a directory durable; Windows does so by itself.

@@ -23,7 +23,9 @@ const LINE_BYTES_MAX: u64 = 8 << 20;
 const REQUESTS_MAX: usize = 16;
 /// How long a request may take to come in, and an answer to be taken.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the asking side waits for an answer: saving hundreds of reports on a slow disk.
+/// How long an answer to the question whether anybody is there is waited for.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the asking side waits for another answer: saving hundreds of reports on a slow disk.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Serialize, Deserialize)]
@@ -49,7 +51,8 @@ pub(crate) fn ask(data_dir: &Path, command: &Command) -> Option<Reply> {
     let address: Address = serde_json::from_slice(&bytes).ok()?;
     let socket = SocketAddr::from((Ipv4Addr::LOCALHOST, address.port));
     let mut stream = TcpStream::connect_timeout(&socket, Duration::from_secs(2)).ok()?;
-    stream.set_read_timeout(Some(REPLY_TIMEOUT)).ok()?;
+    let probe = matches!(command, Command::SyncState);
+    stream.set_read_timeout(Some(if probe { PROBE_TIMEOUT } else { REPLY_TIMEOUT })).ok()?;
     stream.set_write_timeout(Some(LINE_TIMEOUT)).ok()?;
     let request = Request { token: address.token, command: command.clone() };
     let mut line = serde_json::to_vec(&request).ok()?;

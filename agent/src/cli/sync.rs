@@ -75,11 +75,15 @@ pub(crate) async fn wait(handle: &Handle, since: u64, deadline: Instant, all: bo
     }
 }
 
-fn wait_for_running(ui: &Ui, since: u64, deadline: Instant) -> Waited {
+fn wait_for_running(ui: &Ui, mut since: u64, deadline: Instant) -> Waited {
     let mut last = None;
     loop {
         match local::ask(&ui.data_dir, &Command::SyncState) {
             Some(Reply::Sync(state)) => {
+                // The service was started anew meanwhile, and counts from the beginning.
+                if state.hellos < since {
+                    since = 0;
+                }
                 if state.enrolled && state.hellos > since && state.waiting == 0 {
                     return Waited::Settled;
                 }
