@@ -16,6 +16,9 @@ const OPEN_DAYS: &str = "open_days";
 /// So many digits are an identity card's or a telephone's, not a staff code's.
 const PERSON_DIGITS_MAX: usize = 10;
 
+/// Most facilities named to a person who has named an unknown one.
+const CANDIDATES_MAX: usize = 8;
+
 pub(super) fn facility<'a>(
     draft: &Draft,
     context: &'a Context,
@@ -29,15 +32,32 @@ pub(super) fn facility<'a>(
     });
     if found.is_none() {
         let count = context.facilities.len();
+        let candidates = candidates(wanted, context);
         faults.push(note!(
             Error,
             "not_enrolled",
-            "机构“{wanted}”：本终端未获准代其填报（现可填报{count}个机构），请核对代码，或请县级管理员分配",
-            "facility {wanted:?}: this agent is not enrolled for it (but for {count}); check the code, or \
-             ask the county desk to assign it"
+            "机构“{wanted}”：本终端未获准代其填报，请核对代码，或请县级管理员分配；现可填报{count}个机构：\
+             {candidates}",
+            "facility {wanted:?}: this agent is not enrolled for it; check the code, or ask the county desk \
+             to assign it. It is enrolled for {count}: {candidates}"
         ));
     }
     found
+}
+
+/// The facilities that may be meant, for people: those whose code or name holds what was written, else the
+/// first ones.
+fn candidates(wanted: &str, context: &Context) -> String {
+    let near = |f: &&FacilityScope| f.code.as_str().contains(wanted) || f.name.contains(wanted);
+    let show = |f: &FacilityScope| format!("{} {}", f.code, f.name);
+    let facilities = context.facilities.iter();
+    let mut shown: Vec<String> =
+        facilities.clone().filter(near).take(CANDIDATES_MAX).map(show).collect();
+    if shown.is_empty() {
+        shown = facilities.take(CANDIDATES_MAX).map(show).collect();
+    }
+    let more = if shown.len() < context.facilities.len() { " …" } else { "" };
+    shown.join(", ") + more
 }
 
 /// The forms a kind reports, for people.

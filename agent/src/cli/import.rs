@@ -11,7 +11,7 @@ use banyan_shared::report::{How, Value};
 use banyan_shared::tables::{Fault, RowError, read_open_table};
 
 use super::args::{Empty, Format, Import};
-use super::{Agent, Exit, Ui, show};
+use super::{Agent, Exit, Ui, err_line, show};
 use crate::capture::value;
 use crate::command::{Command, Draft, Refused, Reply};
 use crate::identity::{Context, Identity};
@@ -75,19 +75,19 @@ fn whole(ui: &Ui, import: &Import) -> Result<Exit, Note> {
         Ok(file) => file,
         Err(errors) => {
             for error in &errors {
-                eprintln!("{}", error.text(ui.lang));
+                err_line(&error.text(ui.lang));
             }
             ui.say("文件未导入。", "Nothing was imported.");
             return Ok(Exit::Failed);
         }
     };
     for warning in &file.warnings {
-        eprintln!("{}", warning.text(ui.lang));
+        err_line(&warning.text(ui.lang));
     }
     let (mut summary, refused) = save(ui, import, &context, &file)?;
     add_refused(&mut file, &bytes, &name, &context, refused);
     for error in file.all_errors() {
-        eprintln!("{}", error.text(ui.lang));
+        err_line(&error.text(ui.lang));
     }
     summary.refused_rows = file.refused.len();
     let beside = error_path(&import.file);

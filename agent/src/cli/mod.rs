@@ -46,6 +46,12 @@ impl Exit {
     }
 }
 
+/// A line to stderr; a closed pipe is nobody's fault.
+pub(crate) fn err_line(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// What every command needs to know.
 pub(crate) struct Ui {
     pub(crate) lang: Lang,
@@ -56,7 +62,7 @@ pub(crate) struct Ui {
 impl Ui {
     /// A message to stderr.
     pub(crate) fn say(&self, zh: &str, en: &str) {
-        eprintln!("{}", if self.lang == Lang::Zh { zh } else { en });
+        err_line(if self.lang == Lang::Zh { zh } else { en });
     }
 
     /// A note to stderr.
@@ -69,7 +75,7 @@ impl Ui {
             (Level::Warning, Lang::En) => "warning: ",
             (Level::Info, _) => "",
         };
-        eprintln!("{head}{}", note.text(self.lang));
+        err_line(&format!("{head}{}", note.text(self.lang)));
     }
 
     fn fail(&self, note: &Note) -> Exit {

@@ -32,7 +32,7 @@ pub(crate) fn rows(ui: &Ui, header: &[&str], rows: &[Vec<String>]) {
 pub(crate) fn json<T: Serialize>(value: &T) {
     match serde_json::to_string_pretty(value) {
         Ok(text) => print(&text),
-        Err(error) => eprintln!("{error}"),
+        Err(error) => super::err_line(&error.to_string()),
     }
 }
 
@@ -115,7 +115,9 @@ pub(crate) fn saved(ui: &Ui, saved: &[Saved], refused: &[Refused]) -> Exit {
         Exit::Done
     } else {
         ui.say("未保存。", "Nothing was saved.");
-        Exit::Failed
+        let mut faults = refused.iter().flat_map(|one| &one.faults);
+        // The arguments name what is not there, as with a wrong option.
+        if faults.any(|fault| fault.code == "not_enrolled") { Exit::Usage } else { Exit::Failed }
     }
 }
 

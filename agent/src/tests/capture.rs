@@ -194,3 +194,16 @@ fn drafts_of_one_command_build_on_each_other() {
     let values: Vec<&str> = shown.values.iter().map(|(element, _)| element.as_str()).collect();
     assert_eq!(values, ["visits", "referrals", "followups"]);
 }
+
+#[test]
+fn an_unknown_facility_is_answered_with_those_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut core, _clock) = enrolled(dir.path(), &Centre::new());
+    let mut said = |wanted: &str| {
+        let facility = Some(wanted.to_owned());
+        let wrong = Draft { facility, ..draft("daily", "2026-03-09", &["visits=9"]) };
+        save_all(&mut core, vec![wrong]).1[0].faults[0].en.clone()
+    };
+    assert!(said("V-3").ends_with("for 4: V-1 V-1室, V-2 V-2室, H-1 H-1室, V-9 V-9室"));
+    assert!(said("H-").ends_with("for 4: H-1 H-1室 …"));
+}

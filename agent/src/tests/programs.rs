@@ -35,6 +35,8 @@ fn commands_end_with_the_code_of_the_contract() {
     assert_eq!(run(dir.path(), &["record", "daily", "2026-02-31", "visits=3"]), 1);
     assert_eq!(run(dir.path(), &["record", "daily", "2026-01-31", "visits"]), 2);
     assert_eq!(run(dir.path(), &["record", "daily"]), 2);
+    let unknown = ["record", "daily", "2026-01-31", "visits=3", "--facility", "V-3"];
+    assert_eq!(run(dir.path(), &unknown), 2);
     assert_eq!(run(dir.path(), &["withdraw", "daily", "2026-01-31"]), 2, "a reason is needed");
     assert_eq!(run(dir.path(), &["withdraw", "daily", "2026-01-31", "--reason", "typo"]), 0);
     assert_eq!(run(dir.path(), &["status", "--format", "json"]), 0);
