@@ -77,14 +77,6 @@ impl QueueError {
         }
     }
 
-    /// Whether the queue must be opened again before anything else can be saved.
-    pub fn needs_reopening(&self) -> bool {
-        matches!(
-            self,
-            QueueError::DiskFull { .. } | QueueError::Io { .. } | QueueError::Broken { .. }
-        )
-    }
-
     /// What to tell the person, in their language.
     pub fn text(&self, lang: Lang) -> String {
         if lang == Lang::En {

@@ -68,8 +68,6 @@ impl EpochIndex {
         let slot = self.slot(seq)?;
         Some(if self.state.confirmed.contains(seq) {
             State::Confirmed
-        } else if let Some(&code) = self.state.refused.get(&seq) {
-            State::Refused(code)
         } else if slot.void {
             State::Voided
         } else {

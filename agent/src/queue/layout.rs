@@ -15,7 +15,6 @@ const EPOCH: u8 = b'S';
 const ENTRY: u8 = b'E';
 const BLOCK: u8 = b'B';
 const META: u8 = b'M';
-const ORIGINAL: u8 = b'R';
 
 /// What a base key is the key of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +23,6 @@ pub(super) enum Key {
     Entry(Epoch, Seq),
     Block(Epoch, Seq),
     Meta(String),
-    Original(Epoch, Seq),
     Damage,
     Dead,
 }
@@ -53,18 +51,6 @@ pub(super) fn block_key(epoch: Epoch, first: Seq) -> Vec<u8> {
     key
 }
 
-pub(super) fn original_key(epoch: Epoch, seq: Seq) -> Vec<u8> {
-    let mut key = with_epoch(ORIGINAL, epoch);
-    key.extend_from_slice(&seq.to_be_bytes());
-    key
-}
-
-/// The code and the content of a refused entry that was voided.
-pub(super) fn decode_original(bytes: &[u8]) -> Option<(u8, Stored)> {
-    let (&code, stored) = bytes.split_first()?;
-    Some((code, Stored::decode(stored)?))
-}
-
 /// What all block keys of an epoch begin with.
 pub(super) fn block_prefix(epoch: Epoch) -> Vec<u8> {
     with_epoch(BLOCK, epoch)
@@ -87,7 +73,6 @@ pub(super) fn parse_key(base: &[u8]) -> Option<Key> {
         (EPOCH, 8) => Some(Key::Epoch(epoch()?)),
         (ENTRY, 16) => Some(Key::Entry(epoch()?, seq()?)),
         (BLOCK, 16) => Some(Key::Block(epoch()?, seq()?)),
-        (ORIGINAL, 16) => Some(Key::Original(epoch()?, seq()?)),
         (META, _) => Some(Key::Meta(String::from_utf8(rest.to_vec()).ok()?)),
         _ if base == DAMAGE_KEY => Some(Key::Damage),
         _ if base == DEAD_KEY => Some(Key::Dead),
@@ -195,8 +180,6 @@ pub(super) struct EpochState {
     pub(super) confirmed: SeqSet,
     /// Given out and no longer here: lost to damage, or moved to another epoch.
     pub(super) absent: SeqSet,
-    /// Refused by the centre, with the code.
-    pub(super) refused: std::collections::BTreeMap<Seq, u8>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -206,7 +189,6 @@ struct EpochRecord {
     dropped_sum: u64,
     confirmed: Vec<SeqRange>,
     absent: Vec<SeqRange>,
-    refused: Vec<(Seq, u8)>,
 }
 
 impl EpochState {
@@ -217,7 +199,6 @@ impl EpochState {
             dropped_sum: self.dropped_sum,
             confirmed: self.confirmed.ranges().to_vec(),
             absent: self.absent.ranges().to_vec(),
-            refused: self.refused.iter().map(|(&seq, &code)| (seq, code)).collect(),
         };
         postcard::to_stdvec(&record).expect("an epoch record is plain numbers")
     }
@@ -230,7 +211,6 @@ impl EpochState {
             dropped_sum: record.dropped_sum,
             confirmed: SeqSet::from_ranges(record.confirmed),
             absent: SeqSet::from_ranges(record.absent),
-            refused: record.refused.into_iter().collect(),
         })
     }
 }

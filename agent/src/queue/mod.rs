@@ -38,7 +38,7 @@ pub use ranges::SeqRange;
 pub use record::VALUE_BYTES_MAX;
 use side::{Head, SIDE_EPOCHS_MAX, Side, SideEpoch};
 use store::{Store, Writes};
-pub use types::{Damage, Entry, EpochLoss, Hashes, NewEntry, RefusedReport, State, Stats};
+pub use types::{Damage, Entry, EpochLoss, Hashes, NewEntry, State, Stats};
 
 /// Largest payload of one entry, in bytes.
 pub const ENTRY_BYTES_MAX: usize = 16 * 1024;
@@ -77,8 +77,6 @@ pub struct Queue {
     current: Epoch,
     epochs: BTreeMap<Epoch, EpochIndex>,
     damages: Vec<Damage>,
-    /// Contents that were refused and then replaced: the day and the code of each.
-    originals: BTreeMap<(Epoch, Seq), (i32, u8)>,
     broken: bool,
 }
 
@@ -268,8 +266,6 @@ impl Queue {
         if newly == 0 {
             return Ok(0);
         }
-        let EpochState { refused, confirmed, .. } = &mut state;
-        refused.retain(|&seq, _| !confirmed.contains(seq));
         self.commit(Writes::new(), [(epoch, state)].into(), self.current)?;
         let index = self.index_mut(epoch)?;
         index.count_unpacked();
@@ -295,27 +291,8 @@ impl Queue {
         Ok(put_back)
     }
 
-    /// Notes that the centre refused entries, with its codes; confirmed and absent ones are passed over.
-    pub fn refuse(&mut self, epoch: Epoch, refused: &[(Seq, u8)]) -> Result<(), QueueError> {
-        let index = self.index(epoch)?;
-        let mut state = index.state.clone();
-        for &(seq, code) in refused {
-            check_range(epoch, (seq, seq), state.issued)?;
-            let here = index.state_of(seq);
-            // A voided entry answers an old refusal; that the refusal repeats is expected.
-            if matches!(here, Some(State::Waiting | State::Refused(_))) {
-                state.refused.insert(seq, code);
-            }
-        }
-        if state != index.state {
-            self.commit(Writes::new(), [(epoch, state)].into(), self.current)?;
-        }
-        Ok(())
-    }
-
-    /// Replaces the content of an unconfirmed entry by `payload`, which says that the number is void.
-    ///
-    /// A refused content is kept aside for people to see and enter again: [`Queue::refused_reports`].
+    /// Replaces the content of an unconfirmed entry by `payload`, which says that the number is void and
+    /// keeps what people need of the content.
     pub fn void(
         &mut self,
         epoch: Epoch,
@@ -327,56 +304,14 @@ impl Queue {
         let entry =
             self.get(epoch, seq)?.ok_or_else(|| not_found(epoch, seq, "is not in the queue"))?;
         let day = entry.day.days();
-        let mut writes = Writes::new();
-        let mut original = None;
-        match entry.state {
-            State::Confirmed => {
-                return Err(not_found(epoch, seq, "is confirmed and cannot be voided"));
-            }
-            State::Refused(code) if !entry.void => {
-                let stored = Stored { hash: entry.hash, day, void: false, payload: entry.payload };
-                let bytes = [&[code][..], &stored.encode()].concat();
-                writes.insert(layout::original_key(epoch, seq), Some(bytes));
-                original = Some((day, code));
-            }
-            _ => {}
+        if entry.state == State::Confirmed {
+            return Err(not_found(epoch, seq, "is confirmed and cannot be voided"));
         }
-        let mut state = self.index(epoch)?.state.clone();
-        state.refused.remove(&seq);
         let stored = Stored { hash, day, void: true, payload };
-        writes.insert(layout::entry_key(epoch, seq), Some(stored.encode()));
-        self.commit(writes, [(epoch, state)].into(), self.current)?;
+        let writes = [(layout::entry_key(epoch, seq), Some(stored.encode()))].into();
+        self.commit(writes, BTreeMap::new(), self.current)?;
         if let Some(slot) = self.index_mut(epoch)?.slot_mut(seq) {
             (slot.hash, slot.void, slot.own) = (hash, true, true);
-        }
-        self.originals.extend(original.map(|original| ((epoch, seq), original)));
-        Ok(())
-    }
-
-    /// The contents that were refused and then replaced by [`Queue::void`], oldest first.
-    pub fn refused_reports(&self) -> Result<Vec<RefusedReport>, QueueError> {
-        let mut reports = Vec::with_capacity(self.originals.len());
-        for (&(epoch, seq), &(day, code)) in &self.originals {
-            let bytes = self.store.get(&layout::original_key(epoch, seq))?;
-            let stored =
-                bytes.as_deref().and_then(layout::decode_original).map(|(_, stored)| stored);
-            let Some(stored) = stored else { continue };
-            let day = Date::from_days(day).unwrap_or(Date::MIN);
-            reports.push(RefusedReport { epoch, seq, code, day, payload: stored.payload });
-        }
-        Ok(reports)
-    }
-
-    /// Forgets contents of [`Queue::refused_reports`] that have been dealt with.
-    pub fn refused_settled(&mut self, settled: &[(Epoch, Seq)]) -> Result<(), QueueError> {
-        let writes: Writes = settled
-            .iter()
-            .filter(|key| self.originals.contains_key(key))
-            .map(|&(epoch, seq)| (layout::original_key(epoch, seq), None))
-            .collect();
-        if !writes.is_empty() {
-            self.commit(writes, BTreeMap::new(), self.current)?;
-            self.originals.retain(|key, _| !settled.contains(key));
         }
         Ok(())
     }
@@ -387,16 +322,6 @@ impl Queue {
             return Err(not_found(epoch, 0, "is not later than the epochs already used"));
         }
         self.commit(Writes::new(), [(epoch, EpochState::default())].into(), epoch)
-    }
-
-    /// Moves every unconfirmed entry of `old` to the end of the current epoch; [`Queue::move_entries`].
-    pub fn move_unconfirmed(
-        &mut self,
-        old: Epoch,
-        renumber: impl FnMut(Epoch, Seq, &Entry) -> (Vec<u8>, u64),
-    ) -> Result<Vec<(Seq, Seq)>, QueueError> {
-        let seqs = self.numbers(old, |state| state != State::Confirmed);
-        self.move_entries(old, &seqs, renumber)
     }
 
     /// Moves unconfirmed entries of `old` to the end of the current epoch, durably and at one stroke, and gives
@@ -435,9 +360,6 @@ impl Queue {
                 within("payload bytes of one entry", payload.len(), ENTRY_BYTES_MAX)?;
                 let stored = Stored { hash, day: entry.day.days(), void: entry.void, payload };
                 writes.insert(layout::entry_key(new, to.issued), Some(stored.encode()));
-                if let Some(code) = from.refused.remove(&seq) {
-                    to.refused.insert(to.issued, code);
-                }
                 from.absent.insert((seq, seq));
                 moved.push((seq, to.issued));
                 slots.push(Slot { own: true, ..Slot::of(&stored) });
@@ -476,13 +398,6 @@ impl Queue {
                 }
             }
         }
-        let over: Vec<(Epoch, Seq)> = self
-            .originals
-            .iter()
-            .filter(|&(_, &(on, _))| on < day.days())
-            .map(|(&key, _)| key)
-            .collect();
-        self.refused_settled(&over)?;
         if let Err(error) = self.compact_if_wasteful() {
             if self.broken {
                 return Err(error);
@@ -608,24 +523,14 @@ impl Queue {
             live_bytes: self.store.live_bytes(),
             ..Stats::default()
         };
-        let mut oldest: Option<i32> = None;
         for index in self.epochs.values() {
-            stats.absent += index.state.absent.len();
             for seq in index.seqs() {
                 match index.state_of(seq) {
-                    Some(State::Confirmed) => {
-                        stats.confirmed += 1;
-                        continue;
-                    }
-                    Some(State::Refused(_)) => stats.refused += 1,
-                    Some(State::Voided) => stats.voided += 1,
+                    Some(State::Confirmed) => stats.confirmed += 1,
                     _ => stats.waiting += 1,
                 }
-                let day = index.slot(seq).map(|slot| slot.day);
-                oldest = oldest.into_iter().chain(day).min();
             }
         }
-        stats.oldest_waiting = oldest.and_then(Date::from_days);
         stats
     }
 

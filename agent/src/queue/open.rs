@@ -34,7 +34,6 @@ struct Loaded {
     store: Store,
     epochs: BTreeMap<Epoch, EpochIndex>,
     damages: Vec<Damage>,
-    originals: BTreeMap<(Epoch, Seq), (i32, u8)>,
     dead: Vec<Dead>,
     /// Records of entries that do not exist: unfinished or already moved.
     garbage: Vec<Vec<u8>>,
@@ -85,7 +84,6 @@ fn load(path: &Path) -> Result<Loaded, StoreFault> {
     let mut packed: BTreeMap<Epoch, Vec<(Seq, Slot)>> = BTreeMap::new();
     let mut blocks: BTreeMap<Epoch, BTreeMap<Seq, Seq>> = BTreeMap::new();
     let mut damages = Vec::new();
-    let mut originals = BTreeMap::new();
     let mut dead = Vec::new();
     let read = store.load(|base, bytes| {
         let odd = || format!("record {base:02x?} is not readable");
@@ -105,10 +103,6 @@ fn load(path: &Path) -> Result<Loaded, StoreFault> {
                     .iter()
                     .map(|(seq, stored)| (*seq, Slot { packed: true, ..Slot::of(stored) }));
                 packed.entry(epoch).or_default().extend(slots);
-            }
-            Key::Original(epoch, seq) => {
-                let (code, stored) = layout::decode_original(bytes).ok_or_else(odd)?;
-                originals.insert((epoch, seq), (stored.day, code));
             }
             Key::Damage => damages = postcard::from_bytes(bytes).map_err(|_| odd())?,
             Key::Dead => dead = postcard::from_bytes(bytes).map_err(|_| odd())?,
@@ -159,7 +153,7 @@ fn load(path: &Path) -> Result<Loaded, StoreFault> {
         index.count_unpacked();
         epochs.insert(epoch, index);
     }
-    Ok(Loaded { store, epochs, damages, originals, dead, garbage })
+    Ok(Loaded { store, epochs, damages, dead, garbage })
 }
 
 /// Whether a store that is whole in itself is also the one the side file remembers.
@@ -389,7 +383,6 @@ impl Opening<'_> {
             current,
             epochs: BTreeMap::new(),
             damages: Vec::new(),
-            originals: BTreeMap::new(),
             broken: false,
         }
     }
@@ -422,7 +415,6 @@ impl Opening<'_> {
         let mut queue = self.queue(loaded.store, head.store, first - 1, current);
         queue.epochs = loaded.epochs;
         queue.damages = loaded.damages;
-        queue.originals = loaded.originals;
         queue.commit(writes, BTreeMap::new(), current)?;
         if let Err(error) = queue.compact_if_wasteful() {
             if queue.broken {
@@ -474,7 +466,6 @@ impl Opening<'_> {
             quarantine: quarantine_name(self.now, at_fault.first().copied().unwrap_or(0)),
             new_epoch,
             epochs: salvaged.losses,
-            values_doubtful: !salvaged.metas.is_empty(),
         };
         let mut damages = salvaged.damages;
         damages.push(damage.clone());
@@ -506,13 +497,6 @@ impl Opening<'_> {
             index.count_unpacked();
             epochs.insert(epoch, index);
         }
-        let mut originals = BTreeMap::new();
-        for ((epoch, seq), bytes) in salvaged.originals {
-            if let Some((code, stored)) = layout::decode_original(&bytes) {
-                originals.insert((epoch, seq), (stored.day, code));
-                writes.insert(layout::original_key(epoch, seq), Some(bytes));
-            }
-        }
         for (name, bytes) in salvaged.metas {
             writes.insert(layout::meta_key(&name), Some(bytes));
         }
@@ -530,7 +514,6 @@ impl Opening<'_> {
         let mut queue = self.queue(store, number, first, new_epoch);
         queue.epochs = epochs;
         queue.damages = damages;
-        queue.originals = originals;
         queue.commit(Writes::new(), [(new_epoch, EpochState::default())].into(), new_epoch)?;
         // Both slots must name the new store before the old one goes.
         queue.commit(Writes::new(), BTreeMap::new(), new_epoch)?;

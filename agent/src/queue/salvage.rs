@@ -33,7 +33,6 @@ pub(super) struct SalvagedEpoch {
 pub(super) struct Salvage {
     pub(super) epochs: BTreeMap<Epoch, SalvagedEpoch>,
     pub(super) metas: BTreeMap<String, Vec<u8>>,
-    pub(super) originals: BTreeMap<(Epoch, Seq), Vec<u8>>,
     pub(super) damages: Vec<Damage>,
     /// The highest commit number seen anywhere.
     pub(super) commit: u64,
@@ -97,7 +96,6 @@ pub(super) fn salvage(stores: &[PathBuf], head: Option<&Head>) -> Salvage {
     }
 
     let mut metas = BTreeMap::new();
-    let mut originals = BTreeMap::new();
     let mut damages = Vec::new();
     let mut states: BTreeMap<Epoch, EpochState> = BTreeMap::new();
     // Of each entry the newest write, with its commit; a record of its own goes before a block's.
@@ -130,11 +128,6 @@ pub(super) fn salvage(stores: &[PathBuf], head: Option<&Head>) -> Salvage {
             Some(Key::Meta(name)) => {
                 if let Some((_, bytes)) = newest(writes, |bytes| Some(bytes.to_vec())) {
                     metas.insert(name, bytes);
-                }
-            }
-            Some(Key::Original(epoch, seq)) => {
-                if let Some((_, bytes)) = newest(writes, |bytes| Some(bytes.to_vec())) {
-                    originals.insert((epoch, seq), bytes);
                 }
             }
             Some(Key::Damage) => {
@@ -178,8 +171,6 @@ pub(super) fn salvage(stores: &[PathBuf], head: Option<&Head>) -> Salvage {
             state.confirmed.remove(range);
         }
         state.confirmed.remove((1, state.dropped));
-        let EpochState { refused, confirmed, absent, .. } = &mut state;
-        refused.retain(|&seq, _| !confirmed.contains(seq) && !absent.contains(seq));
         if Some(epoch) == current || lost.len() > 0 {
             losses.push(EpochLoss {
                 epoch,
@@ -191,5 +182,5 @@ pub(super) fn salvage(stores: &[PathBuf], head: Option<&Head>) -> Salvage {
         let entries = entries.into_iter().map(|(seq, (_, _, stored))| (seq, stored)).collect();
         epochs.insert(epoch, SalvagedEpoch { state, entries });
     }
-    Salvage { epochs, metas, originals, damages, commit, losses }
+    Salvage { epochs, metas, damages, commit, losses }
 }

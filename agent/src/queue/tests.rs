@@ -95,24 +95,19 @@ fn keeps_what_it_was_given_over_reopening() {
     assert_eq!(queue.append(&[new_entry(1, 50, 0), new_entry(2, 16 * 1024, 0)]).unwrap(), [1, 2]);
     queue.append_with(&[new_entry(3, 900, 1)], &[("cut", &[9; 5000])]).unwrap();
     queue.confirm(epoch, &[(1, 1)]).unwrap();
-    queue.refuse(epoch, &[(2, 4)]).unwrap();
     drop(queue);
     let (mut queue, damage) = open(dir.path());
     assert_eq!(damage, None);
     assert_eq!(queue.epoch(), epoch);
     let states: Vec<State> = (1..=3).map(|seq| queue.state(epoch, seq).unwrap()).collect();
-    assert_eq!(states, [State::Confirmed, State::Refused(4), State::Waiting]);
+    assert_eq!(states, [State::Confirmed, State::Waiting, State::Waiting]);
     assert_eq!(queue.get(epoch, 2).unwrap().unwrap().payload, payload(2, 16 * 1024));
     assert_eq!(queue.meta_get("cut").unwrap().unwrap(), [9; 5000]);
     queue.void(epoch, 2, b"void".to_vec(), 99).unwrap();
     assert_eq!(queue.state(epoch, 2), Some(State::Voided));
     drop(queue);
     let mut queue = open(dir.path()).0;
-    let refused = queue.refused_reports().unwrap();
-    assert_eq!((refused.len(), refused[0].seq, refused[0].code), (1, 2, 4));
-    assert_eq!(refused[0].payload, payload(2, 16 * 1024));
-    queue.refused_settled(&[(epoch, 2)]).unwrap();
-    assert!(queue.refused_reports().unwrap().is_empty());
+    assert_eq!(queue.get(epoch, 2).unwrap().unwrap().payload, b"void");
     assert_eq!(queue.waiting(epoch).collect::<Vec<_>>(), [2, 3]);
     assert_eq!(queue.append(&[new_entry(4, 1, 0)]).unwrap(), [4]);
     assert!(matches!(queue.confirm(epoch, &[(1, 5)]), Err(QueueError::NotFound { .. })));
@@ -189,7 +184,6 @@ enum Op {
     Append(Vec<(u64, usize, i32)>, bool),
     Confirm(u64, u64),
     Unconfirm(u64, u64),
-    Refuse(u64, u8),
     Void(u64),
     NewEpoch(bool),
     Drop(i32),
@@ -204,7 +198,6 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (prop::collection::vec(entry, 1..40), any::<bool>()).prop_map(|(e, m)| Op::Append(e, m)),
         5 => (0..300u64, 0..120u64).prop_map(|(a, n)| Op::Confirm(a, n)),
         1 => (0..300u64, 0..60u64).prop_map(|(a, n)| Op::Unconfirm(a, n)),
-        2 => (0..300u64, any::<u8>()).prop_map(|(a, c)| Op::Refuse(a, c)),
         2 => (0..300u64).prop_map(Op::Void),
         1 => any::<bool>().prop_map(Op::NewEpoch),
         1 => (0..20i32).prop_map(Op::Drop),
@@ -268,9 +261,8 @@ impl Model {
         let all = || self.epochs.values().flat_map(|model| model.entries.iter().flatten());
         let count = |fits: fn(State) -> bool| all().filter(|e| fits(e.state)).count() as u64;
         let stats = queue.stats();
-        assert_eq!(stats.waiting, count(|s| s == State::Waiting));
+        assert_eq!(stats.waiting, count(|s| s != State::Confirmed));
         assert_eq!(stats.confirmed, count(|s| s == State::Confirmed));
-        assert_eq!(stats.refused, count(|s| matches!(s, State::Refused(_))));
         assert_eq!(queue.unconfirmed(), count(|s| s != State::Confirmed));
     }
 }
@@ -319,14 +311,6 @@ proptest! {
                         }
                     }
                 }
-                Op::Refuse(at, code) => {
-                    if let Some(Some(entry)) = here.entries.get_mut(at as usize) {
-                        queue.refuse(epoch, &[(at + 1, code)]).unwrap();
-                        if matches!(entry.state, State::Waiting | State::Refused(_)) {
-                            entry.state = State::Refused(code);
-                        }
-                    }
-                }
                 Op::Void(at) => {
                     if let Some(Some(entry)) = here.entries.get_mut(at as usize) {
                         let done = queue.void(epoch, at + 1, b"void".to_vec(), at);
@@ -341,7 +325,8 @@ proptest! {
                     queue.new_epoch(new).unwrap();
                     let mut target = ModelEpoch::default();
                     if move_entries {
-                        let moved = queue.move_unconfirmed(epoch, |_, seq, entry| {
+                        let seqs = queue.numbers(epoch, |state| state != State::Confirmed);
+                        let moved = queue.move_entries(epoch, &seqs, |_, seq, entry| {
                             let payload = [&seq.to_le_bytes()[..], &entry.payload].concat();
                             let hash = hash(&payload);
                             (payload, hash)
@@ -399,7 +384,7 @@ proptest! {
 
 // ---- Damage ----
 
-/// Entries, confirmed, refused, small values, two epochs: something of everything.
+/// Entries, confirmed ones, small values, two epochs: something of everything.
 fn furnished(dir: &Path) -> (Epoch, u64) {
     let (mut queue, _) = open(dir);
     for tag in 0..400u64 {
@@ -407,7 +392,6 @@ fn furnished(dir: &Path) -> (Epoch, u64) {
     }
     let epoch = queue.epoch();
     queue.confirm(epoch, &[(1, 150)]).unwrap();
-    queue.refuse(epoch, &[(160, 3)]).unwrap();
     queue.meta_put("cut", &[1; 2000]).unwrap();
     (epoch, 400)
 }
@@ -707,4 +691,22 @@ fn a_full_disk_loses_nothing_and_is_got_over() {
         check_saved(&queue, saved);
     }
     assert!(saved > 100);
+}
+
+#[test]
+fn a_full_queue_still_begins_a_life() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut queue, _) = open(dir.path());
+    let mut left = UNCONFIRMED_MAX as usize;
+    while left > 0 {
+        let n = left.min(APPEND_ENTRIES_MAX);
+        queue.append(&vec![new_entry(1, 8, 0); n]).unwrap();
+        left -= n;
+    }
+    assert!(matches!(queue.append(&[new_entry(1, 8, 0)]), Err(QueueError::Full { .. })));
+    let counter = queue.epoch().counter + 1;
+    queue.new_epoch(Epoch { counter, random: 5 }).unwrap();
+    assert_eq!(queue.append(&[new_entry(2, 8, 0)]).unwrap(), [1]);
+    assert!(matches!(queue.append(&[new_entry(3, 8, 0)]), Err(QueueError::Full { .. })));
+    queue.meta_put("clock", b"1").unwrap();
 }

@@ -24,8 +24,6 @@ pub enum State {
     Waiting,
     /// Released by a receipt; kept as history.
     Confirmed,
-    /// Refused by the centre with this code; not yet voided.
-    Refused(u8),
     /// Refused and replaced by an empty entry, which waits for its receipt.
     Voided,
 }
@@ -43,21 +41,6 @@ pub struct Entry {
     pub void: bool,
     /// Hash of the content.
     pub hash: u64,
-    /// The day from which its retention counts.
-    pub day: Date,
-    /// The content.
-    pub payload: Vec<u8>,
-}
-
-/// A content the centre refused, kept after its number was voided.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefusedReport {
-    /// The epoch it was numbered in.
-    pub epoch: Epoch,
-    /// Its number.
-    pub seq: Seq,
-    /// The centre's code.
-    pub code: u8,
     /// The day from which its retention counts.
     pub day: Date,
     /// The content.
@@ -101,8 +84,6 @@ pub struct Damage {
     pub new_epoch: Epoch,
     /// The epoch in use until then, and every other epoch that lost entries.
     pub epochs: Vec<EpochLoss>,
-    /// Small values may be older than last written.
-    pub values_doubtful: bool,
 }
 
 /// How full the queue is.
@@ -116,12 +97,4 @@ pub struct Stats {
     pub waiting: u64,
     /// Entries in history.
     pub confirmed: u64,
-    /// Entries refused and not yet voided.
-    pub refused: u64,
-    /// Voided entries without a receipt.
-    pub voided: u64,
-    /// Numbers whose entries were lost or moved to another epoch.
-    pub absent: u64,
-    /// The earliest day of an entry without a receipt.
-    pub oldest_waiting: Option<Date>,
 }
