@@ -45,6 +45,10 @@ fn commands_end_with_the_code_of_the_contract() {
     assert_eq!(run(dir.path(), &["enroll", "BANYAN-12345"]), 2, "not a code");
     // Nobody listens at the address of the test's centre.
     assert_eq!(run(dir.path(), &["sync", "--timeout", "1s"]), 3);
+    // What the centre said last time is not what it says now.
+    let mut identity = Identity::open(&dir.path().join("data")).unwrap().unwrap();
+    identity.set_refusal(Some(banyan_shared::wire::EnrolRefusal::Expired)).unwrap();
+    assert_eq!(run(dir.path(), &["sync", "--timeout", "1s"]), 3);
 }
 
 #[test]
