@@ -260,7 +260,7 @@ fn options_stand_anywhere_and_exit_codes_tell_what_happened() {
         (&["record", "vc_daily", "2026-01-20", "beds_actual=1"], 1, "beds_actual"),
         (
             &["record", "vc_daily", "2026-01-20", "total_visits=1", "--facility", "V2-VC"],
-            1,
+            2,
             "V2-VC",
         ),
         (&["record", "thc_daily", "2026-01-20", "total_visits=1"], 1, "thc_daily"),
