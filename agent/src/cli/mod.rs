@@ -164,15 +164,13 @@ pub fn run_args(args: Vec<OsString>) -> u8 {
         }
     };
     let level = match args.global.verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
     };
-    // In a process that runs several commands the first one's log stays.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(format!("banyan_agent={level}")))
-        .with_writer(std::io::stderr)
-        .try_init();
+    // By level only: a filter language would bring a regex engine, a tenth of the program. In a process
+    // that runs several commands the first one's log stays.
+    let _ = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).try_init();
     let ui = Ui {
         lang: args.global.lang.into(),
         format: args.global.format,
