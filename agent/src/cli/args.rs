@@ -17,7 +17,7 @@ use crate::note::{Note, note};
     name = "banyan-agent",
     version,
     after_help = "例 / Examples:\n  banyan-agent enroll 七星关.banyan\n  banyan-agent record vc_daily 2026-01-31 \
-                  outpatient_visits=12 open_days=1\n  banyan-agent sync --timeout 60s\n  banyan-agent \
+                  total_visits=12 open_days=1\n  banyan-agent sync --timeout 60s\n  banyan-agent \
                   status --format json\n\n退出码 / Exit: 0 完成 done, 1 失败 failed, 2 用法错误 wrong \
                   usage, 3 未及时完成 not finished in time"
 )]
@@ -76,10 +76,10 @@ pub(crate) enum Verb {
     Sync(Sync),
     /// 录入或更正报表；未写的数据元保持原值 enter or correct a report; elements not named keep their value
     #[command(
-        after_help = "例 / Examples:\n  record vc_daily 2026-01-31 outpatient_visits=12 open_days=1\n  \
-                            record vc_daily 2026-01-31 outpatient_visits=13 --reason typo\n  record vc_daily \
+        after_help = "例 / Examples:\n  record vc_daily 2026-01-31 total_visits=12 open_days=1\n  \
+                            record vc_daily 2026-01-31 total_visits=13 --reason typo\n  record vc_daily \
                             2026-02-16..2026-02-22 --closed\n  record vc_daily 2026-01-31 home_visits= \
-                            (空值=缺报 empty = missing)\n  record vc_daily 2026-01-31 total=3 --facility \
+                            (空值=缺报 empty = missing)\n  record vc_daily 2026-01-31 total_visits=3 --facility \
                             520502105001-VC --how paper_later"
     )]
     Record(Record),
