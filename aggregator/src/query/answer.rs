@@ -260,6 +260,23 @@ pub struct CompletenessFigure {
     pub by_form: Vec<FormCompleteness>,
 }
 
+impl CompletenessFigure {
+    /// The counts in the order of the completeness columns, from `expected` to `proxy`.
+    pub fn parts(&self) -> [u64; 9] {
+        [
+            self.expected,
+            self.received,
+            self.on_time,
+            self.late,
+            self.late_by_network,
+            self.not_yet_due,
+            self.missing,
+            self.incomplete,
+            self.proxy,
+        ]
+    }
+}
+
 /// How fresh the figures are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freshness {

@@ -144,17 +144,7 @@ pub fn completeness_csv(answer: &CompletenessAnswer) -> String {
             let unit =
                 parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(":");
             for (form, c) in &row.forms {
-                let numbers = [
-                    c.expected,
-                    c.received,
-                    c.on_time,
-                    c.late,
-                    c.late_by_network,
-                    c.not_yet_due,
-                    c.missing,
-                    c.incomplete,
-                    c.proxy,
-                ];
+                let numbers = c.parts();
                 let record: Vec<String> = [
                     unit.clone(),
                     name.clone(),
@@ -466,17 +456,7 @@ pub fn completeness_table(
             let name = catalogue
                 .form(form)
                 .map_or(form.as_str(), |f| catalogue.forms[f.at()].name.get(lang));
-            let numbers = [
-                c.expected,
-                c.received,
-                c.on_time,
-                c.late,
-                c.late_by_network,
-                c.not_yet_due,
-                c.missing,
-                c.incomplete,
-                c.proxy,
-            ];
+            let numbers = c.parts();
             let cells = [
                 key_text(&row.key, catalogue, lang),
                 row.key.period.clone(),
