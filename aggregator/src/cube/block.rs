@@ -140,6 +140,25 @@ pub struct Block {
     newest: Millis,
 }
 
+/// A block to read: one held in memory, or one made for the reader.
+#[derive(Clone, Debug)]
+pub enum BlockRef<'a> {
+    /// Held.
+    Here(&'a Block),
+    /// Made.
+    Loaded(std::sync::Arc<Block>),
+}
+
+impl std::ops::Deref for BlockRef<'_> {
+    type Target = Block;
+    fn deref(&self) -> &Block {
+        match self {
+            BlockRef::Here(block) => block,
+            BlockRef::Loaded(block) => block,
+        }
+    }
+}
+
 static EMPTY: std::sync::LazyLock<Column> = std::sync::LazyLock::new(Column::default);
 
 impl Block {

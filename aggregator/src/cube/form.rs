@@ -1,11 +1,15 @@
 //! One form's slots, columns and blocks.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use banyan_shared::ids::{ElementCode, FormCode};
-use banyan_shared::period::Period;
+use banyan_shared::period::{Period, PeriodType};
 
 use super::{Block, FacilityNo, Lock, Slot};
+
+/// Numbers of contents, given out once in the life of the process.
+static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
 /// Everything held of one form. Slots and columns never move; new ones go to the end.
 #[derive(Clone, Debug)]
@@ -17,6 +21,8 @@ pub struct FormStore {
     slot_of: HashMap<FacilityNo, Slot>,
     blocks: BTreeMap<Period, Block>,
     locks: HashMap<(Period, Slot), Lock>,
+    /// By month: the number of what its blocks hold.
+    generations: HashMap<Period, u64>,
 }
 
 impl FormStore {
@@ -29,6 +35,7 @@ impl FormStore {
             slot_of: HashMap::new(),
             blocks: BTreeMap::new(),
             locks: HashMap::new(),
+            generations: HashMap::new(),
         }
     }
 
@@ -85,11 +92,23 @@ impl FormStore {
         self.blocks.iter().map(|(period, block)| (*period, block))
     }
 
+    /// A number for what the blocks of the month hold in which `period` ends: another one after every change,
+    /// and never one that stood for other content.
+    pub fn generation(&self, period: Period) -> u64 {
+        self.generations.get(&month_of(period)).copied().unwrap_or(0)
+    }
+
+    fn changed(&mut self, period: Period) {
+        self.generations.insert(month_of(period), GENERATIONS.fetch_add(1, Ordering::Relaxed));
+    }
+
     pub(super) fn block_mut(&mut self, period: Period) -> &mut Block {
+        self.changed(period);
         self.blocks.entry(period).or_default()
     }
 
     pub(super) fn block_if(&mut self, period: Period) -> Option<&mut Block> {
+        self.changed(period);
         self.blocks.get_mut(&period)
     }
 
@@ -100,4 +119,9 @@ impl FormStore {
     pub(super) fn lock_mut(&mut self, period: Period, slot: Slot) -> &mut Lock {
         self.locks.entry((period, slot)).or_default()
     }
+}
+
+/// The month a period ends in.
+fn month_of(period: Period) -> Period {
+    Period::containing(PeriodType::Month, period.last_day())
 }

@@ -19,7 +19,7 @@ use banyan_shared::ids::{AgentId, Epoch, FormCode, Millis, Position, Seq, UnitCo
 use banyan_shared::period::Period;
 use banyan_shared::report::{Content, Lineage, Value, VersionVector};
 
-pub use block::{Block, Report, Stored};
+pub use block::{Block, BlockRef, Report, Stored};
 pub use column::{Column, Scan};
 pub use digest::Digest;
 pub use form::FormStore;
@@ -414,21 +414,21 @@ impl Cube {
         self.facilities.len()
     }
 
-    /// The block as it stood at `at`: borrowed when nothing came later, rebuilt otherwise.
+    /// The block as it stood at `at`: the one held when nothing came later, rebuilt otherwise.
     pub fn block_at<'a>(
         &'a self,
         form: &'a FormStore,
         period: Period,
         at: Option<Millis>,
-    ) -> Option<std::borrow::Cow<'a, Block>> {
+    ) -> Option<BlockRef<'a>> {
         let block = form.block(period)?;
         Some(match at {
             Some(at) if block.newest() > at => {
-                std::borrow::Cow::Owned(
+                BlockRef::Loaded(Arc::new(
                     block.as_of(at, &self.lineage, |slot| form.lock(period, slot)),
-                )
+                ))
             }
-            _ => std::borrow::Cow::Borrowed(block),
+            _ => BlockRef::Here(block),
         })
     }
 

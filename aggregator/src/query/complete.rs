@@ -1,6 +1,5 @@
 //! F3 over sets: completeness and freshness.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -80,7 +79,7 @@ pub(super) struct Owed<'a> {
     period: Period,
     pub(super) plan: Arc<Plan>,
     slots: Arc<FormMap>,
-    pub(super) block: Option<Cow<'a, Block>>,
+    pub(super) block: Option<crate::cube::BlockRef<'a>>,
     /// The cube's column of each line.
     columns: Vec<Option<usize>>,
     /// How many columns the cube has for the form.

@@ -1,6 +1,5 @@
 //! F4 in columns: counting elements over sets of slots and stretches of time.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use super::Engine;
 use super::plan::{FormMap, Plan};
 use super::request::Dims;
 use super::sets::{Key, Part, Parts, Scope};
-use crate::cube::{Block, Slot};
+use crate::cube::Slot;
 
 /// The moment a question is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +46,7 @@ struct Sheet<'a> {
     plan: Arc<Plan>,
     parts: Arc<Parts>,
     /// None where nothing was accepted, and for a period that has not ended.
-    block: Option<Cow<'a, Block>>,
+    block: Option<crate::cube::BlockRef<'a>>,
     ended: bool,
 }
 
@@ -159,7 +158,7 @@ impl<'e> Engine<'e> {
         form: FormIx,
         period: Period,
         past: Option<Millis>,
-    ) -> Option<Cow<'e, Block>> {
+    ) -> Option<crate::cube::BlockRef<'e>> {
         let store = self.cube.form(&self.catalogue.forms[form.at()].code)?;
         self.cube.block_at(store, period, past)
     }
