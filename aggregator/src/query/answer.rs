@@ -53,6 +53,26 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
     }
 }
 
+/// Numbers in JSON: whole ones without a decimal point.
+mod plain {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// The largest whole number that a binary floating-point number holds without loss.
+    const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
+    pub(super) fn serialize<S: Serializer>(n: &Option<f64>, out: S) -> Result<S::Ok, S::Error> {
+        match n {
+            None => out.serialize_none(),
+            Some(n) if n.fract() == 0.0 && n.abs() < WHOLE_MAX => out.serialize_i64(*n as i64),
+            Some(n) => out.serialize_f64(*n),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+        Option::deserialize(from)
+    }
+}
+
 /// Which row.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowKey {
@@ -120,6 +140,7 @@ pub struct Coverage {
     /// Facility-periods in the formula.
     pub expected: u64,
     /// The matched facilities' usual share of the denominator.
+    #[serde(with = "plain")]
     pub share_of_usual: Option<f64>,
 }
 
@@ -138,14 +159,17 @@ pub struct WaitingFor {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IndicatorFigure {
     /// The value, rounded to the catalogue's decimals; none unless the state is `reported`.
+    #[serde(with = "plain")]
     pub value: Option<f64>,
     /// Whether there is a value, and if not, why.
     pub state: State,
     /// The unit of measure.
     pub unit: String,
     /// Above the line.
+    #[serde(with = "plain")]
     pub numerator: Option<f64>,
     /// Below the line.
+    #[serde(with = "plain")]
     pub denominator: Option<f64>,
     /// What the ratio is multiplied by.
     pub factor: u64,
@@ -156,14 +180,18 @@ pub struct IndicatorFigure {
     /// The reports it waits for.
     pub waiting_for: Vec<WaitingFor>,
     /// The target that applies.
+    #[serde(with = "plain")]
     pub target: Option<f64>,
     /// Its lower bound.
+    #[serde(with = "plain")]
     pub low: Option<f64>,
     /// Its upper bound.
+    #[serde(with = "plain")]
     pub high: Option<f64>,
     /// Which way is better.
     pub direction: Option<String>,
     /// For a target of the year: what should be reached by now.
+    #[serde(with = "plain")]
     pub pace: Option<f64>,
     /// Whether it is met, judged on the unrounded value.
     pub met: Option<bool>,
@@ -180,6 +208,9 @@ pub struct IndicatorFigure {
     pub area: Option<String>,
     /// What the reader should know of the value.
     pub flags: Vec<String>,
+    /// The indicator's name, if names were asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
 }
 
 /// One row.

@@ -8,15 +8,16 @@ use banyan_shared::figures::{self, Completeness, MissingFacts, MissingWhy, Stand
 use banyan_shared::ids::{FormCode, Millis, UnitCode};
 use banyan_shared::organisation::UnitIx;
 use banyan_shared::period::{Period, Span};
-use banyan_shared::report::{How, Value};
+use banyan_shared::report::Value;
 
 use super::Engine;
 use super::answer::Freshness;
 use super::plan::{FormMap, Plan};
 use super::request::Dims;
-use super::sets::{Key, Scope};
-use super::tally::{When, day_of};
-use crate::cube::{Block, Slot};
+use super::sets::{Key, Scope, Wanderer};
+use super::sheet::Sheet;
+use super::tally::{Asked, When, days_of};
+use crate::cube::{Block, BlockRef, Slot};
 
 /// A site not heard of for this long counts as silent.
 pub const SILENT_AFTER_MS: i64 = 3 * 24 * 3_600_000;
@@ -48,8 +49,24 @@ pub struct Mark {
 pub struct SiteStates {
     /// By facility.
     pub sites: HashMap<UnitCode, SiteState>,
-    /// By report.
-    pub marks: HashMap<(UnitCode, FormCode, Period), Mark>,
+    /// By facility, then by report.
+    pub marks: HashMap<UnitCode, BTreeMap<(FormCode, Period), Mark>>,
+}
+
+impl SiteStates {
+    /// The mark of a report, to be set.
+    pub fn mark_mut(&mut self, facility: &UnitCode, form: FormCode, period: Period) -> &mut Mark {
+        self.marks.entry(facility.clone()).or_default().entry((form, period)).or_default()
+    }
+
+    fn marks_of(&self, facility: &UnitCode) -> Option<&BTreeMap<(FormCode, Period), Mark>> {
+        if self.marks.is_empty() { None } else { self.marks.get(facility) }
+    }
+
+    fn mark(&self, facility: &UnitCode, form: &FormCode, period: Period) -> Mark {
+        let marks = self.marks_of(facility);
+        marks.and_then(|marks| marks.get(&(form.clone(), period))).copied().unwrap_or_default()
+    }
 }
 
 impl SiteState {
@@ -79,7 +96,7 @@ pub(super) struct Owed<'a> {
     period: Period,
     pub(super) plan: Arc<Plan>,
     slots: Arc<FormMap>,
-    pub(super) block: Option<crate::cube::BlockRef<'a>>,
+    pub(super) block: Option<BlockRef<'a>>,
     /// The cube's column of each line.
     columns: Vec<Option<usize>>,
     /// How many columns the cube has for the form.
@@ -90,47 +107,46 @@ impl Engine<'_> {
     /// Counts the reports owed over `span`, for every row and form.
     pub(super) fn complete(
         &self,
+        asked: &Asked<'_>,
         scope: Scope,
         dims: &Dims,
         span: Span,
         only: Option<FormIx>,
-        when: When,
         remarks: &mut Remarks,
     ) -> BTreeMap<(Key, FormIx), Completeness> {
         let mut out: BTreeMap<(Key, FormIx), Completeness> = BTreeMap::new();
+        let roster = asked.roster(scope, dims, days_of(span));
         for form in self.form_indices().filter(|form| only.is_none_or(|only| only == *form)) {
             let model = &self.catalogue.forms[form.at()];
-            for period in span.parts(model.period_type) {
-                if figures::ended_at(self.catalogue, period) > when.now {
-                    continue;
-                }
-                let sheet = self.owed(form, period, when);
-                let parts = self.parts(scope, dims, when.map, form, period);
-                for part in &parts.0 {
-                    let counts = out.entry((part.key, form)).or_default();
-                    for range in &part.ranges {
-                        for slot in range.clone() {
-                            if sheet.plan.duty[slot as usize] == 1 {
-                                counts.add(self.standing(&sheet, slot, when));
-                            } else {
-                                let answered =
-                                    sheet.block.as_ref().is_some_and(|b| b.answered(slot));
-                                counts.unexpected += u64::from(answered);
-                            }
-                        }
-                        if let Some(block) = &sheet.block {
-                            for (_, report) in block.histories(range.clone()) {
-                                remarks.conflicts += u64::from(report.heads > 1);
-                                remarks.pending += report.pending as u64;
-                            }
-                            // Only a block newer than what was found can hold a newer receipt.
-                            if remarks.newest.is_none_or(|newest| block.newest() > newest) {
-                                let newest =
-                                    range.clone().filter_map(|slot| block.received(slot)).max();
-                                remarks.newest = remarks.newest.max(newest);
-                            }
+            let sheets = asked.sheets(form, span);
+            if sheets.is_empty() {
+                continue;
+            }
+            let late: Vec<Option<u32>> =
+                sheets.iter().map(|sheet| sheet.all_late(asked.when.now)).collect();
+            for (key, groups) in &roster.rows {
+                let mut counts = Completeness::default();
+                for group in groups.iter().filter(|group| model.kinds.contains(&group.kind)) {
+                    for unit in &group.units {
+                        let Some(slot) = sheets[0].slots.slot(*unit) else { continue };
+                        for (sheet, late) in sheets.iter().zip(&late) {
+                            self.count_reports(
+                                asked,
+                                sheet,
+                                *late,
+                                (*unit, slot),
+                                &mut counts,
+                                remarks,
+                            );
                         }
                     }
+                }
+                out.entry((*key, form)).or_default().merge(&counts);
+            }
+            for wanderer in &roster.wanderers {
+                let Some(slot) = sheets[0].slots.slot(wanderer.unit) else { continue };
+                for sheet in &sheets {
+                    self.count_wanderer(asked, sheet, wanderer, slot, &mut out, remarks);
                 }
             }
         }
@@ -138,61 +154,139 @@ impl Engine<'_> {
         out
     }
 
-    /// Everything needed to judge the reports of one form and period.
-    pub(super) fn owed(&self, form: FormIx, period: Period, when: When) -> Owed<'_> {
-        let slots = self.slots(form);
-        let model = &self.catalogue.forms[form.at()];
+    /// Counts a steady unit's reports of one sheet. `late`: which of its ended periods are past their time,
+    /// where that is the same for all.
+    fn count_reports(
+        &self,
+        asked: &Asked<'_>,
+        sheet: &Sheet,
+        late: Option<u32>,
+        (unit, slot): (UnitIx, Slot),
+        counts: &mut Completeness,
+        remarks: &mut Remarks,
+    ) {
+        let (number, place) = Sheet::place(slot);
+        let reports = &sheet.chunk(&asked.engine, asked.when, number).reports;
+        counts.on_time += u64::from(reports.on_time[place]);
+        counts.late += u64::from(reports.late[place]);
+        counts.late_by_network += u64::from(reports.late_by_network[place]);
+        counts.incomplete += u64::from(reports.incomplete[place]);
+        counts.proxy += u64::from(reports.proxy[place]);
+        counts.unexpected += u64::from(reports.unexpected[place]);
+        remarks.conflicts += u64::from(reports.conflicts[place]);
+        remarks.pending += u64::from(reports.pending[place]);
+        let newest = reports.newest[place];
+        if newest > Millis(i64::MIN) {
+            remarks.newest = remarks.newest.max(Some(newest));
+        }
+        let open = reports.open[place];
+        if open == 0 {
+            return;
+        }
+        let late = late.unwrap_or_else(|| sheet.late_bits(slot, asked.when.now));
+        let missing = open & late;
+        counts.not_yet_due += u64::from((open & !late).count_ones());
+        if missing == 0 {
+            return;
+        }
+        let code = self.organisation.code(unit);
+        let marks = self.sites.marks_of(code);
+        let by_site = self.why(code, Mark::default(), asked.when);
+        if marks.is_none() {
+            counts.missing_by[by_site as usize] += u64::from(missing.count_ones());
+            return;
+        }
+        let form = &self.catalogue.forms[sheet.form.at()].code;
+        for (at, period) in sheet.periods.iter().enumerate() {
+            if missing & (1 << at) != 0 {
+                let mark = self.sites.mark(code, form, *period);
+                counts.missing_by[self.why(code, mark, asked.when) as usize] += 1;
+            }
+        }
+    }
+
+    /// Counts a wanderer's reports of one sheet, each in the rows it is in on its duty day.
+    fn count_wanderer(
+        &self,
+        asked: &Asked<'_>,
+        sheet: &Sheet,
+        wanderer: &Wanderer,
+        slot: Slot,
+        out: &mut BTreeMap<(Key, FormIx), Completeness>,
+        remarks: &mut Remarks,
+    ) {
+        for at in 0..sheet.ended {
+            let day = self.organisation.duty_day(wanderer.unit, sheet.periods[at]);
+            let Some(day) = day else { continue };
+            let stay = wanderer.stays.iter().find(|stay| stay.first <= day && day <= stay.last);
+            let Some(stay) = stay else { continue };
+            let owed = self.owed_of(sheet, at, asked.when);
+            let block = owed.block.as_deref();
+            if let Some(block) = block {
+                for (_, report) in block.histories(slot..slot + 1) {
+                    remarks.conflicts += u64::from(report.heads > 1);
+                    remarks.pending += report.pending as u64;
+                }
+                remarks.newest = remarks.newest.max(block.received(slot));
+            }
+            let is_owed = owed.plan.duty[slot as usize] == 1;
+            let standing = is_owed.then(|| self.standing(&owed, slot, asked.when));
+            let answered = block.is_some_and(|block| block.answered(slot));
+            for key in &stay.keys {
+                let counts = out.entry((*key, sheet.form)).or_default();
+                match standing {
+                    Some(standing) => counts.add(standing),
+                    None => counts.unexpected += u64::from(answered),
+                }
+            }
+        }
+    }
+
+    /// Everything needed to judge the reports of one of a sheet's periods.
+    pub(super) fn owed_of(&self, sheet: &Sheet, at: usize, when: When) -> Owed<'_> {
+        let model = &self.catalogue.forms[sheet.form.at()];
         Owed {
-            form,
-            period,
-            plan: self.plans.plan(self.catalogue, self.organisation, &slots, form, period),
-            slots,
-            block: self.block(form, period, when.past),
-            columns: model.lines.iter().map(|line| self.column(form, line.element)).collect(),
+            form: sheet.form,
+            period: sheet.periods[at],
+            plan: sheet.plans[at].clone(),
+            slots: sheet.slots.clone(),
+            block: self.block(sheet.form, sheet.periods[at], when.past),
+            columns: model.lines.iter().map(|line| self.column(sheet.form, line.element)).collect(),
             width: self.cube.form(&model.code).map_or(0, |store| store.columns().len()),
         }
     }
 
+    /// Everything needed to judge the reports of one form and period.
+    pub(super) fn owed(&self, form: FormIx, period: Period, when: When) -> Owed<'_> {
+        self.owed_of(&self.sheet_of(form, period, when), 0, when)
+    }
+
     /// Judges one report owed.
     pub(super) fn standing(&self, sheet: &Owed<'_>, slot: Slot, when: When) -> Standing {
-        let late_after = sheet.plan.late_after(slot);
-        let block = sheet.block.as_deref();
-        let report = block.filter(|block| block.answered(slot)).and_then(|block| {
-            let answer = self.answer_of(sheet, block, slot);
-            answer.answered.then_some((block, answer))
-        });
-        let Some((block, answer)) = report else {
-            let timing = figures::judge(None, late_after, when.now);
-            let why = match timing {
-                Timing::Missing => self.why(sheet, slot, when),
-                _ => MissingWhy::NotEntered,
-            };
+        if let Some(one) = self.received(sheet, slot) {
             return Standing {
-                timing,
-                incomplete: false,
-                proxy: false,
-                late_by_network: false,
-                why,
+                timing: one.timing,
+                incomplete: one.incomplete,
+                proxy: one.proxy,
+                late_by_network: one.late_by_network,
+                why: MissingWhy::NotEntered,
             };
-        };
-        let timing = figures::judge(block.arrived(slot), late_after, when.now);
-        let authors = self.cube.authors();
-        let in_time = |minute: u32| i64::from(minute) * 60_000 <= late_after.0;
-        Standing {
-            timing,
-            incomplete: !answer.complete,
-            proxy: block.how(slot, authors) == Some(How::Proxy),
-            late_by_network: timing == Timing::Late
-                && block
-                    .report(slot, authors)
-                    .and_then(|report| report.entered)
-                    .is_some_and(|entered| !entered.doubtful && in_time(entered.minute)),
-            why: MissingWhy::NotEntered,
         }
+        let timing = figures::judge(None, sheet.plan.late_after(slot), when.now);
+        let unit = sheet.slots.units[slot as usize];
+        let why = match (timing, unit) {
+            (Timing::Missing, Some(unit)) => {
+                let code = self.organisation.code(unit);
+                let form = &self.catalogue.forms[sheet.form.at()].code;
+                self.why(code, self.sites.mark(code, form, sheet.period), when)
+            }
+            _ => MissingWhy::NotEntered,
+        };
+        Standing { timing, incomplete: false, proxy: false, late_by_network: false, why }
     }
 
     /// Whether the slot's report answers what it was asked.
-    fn answer_of(&self, sheet: &Owed<'_>, block: &Block, slot: Slot) -> figures::Answer {
+    pub(super) fn answer_of(&self, sheet: &Owed<'_>, block: &Block, slot: Slot) -> figures::Answer {
         if sheet.plan.uniform && block.full(slot, sheet.width) {
             return figures::Answer { answered: true, complete: true };
         }
@@ -204,15 +298,8 @@ impl Engine<'_> {
         )
     }
 
-    fn why(&self, sheet: &Owed<'_>, slot: Slot, when: When) -> MissingWhy {
-        let Some(unit) = sheet.slots.units[slot as usize] else { return MissingWhy::NotEntered };
-        let code = self.organisation.code(unit);
-        let (form, period) = (&self.catalogue.forms[sheet.form.at()].code, sheet.period);
-        let mark = if self.sites.marks.is_empty() {
-            Mark::default()
-        } else {
-            self.sites.marks.get(&(code.clone(), form.clone(), period)).copied().unwrap_or_default()
-        };
+    /// Why a report of the facility is missing.
+    fn why(&self, code: &UnitCode, mark: Mark, when: When) -> MissingWhy {
         let site = self.sites.sites.get(code);
         let live = when.past.is_none();
         figures::missing_why(&MissingFacts {
@@ -228,18 +315,20 @@ impl Engine<'_> {
     /// How fresh the figures of a set are.
     pub(super) fn freshness(
         &self,
+        asked: &Asked<'_>,
         scope: Scope,
         span: Span,
-        when: When,
         newest: Option<Millis>,
     ) -> Freshness {
+        let when = asked.when;
         let live = when.past.is_none();
         let mut out = Freshness {
             newest_receipt: newest.map(|at| self.time_text(at)),
             ..Freshness::default()
         };
+        let roster = asked.roster(scope, &Dims::default(), (span.last_day(), span.last_day()));
         let mut units: Vec<UnitIx> =
-            self.members(scope, when.map, day_of(span)).into_iter().map(|at| at.unit).collect();
+            roster.rows.values().flatten().flat_map(|group| group.units.iter().copied()).collect();
         units.retain(|unit| self.organisation.class(*unit) == Class::Facility);
         out.sites = units.len() as u64;
         let (mut backlog, mut silent) = (0, 0);

@@ -7,22 +7,29 @@
 
 mod answer;
 mod complete;
+mod indicators;
 mod plan;
 mod render;
 mod request;
 mod sets;
+mod sheet;
 mod tally;
 mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use banyan_shared::catalogue::expr::{Expr, Over, Rational};
+use banyan_shared::catalogue::indicator::{Definition, Formula};
 use banyan_shared::catalogue::{
-    Catalogue, Class, ElementIx, FormIx, Lang, OverTime, Scope as ElementScope,
+    Catalogue, Class, Direction, ElementIx, FormIx, IndicatorIx, Lang, OverTime,
+    Scope as ElementScope,
 };
-use banyan_shared::figures::{self, Addend, Completeness, MissingWhy, Tally};
+use banyan_shared::figures::{self, Addend, Completeness, MissingWhy, State, Tally};
 use banyan_shared::ids::Millis;
-use banyan_shared::organisation::{Days, Found, Lookup, NetworkIx, Organisation, UnitIx};
-use banyan_shared::period::{Date, Period, PeriodType, Span};
+use banyan_shared::organisation::{
+    Days, Found, Lookup, NetworkIx, Organisation, Target, TargetOf, UnitIx,
+};
+use banyan_shared::period::{Date, PeriodType, Span};
 
 use crate::cube::Cube;
 
@@ -35,9 +42,10 @@ pub use request::{CompletenessRequest, Dims, Membership, QueryError, QueryReques
 pub use trace::{Trace, TraceValue, TraceVersion};
 
 use complete::Remarks;
+use indicators::{Outcome, RowOf};
 use request::{dims, similar};
 use sets::{Key, Scope};
-use tally::{Counts, When, day_of};
+use tally::{Asked, Counts, When, days_of};
 
 /// Most rows an answer may have.
 pub const ROWS_MAX: usize = 100_000;
@@ -55,6 +63,13 @@ pub struct Engine<'a> {
     pub sites: &'a SiteStates,
     /// What was worked out before for this catalogue and organisation.
     pub plans: &'a Plans,
+}
+
+/// A row's items while they are gathered.
+#[derive(Default)]
+struct RowItems {
+    elements: BTreeMap<ElementIx, tally::Count>,
+    indicators: Vec<(String, IndicatorFigure)>,
 }
 
 /// A place found.
@@ -76,47 +91,72 @@ impl Engine<'_> {
         let place = self.place(&request.place, span, when.map)?;
         let dims = dims(self.catalogue, &request.by, request.network.as_deref())?;
         let dims = self.with_network_kind(dims, place.scope)?;
-        if let Some(text) = request.indicators.first() {
-            return Err(QueryError::NoIndicators { text: text.clone() });
-        }
-        let asked = self.elements(&request.elements)?;
+        let chosen = self.chosen_indicators(&request.indicators)?;
+        // Naming one sort of item leaves the other out.
+        let asked_elements = match self.elements(&request.elements)? {
+            None if chosen.is_some() => Some(Vec::new()),
+            asked => asked,
+        };
+        let indicators = match &chosen {
+            None if asked_elements.is_some() => Vec::new(),
+            None => (0u16..).map(IndicatorIx).take(self.catalogue.indicators.len()).collect(),
+            Some(chosen) => chosen.clone(),
+        };
+        let asked = Asked::new(*self, when);
         let spans = pieces(span, dims.period)?;
-        let mut rows = Vec::new();
+        let named = !request.elements.is_empty() || chosen.is_some();
+        let mut rows: Vec<(Span, Key, RowItems)> = Vec::new();
         for piece in &spans {
-            let wanted = self.wanted(asked.as_deref(), *piece)?;
-            let mut counts = self.count(place.scope, &dims, *piece, &wanted, when);
+            let wanted = self.wanted(asked_elements.as_deref(), *piece)?;
+            let mut counts = self.count(&asked, place.scope, &dims, *piece, &wanted);
             if !dims.divides_units() {
                 counts.entry(Key::default()).or_default();
-                self.add_area(place.scope, *piece, &wanted, when, &mut counts);
-            } else if asked.is_some() {
+                self.add_area(&asked, place.scope, *piece, &wanted, &mut counts);
+            } else if named || !indicators.is_empty() {
                 // A row asked for by name is there even if it has nothing to say.
-                for key in self.keys_of(place.scope, &dims, *piece, when) {
+                for key in self.keys_of(&asked, place.scope, &dims, *piece) {
                     counts.entry(key).or_default();
                 }
             }
             if rows.len() + counts.len() > ROWS_MAX {
                 return Err(QueryError::TooManyRows { limit: ROWS_MAX });
             }
+            let keys: Vec<Key> = counts.keys().copied().collect();
+            let mut figures = self.indicator_figures(
+                &asked,
+                (place.scope, &dims),
+                *piece,
+                &keys,
+                &indicators,
+                (chosen.is_some(), request.names),
+            );
             for (key, elements) in counts {
-                rows.push((*piece, key, elements));
+                let indicators = figures.remove(&key).unwrap_or_default();
+                rows.push((*piece, key, RowItems { elements, indicators }));
             }
         }
         self.sort(&mut rows);
         let whole = Dims::default();
         let mut remarks = Remarks::default();
-        let complete = self.complete(place.scope, &whole, span, None, when, &mut remarks);
-        let reconciliation = self.reconciliation(place.scope, &dims, span, &rows, when);
+        let complete = self.complete(&asked, place.scope, &whole, span, None, &mut remarks);
+        let reconciliation = self.reconciliation(&asked, place.scope, &dims, span, &rows);
         let keys: Vec<(Span, Key)> = rows.iter().map(|(piece, key, _)| (*piece, *key)).collect();
         let keys = self.row_keys(&keys, place.scope, &dims, when, request.names);
+        let listed = asked_elements.as_deref();
         let rows = rows
             .into_iter()
             .zip(keys)
-            .map(|((_, _, elements), key)| Row {
+            .map(|((_, _, items), key)| Row {
                 key,
-                elements: self.figures(place.scope, elements, asked.as_deref(), request.names),
-                indicators: Ordered::default(),
+                elements: self.figures(place.scope, items.elements, listed, request.names),
+                indicators: Ordered(items.indicators),
             })
-            .filter(|row| asked.is_some() || !dims.divides_units() || !row.elements.0.is_empty())
+            .filter(|row| {
+                named
+                    || !dims.divides_units()
+                    || !row.elements.0.is_empty()
+                    || !row.indicators.0.is_empty()
+            })
             .collect();
         let (membership, map_date) = membership_text(request.membership, when.map);
         Ok(QueryAnswer {
@@ -138,7 +178,7 @@ impl Engine<'_> {
             rows,
             completeness: self
                 .completeness_figure(complete.iter().map(|((_, form), c)| (*form, c)), when),
-            freshness: self.freshness(place.scope, span, when, remarks.newest),
+            freshness: self.freshness(&asked, place.scope, span, remarks.newest),
             reconciliation,
         })
     }
@@ -161,13 +201,15 @@ impl Engine<'_> {
             None => None,
             Some(text) => Some(self.catalogue.form(text).ok_or_else(|| self.unknown_form(text))?),
         };
+        let asked = Asked::new(*self, when);
         let mut remarks = Remarks::default();
-        let whole = self.complete(place.scope, &Dims::default(), span, form, when, &mut remarks);
+        let none = Dims::default();
+        let whole = self.complete(&asked, place.scope, &none, span, form, &mut remarks);
         let mut rows: Vec<(Span, Key, BTreeMap<FormIx, Completeness>)> = Vec::new();
         for piece in pieces(span, dims.period)? {
             let mut found: BTreeMap<Key, BTreeMap<FormIx, Completeness>> = BTreeMap::new();
             for ((key, form), counts) in
-                self.complete(place.scope, &dims, piece, form, when, &mut Remarks::default())
+                self.complete(&asked, place.scope, &dims, piece, form, &mut Remarks::default())
             {
                 found.entry(key).or_default().insert(form, counts);
             }
@@ -207,7 +249,7 @@ impl Engine<'_> {
                         .collect(),
                 })
                 .collect(),
-            freshness: self.freshness(place.scope, span, when, remarks.newest),
+            freshness: self.freshness(&asked, place.scope, span, remarks.newest),
         })
     }
 
@@ -370,7 +412,14 @@ impl Engine<'_> {
     }
 
     /// A network's page shows its area's figures for area elements.
-    fn add_area(&self, scope: Scope, span: Span, wanted: &[bool], when: When, counts: &mut Counts) {
+    fn add_area(
+        &self,
+        asked: &Asked<'_>,
+        scope: Scope,
+        span: Span,
+        wanted: &[bool],
+        counts: &mut Counts,
+    ) {
         let Scope::Network(network) = scope else { return };
         let mut area_only = wanted.to_vec();
         for (wanted, element) in area_only.iter_mut().zip(&self.catalogue.elements) {
@@ -379,24 +428,199 @@ impl Engine<'_> {
         let row = counts.entry(Key::default()).or_default();
         row.retain(|element, _| !area_only[element.at()]);
         if area_only.contains(&true) && !self.organisation.network_info(network).area.is_empty() {
-            let area = self.count(Scope::Area(network), &Dims::default(), span, &area_only, when);
+            let area = self.count(asked, Scope::Area(network), &Dims::default(), span, &area_only);
             row.extend(area.into_values().flatten());
         }
     }
 
     /// Every row of the set, whether or not anything is asked of it.
-    fn keys_of(&self, scope: Scope, dims: &Dims, span: Span, when: When) -> BTreeSet<Key> {
-        let forms = self.form_indices();
-        forms
-            .flat_map(|form| {
-                let kind = self.catalogue.forms[form.at()].period_type;
-                let mut periods: Vec<Period> = span.parts(kind).collect();
-                periods.push(day_of(span));
-                let parts =
-                    periods.into_iter().map(move |p| self.parts(scope, dims, when.map, form, p));
-                parts.flat_map(|parts| parts.keys().collect::<Vec<_>>()).collect::<Vec<_>>()
-            })
-            .collect()
+    fn keys_of(&self, asked: &Asked<'_>, scope: Scope, dims: &Dims, span: Span) -> BTreeSet<Key> {
+        let last = (span.last_day(), span.last_day());
+        let mut keys = asked.roster(scope, dims, days_of(span)).keys();
+        keys.extend(asked.roster(scope, dims, last).keys());
+        keys
+    }
+
+    /// The indicators named, if any are.
+    fn chosen_indicators(&self, codes: &[String]) -> Result<Option<Vec<IndicatorIx>>, QueryError> {
+        let mut found = Vec::new();
+        let texts = codes.iter().flat_map(|text| text.split(',')).map(str::trim);
+        for text in texts.filter(|text| !text.is_empty()) {
+            let indicator = self.catalogue.indicator(text).ok_or_else(|| QueryError::Unknown {
+                what: "indicator",
+                text: text.to_owned(),
+                similar: similar(text, self.catalogue.indicators.iter().map(|i| i.code.as_str())),
+            })?;
+            if !found.contains(&indicator) {
+                found.push(indicator);
+            }
+        }
+        Ok((!found.is_empty()).then_some(found))
+    }
+
+    /// The figures of indicators for each row. Unless named, those with nothing to say are left out.
+    fn indicator_figures(
+        &self,
+        asked: &Asked<'_>,
+        (scope, dims): (Scope, &Dims),
+        span: Span,
+        keys: &[Key],
+        indicators: &[IndicatorIx],
+        (named, names): (bool, bool),
+    ) -> BTreeMap<Key, Vec<(String, IndicatorFigure)>> {
+        let mut out = BTreeMap::new();
+        if indicators.is_empty() {
+            return out;
+        }
+        let last = span.last_day();
+        let of_reporting = |indicator: &IndicatorIx| {
+            let definition = self.catalogue.indicators[indicator.at()].definition_on(last);
+            matches!(definition.formula, Formula::Reporting(_))
+        };
+        let mut reports: BTreeMap<Key, Completeness> = BTreeMap::new();
+        if indicators.iter().any(of_reporting) {
+            let mut ignored = Remarks::default();
+            for ((key, _), counts) in self.complete(asked, scope, dims, span, None, &mut ignored) {
+                reports.entry(key).or_default().merge(&counts);
+            }
+        }
+        let none = Completeness::default();
+        for key in keys {
+            let row = RowOf { scope, dims, key: *key };
+            let (level, of) = self.level_of(row, last);
+            let mut figures = Vec::new();
+            for indicator in indicators {
+                let model = &self.catalogue.indicators[indicator.at()];
+                let outcome = if Self::is_shown_at(model, level) {
+                    let reports = reports.get(key).unwrap_or(&none);
+                    self.indicator(asked, row, span, *indicator, reports)
+                } else if named {
+                    Outcome::without_value(State::NotShownHere)
+                } else {
+                    continue;
+                };
+                if !named && outcome.state == State::NotApplicable && outcome.flags.is_empty() {
+                    continue;
+                }
+                let figure = self.indicator_figure(*indicator, row, span, outcome, of, names);
+                figures.push((model.code.to_string(), figure));
+            }
+            out.insert(*key, figures);
+        }
+        out
+    }
+
+    fn indicator_figure(
+        &self,
+        indicator: IndicatorIx,
+        row: RowOf<'_>,
+        span: Span,
+        mut outcome: Outcome,
+        of: TargetOf,
+        names: bool,
+    ) -> IndicatorFigure {
+        let org = self.organisation;
+        let last = span.last_day();
+        let model = &self.catalogue.indicators[indicator.at()];
+        let definition = model.definition_on(last);
+        let target = org.target(indicator, of, last);
+        let (low, high) = target.map_or((None, None), |target| (target.low, target.high));
+        let direction = target.map_or(model.direction, |target| target.direction);
+        let met = outcome.value.and_then(|value| {
+            target.and_then(|_| figures::indicators::meets(direction, low, high, value))
+        });
+        let pace = target.and_then(|target| self.pace(definition, target, last));
+        if let (Some(pace), Some(value)) = (pace, outcome.value) {
+            let on_pace = value.to_f64() >= pace;
+            outcome.flags.push(if on_pace { "on_pace" } else { "behind_pace" }.to_owned());
+        }
+        if direction == Direction::Watch
+            && let Some(value) = outcome.value
+            && (low.is_some_and(|low| value.to_f64() < low)
+                || high.is_some_and(|high| value.to_f64() > high))
+        {
+            outcome.flags.push("outside_range".to_owned());
+        }
+        let of_area = self.is_of_area(indicator, last);
+        let network = match (of_area, row.key.network, row.scope) {
+            (true, Some(n), _) | (true, None, Scope::Network(n)) => Some(n),
+            _ => None,
+        };
+        let area = match (of_area, network, row.key.unit, row.scope) {
+            (false, ..) => None,
+            (true, Some(n), ..) => Some(self.area_text(n)),
+            (true, None, Some(unit), _) | (true, None, None, Scope::Unit(unit)) => {
+                Some(org.code(unit).to_string())
+            }
+            (true, None, None, Scope::Network(n) | Scope::Area(n)) => Some(self.area_text(n)),
+        };
+        IndicatorFigure {
+            value: outcome.value.map(|value| figures::indicators::rounded(value, model.decimals)),
+            state: outcome.state,
+            unit: model.unit.clone(),
+            numerator: outcome.numerator.map(Rational::to_f64),
+            denominator: outcome.denominator.map(Rational::to_f64),
+            factor: u64::from(definition.factor),
+            coverage: Coverage {
+                matched: outcome.pairs.matched,
+                expected: outcome.pairs.expected,
+                share_of_usual: outcome.share_of_usual.map(|share| (share * 1e4).round() / 1e4),
+            },
+            absent: outcome
+                .absent
+                .iter()
+                .map(|kind| self.catalogue.kinds[kind.at()].code.to_string())
+                .collect(),
+            waiting_for: outcome
+                .waiting
+                .iter()
+                .map(|one| WaitingFor {
+                    form: self.catalogue.forms[one.form.at()].code.to_string(),
+                    unit: org.code(one.unit).to_string(),
+                    due: self.time_text(one.due),
+                })
+                .collect(),
+            target: figures::indicators::bound(direction, low, high),
+            low,
+            high,
+            direction: Some(direction.name().to_owned()),
+            pace,
+            met,
+            target_source: target.map(|target| target.source.to_string()),
+            target_status: target.map(|target| target.status.code().to_owned()),
+            definition: definition.version.clone(),
+            scope: if of_area { "area" } else { "set" }.to_owned(),
+            area,
+            flags: outcome.flags,
+            name: names.then(|| model.name.zh.clone()),
+        }
+    }
+
+    /// What should be reached by `last` of a target that is to be reached over a time: a year's, or that of
+    /// a number counted up since a day.
+    fn pace(&self, definition: &Definition, target: &Target, last: Date) -> Option<f64> {
+        let Formula::Count { value } = &definition.formula else { return None };
+        let mut over = None;
+        value.walk(&mut |part| {
+            if let Expr::Over(way, _) = part {
+                over = Some(*way);
+            }
+        });
+        let low = target.low?;
+        let year = last.ymd().0;
+        match over? {
+            Over::YearToDate => figures::indicators::pace(
+                low,
+                Date::new(year, 1, 1)?,
+                Date::new(year + 1, 1, 1)?,
+                last,
+            ),
+            Over::Cumulative => {
+                let from = definition.from.or(target.days.from)?;
+                figures::indicators::pace(low, from, target.days.to?, last)
+            }
+            _ => None,
+        }
     }
 
     fn sort<T>(&self, rows: &mut [(Span, Key, T)]) {
@@ -503,11 +727,11 @@ impl Engine<'_> {
 
     fn reconciliation(
         &self,
+        asked: &Asked<'_>,
         scope: Scope,
         dims: &Dims,
         span: Span,
-        rows: &[(Span, Key, BTreeMap<ElementIx, tally::Count>)],
-        when: When,
+        rows: &[(Span, Key, RowItems)],
     ) -> Option<Ordered<ReconciliationFigure>> {
         let only_networks =
             Dims { network: true, network_kind: dims.network_kind, ..Dims::default() };
@@ -515,12 +739,12 @@ impl Engine<'_> {
             return None;
         }
         let elements: BTreeSet<ElementIx> =
-            rows.iter().flat_map(|(_, _, elements)| elements.keys().copied()).collect();
+            rows.iter().flat_map(|(_, _, items)| items.elements.keys().copied()).collect();
         let elements: Vec<ElementIx> = elements.into_iter().collect();
         let number = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
         let addend = |a: &Addend| AddendFigure { facilities: a.facilities, value: number(a.value) };
         let lines =
-            self.reconcile(scope, dims, span, &elements, when).into_iter().map(|(element, r)| {
+            self.reconcile(asked, scope, dims, span, &elements).into_iter().map(|(element, r)| {
                 let kinds = r.in_none_by_kind.iter();
                 let figure = ReconciliationFigure {
                     sum_of_groups: addend(&r.sum_of_groups),

@@ -3,22 +3,33 @@
 //! Plans depend on the catalogue, the organisation and the order of the cube's slots only, never on what was
 //! reported or on the time of the question, so that they are kept ([`Plans`]) until one of those changes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use banyan_shared::catalogue::{Catalogue, Facts, Form, FormIx, KindIx};
+use banyan_shared::catalogue::{
+    Catalogue, Class, ElementIx, Facts, Form, FormIx, Indicator, KindIx,
+};
+use banyan_shared::figures::indicators::{Compiled, on_working_days};
 use banyan_shared::figures::{self, DutyFacts};
 use banyan_shared::ids::Millis;
 use banyan_shared::organisation::{Organisation, UnitIx};
 use banyan_shared::period::{Date, Period};
 use banyan_shared::tables::registry::ExtensionDue;
 
-use super::sets::{Located, Parts, PartsKey, Scope};
+use super::sets::{Located, Roster, RosterKey, Scope};
+use super::sheet::{CHUNK, Sheet};
 use crate::cube::{Cube, Slot};
 
-/// Most plans and divisions kept; beyond it all are dropped and made anew as they are asked for.
-const KEPT_MAX: usize = 50_000;
+/// Most plans kept; beyond it all are dropped and made anew as they are asked for.
+const PLANS_MAX: usize = 50_000;
+/// Most rosters kept: one of a province by township has a quarter of a megabyte.
+const ROSTERS_MAX: usize = 500;
+/// Most sheets kept: a province's month of village clinics has three megabytes.
+const SHEETS_MAX: usize = 400;
+
+/// No unit has so many slots before it.
+const NO_SLOT: Slot = Slot::MAX;
 
 /// Which unit stands at which slot of a form. Facilities that have never reported and have no reserved
 /// slot get one here, behind the cube's own, where every column is missing.
@@ -26,7 +37,8 @@ const KEPT_MAX: usize = 50_000;
 pub(super) struct FormMap {
     /// The unit at each slot; none for a facility the organisation does not know.
     pub(super) units: Vec<Option<UnitIx>>,
-    slot_of: HashMap<UnitIx, Slot>,
+    /// The slot of each unit of the organisation; [`NO_SLOT`] for none.
+    slot_of: Box<[Slot]>,
     /// How many slots the cube had.
     real: usize,
 }
@@ -47,20 +59,24 @@ impl FormMap {
             })
             .unwrap_or_default();
         let real = units.len();
-        let mut slot_of: HashMap<UnitIx, Slot> =
-            (0u32..).zip(&units).filter_map(|(slot, unit)| Some(((*unit)?, slot))).collect();
+        let mut slot_of = vec![NO_SLOT; organisation.len()].into_boxed_slice();
+        for (slot, unit) in (0u32..).zip(&units) {
+            if let Some(unit) = unit {
+                slot_of[unit.at()] = slot;
+            }
+        }
         for unit in organisation.reporters() {
-            if slot_of.contains_key(unit) || !ever_reports(organisation, *unit, model) {
+            if slot_of[unit.at()] != NO_SLOT || !ever_reports(organisation, *unit, model) {
                 continue;
             }
-            slot_of.insert(*unit, u32::try_from(units.len()).expect("fewer than 2^32 units"));
+            slot_of[unit.at()] = u32::try_from(units.len()).expect("fewer than 2^32 units");
             units.push(Some(*unit));
         }
         FormMap { units, slot_of, real }
     }
 
     pub(super) fn slot(&self, unit: UnitIx) -> Option<Slot> {
-        self.slot_of.get(&unit).copied()
+        self.slot_of.get(unit.at()).copied().filter(|slot| *slot != NO_SLOT)
     }
 }
 
@@ -199,6 +215,70 @@ pub(super) fn extension(
     }
 }
 
+/// The catalogue's formulas, and where each kind is asked each element.
+#[derive(Debug)]
+pub(super) struct Formulas {
+    /// By indicator, then by definition; none for formulas over the registry or over reporting.
+    pub(super) compiled: Vec<Vec<Option<Compiled>>>,
+    /// The elements some formula wants added up over working days only.
+    on_working_days: HashSet<ElementIx>,
+    /// By kind, then by element: the forms and lines by which it is asked.
+    homes: Vec<Vec<Vec<(FormIx, usize)>>>,
+}
+
+impl Formulas {
+    fn new(catalogue: &Catalogue) -> Formulas {
+        let definitions = |indicator: &Indicator| {
+            let each = indicator.definitions.iter();
+            each.map(|definition| Compiled::new(catalogue, &definition.formula)).collect()
+        };
+        let compiled: Vec<Vec<Option<Compiled>>> =
+            catalogue.indicators.iter().map(definitions).collect();
+        let mut homes = vec![vec![Vec::new(); catalogue.elements.len()]; catalogue.kinds.len()];
+        for (form, model) in (0u16..).map(FormIx).zip(&catalogue.forms) {
+            for (at, line) in model.lines.iter().enumerate() {
+                for kind in &model.kinds {
+                    homes[kind.at()][line.element.at()].push((form, at));
+                }
+            }
+        }
+        let all = compiled.iter().flatten().flatten();
+        Formulas { on_working_days: on_working_days(all), compiled, homes }
+    }
+
+    /// By which forms and lines a kind is asked an element.
+    pub(super) fn homes(&self, kind: KindIx, element: ElementIx) -> &[(FormIx, usize)] {
+        &self.homes[kind.at()][element.at()]
+    }
+}
+
+/// How many working days units have in a stretch of days, by unit, in chunks counted when first asked for.
+#[derive(Debug)]
+struct WorkingDays(Box<[OnceLock<[u16; CHUNK]>]>);
+
+impl WorkingDays {
+    fn of(&self, organisation: &Organisation, unit: UnitIx, (first, last): (Date, Date)) -> u64 {
+        let (number, place) = (unit.at() / CHUNK, unit.at() % CHUNK);
+        let chunk = self.0[number].get_or_init(|| {
+            let mut days = [0; CHUNK];
+            let from = number * CHUNK;
+            for (at, days) in days.iter_mut().enumerate().take(organisation.len() - from) {
+                let unit = UnitIx(u32::try_from(from + at).expect("fewer than 2^32 units"));
+                if !matches!(organisation.class(unit), Class::Facility | Class::Desk) {
+                    continue;
+                }
+                let each = (first.days()..=last.days()).filter_map(Date::from_days);
+                let works = |day: &Date| {
+                    organisation.is_open(unit, *day) && organisation.is_working_day(unit, *day)
+                };
+                *days = u16::try_from(each.filter(works).count()).unwrap_or(u16::MAX);
+            }
+            days
+        });
+        u64::from(chunk[place])
+    }
+}
+
 /// Where the facilities of a scope lie on a day.
 type Places = Arc<Vec<Located>>;
 
@@ -208,7 +288,10 @@ type Places = Arc<Vec<Located>>;
 pub struct Plans {
     maps: RwLock<HashMap<FormIx, Arc<FormMap>>>,
     plans: RwLock<HashMap<(FormIx, Period), Arc<Plan>>>,
-    parts: RwLock<HashMap<PartsKey, Arc<Parts>>>,
+    rosters: RwLock<HashMap<RosterKey, Arc<Roster>>>,
+    sheets: RwLock<HashMap<(FormIx, Period), Arc<Sheet>>>,
+    formulas: OnceLock<Formulas>,
+    working_days: RwLock<HashMap<(Date, Date), Arc<WorkingDays>>>,
     located: RwLock<HashMap<(Scope, Date), Places>>,
 }
 
@@ -216,9 +299,9 @@ fn kept<K: Eq + Hash, V>(cache: &RwLock<HashMap<K, Arc<V>>>, key: &K) -> Option<
     cache.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
 }
 
-fn keep<K: Eq + Hash, V>(cache: &RwLock<HashMap<K, Arc<V>>>, key: K, value: Arc<V>) {
+fn keep<K: Eq + Hash, V>(cache: &RwLock<HashMap<K, Arc<V>>>, most: usize, key: K, value: Arc<V>) {
     let mut cache = cache.write().unwrap_or_else(PoisonError::into_inner);
-    if cache.len() >= KEPT_MAX {
+    if cache.len() >= most {
         cache.clear();
     }
     cache.insert(key, value);
@@ -240,12 +323,8 @@ impl Plans {
         // The slots have grown: what was made for this form names places that have moved.
         let forget = |key: &FormIx| *key != form;
         self.plans.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| forget(&key.0));
-        self.parts
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|key, _| forget(&key.form));
         let map = Arc::new(FormMap::build(catalogue, organisation, cube, form));
-        keep(&self.maps, form, map.clone());
+        keep(&self.maps, PLANS_MAX, form, map.clone());
         map
     }
 
@@ -279,21 +358,53 @@ impl Plans {
             }
         }
         let plan = Arc::new(plan);
-        keep(&self.plans, (form, p), plan.clone());
+        keep(&self.plans, PLANS_MAX, (form, p), plan.clone());
         plan
     }
 
-    pub(super) fn parts(&self, key: PartsKey, make: impl FnOnce() -> Parts) -> Arc<Parts> {
-        if let Some(parts) = kept(&self.parts, &key) {
-            return parts;
+    pub(super) fn roster(&self, key: RosterKey, make: impl FnOnce() -> Roster) -> Arc<Roster> {
+        if let Some(roster) = kept(&self.rosters, &key) {
+            return roster;
         }
-        let mut parts = Arc::new(make());
-        let near = PartsKey { period: key.period.plus(-1), ..key.clone() };
-        if let Some(other) = kept(&self.parts, &near).filter(|other| **other == *parts) {
-            parts = other;
-        }
-        keep(&self.parts, key, parts.clone());
-        parts
+        let roster = Arc::new(make());
+        keep(&self.rosters, ROSTERS_MAX, key, roster.clone());
+        roster
+    }
+
+    /// The sheet folded last for a form and bundle.
+    pub(super) fn sheet(&self, form: FormIx, bundle: Period) -> Option<Arc<Sheet>> {
+        kept(&self.sheets, &(form, bundle))
+    }
+
+    pub(super) fn keep_sheet(&self, sheet: Arc<Sheet>) {
+        keep(&self.sheets, SHEETS_MAX, (sheet.form, sheet.bundle), sheet);
+    }
+
+    /// The catalogue's formulas, compiled.
+    pub(super) fn formulas(&self, catalogue: &Catalogue) -> &Formulas {
+        self.formulas.get_or_init(|| Formulas::new(catalogue))
+    }
+
+    /// How many working days of its calendar the unit is open on, from `first` to `last`.
+    pub(super) fn working_days(
+        &self,
+        organisation: &Organisation,
+        unit: UnitIx,
+        days: (Date, Date),
+    ) -> u64 {
+        let counted = kept(&self.working_days, &days).unwrap_or_else(|| {
+            let chunks = organisation.len().div_ceil(CHUNK);
+            let empty = std::iter::repeat_with(OnceLock::new).take(chunks).collect();
+            let counted = Arc::new(WorkingDays(empty));
+            keep(&self.working_days, SHEETS_MAX, days, counted.clone());
+            counted
+        });
+        counted.of(organisation, unit, days)
+    }
+
+    /// The elements some formula wants added up over working days only.
+    pub(super) fn on_working_days(&self, catalogue: &Catalogue) -> &HashSet<ElementIx> {
+        &self.formulas(catalogue).on_working_days
     }
 
     pub(super) fn located(
@@ -306,7 +417,7 @@ impl Plans {
             return list;
         }
         let list = Arc::new(make());
-        keep(&self.located, (scope, date), list.clone());
+        keep(&self.located, ROSTERS_MAX, (scope, date), list.clone());
         list
     }
 }

@@ -44,7 +44,8 @@ pub struct QueryRequest {
     pub network: Option<String>,
     /// The elements; empty for all of which anything is expected or given.
     pub elements: Vec<String>,
-    /// The indicators; not computed yet: naming one is refused.
+    /// The indicators; empty for all that are shown at the row's level and have anything to say. Naming only
+    /// elements leaves indicators out, and the other way round.
     pub indicators: Vec<String>,
     /// On which day's map.
     pub membership: Membership,
@@ -209,11 +210,6 @@ pub enum QueryError {
         /// What was asked for.
         place: String,
     },
-    /// Indicators are not computed by this version.
-    NoIndicators {
-        /// The one asked for.
-        text: String,
-    },
 }
 
 impl QueryError {
@@ -235,7 +231,6 @@ impl QueryError {
             QueryError::Membership { .. } => "bad_membership",
             QueryError::WrongPeriodType { .. } => "wrong_period_type",
             QueryError::NotAReporter { .. } => "not_a_reporter",
-            QueryError::NoIndicators { .. } => "no_indicators",
         }
     }
 
@@ -373,13 +368,6 @@ impl QueryError {
                     format!("{place} 不是填报机构，请给出机构代码")
                 } else {
                     format!("{place} sends no reports: name a facility or desk")
-                }
-            }
-            QueryError::NoIndicators { text } => {
-                if zh {
-                    format!("本版本尚不计算派生指标（{text}），请用 --element 查询数据元")
-                } else {
-                    format!("this version computes no indicators ({text}): ask for elements")
                 }
             }
         }

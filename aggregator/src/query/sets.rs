@@ -1,16 +1,14 @@
 //! F4: which facilities a question is about, and how they are divided into rows.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use banyan_shared::catalogue::{FormIx, KindIx, NetworkKindIx, RoleIx};
+use banyan_shared::catalogue::{KindIx, NetworkKindIx, RoleIx};
 use banyan_shared::organisation::{NetworkIx, UnitIx};
 use banyan_shared::period::{Date, Period};
 
 use super::Engine;
 use super::request::{Dims, UnitDim};
-use crate::cube::Slot;
 
 /// Whose figures are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,34 +32,70 @@ pub(super) struct Key {
     pub(super) role: Option<RoleIx>,
 }
 
-/// The slots of one row and kind.
+/// The units of one kind in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Part {
-    pub(super) key: Key,
+pub(super) struct Group {
+    /// Their kind, all the time.
     pub(super) kind: KindIx,
-    pub(super) ranges: Vec<Range<Slot>>,
+    /// They, in administrative order.
+    pub(super) units: Vec<UnitIx>,
 }
 
-/// The slots of a form divided into rows, in order of row and kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Parts(pub(super) Vec<Part>);
+/// Days on which a unit has one kind and is in the same rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stay {
+    /// First day.
+    pub(super) first: Date,
+    /// Last day.
+    pub(super) last: Date,
+    /// Its kind.
+    pub(super) kind: KindIx,
+    /// The rows it is in, in order.
+    pub(super) keys: Vec<Key>,
+}
 
-impl Parts {
-    /// The parts of one row.
-    pub(super) fn of(&self, key: &Key) -> &[Part] {
-        let from = self.0.partition_point(|part| part.key < *key);
-        let to = from + self.0[from..].partition_point(|part| part.key == *key);
-        &self.0[from..to]
+/// A unit that is not in the same rows, or not of the same kind, on all days it is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanderer {
+    /// The unit.
+    pub(super) unit: UnitIx,
+    /// Where it is when; days it is in no row are left out.
+    pub(super) stays: Vec<Stay>,
+}
+
+impl Wanderer {
+    /// Its kind on `day`, if it is in the row then.
+    pub(super) fn kind_in(&self, key: &Key, day: Date) -> Option<KindIx> {
+        let stay = self.stays.iter().find(|stay| stay.first <= day && day <= stay.last)?;
+        stay.keys.contains(key).then_some(stay.kind)
+    }
+}
+
+/// Who is in which row over a stretch of days: those who stay where they are, and the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Roster {
+    /// Units that are in one and the same row, of one kind, on every day they are open.
+    pub(super) rows: BTreeMap<Key, Vec<Group>>,
+    /// The others, in administrative order.
+    pub(super) wanderers: Vec<Wanderer>,
+}
+
+impl Roster {
+    /// The steady units of a row.
+    pub(super) fn row(&self, key: &Key) -> &[Group] {
+        self.rows.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// Every row, once.
-    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
-        let mut last = None;
-        self.0.iter().filter_map(move |part| {
-            let new = last != Some(part.key);
-            last = Some(part.key);
-            new.then_some(part.key)
-        })
+    /// The others that are ever in the row.
+    pub(super) fn wanderers_of<'r>(&'r self, key: &'r Key) -> impl Iterator<Item = &'r Wanderer> {
+        let ever = move |w: &&Wanderer| w.stays.iter().any(|stay| stay.keys.contains(key));
+        self.wanderers.iter().filter(ever)
+    }
+
+    /// Every row.
+    pub(super) fn keys(&self) -> BTreeSet<Key> {
+        let stays = self.wanderers.iter().flat_map(|w| &w.stays);
+        self.rows.keys().copied().chain(stays.flat_map(|stay| stay.keys.iter().copied())).collect()
     }
 }
 
@@ -78,44 +112,77 @@ pub(super) struct Located {
     pub(super) duty_day: Date,
 }
 
-/// What a division depends on.
+/// What a roster depends on: the days only as far as the map changes between them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct PartsKey {
-    pub(super) scope: Scope,
-    pub(super) dims: Dims,
-    pub(super) map: Option<Date>,
-    pub(super) form: FormIx,
-    pub(super) period: Period,
+pub(super) struct RosterKey {
+    scope: Scope,
+    dims: Dims,
+    map: Option<Date>,
+    /// The number of the map on the first and on the last day.
+    maps: (usize, usize),
+    /// The first day, if the map changes: days before the first change may be left out of it.
+    days: Option<(Date, Date)>,
 }
 
 impl Engine<'_> {
-    /// The slots of `form` in the set, divided into rows; the set is that of `period`: each unit where it
-    /// stood on its duty day, or on the map of a day.
-    pub(super) fn parts(
+    /// Who is in which row from `first` to `last`: each unit where it stands on each day, or on the map of
+    /// a day.
+    pub(super) fn roster(
         &self,
         scope: Scope,
         dims: &Dims,
         map: Option<Date>,
-        form: FormIx,
-        period: Period,
-    ) -> Arc<Parts> {
-        let slots = self.plans.map(self.catalogue, self.organisation, self.cube, form);
+        (first, last): (Date, Date),
+    ) -> Arc<Roster> {
+        let org = self.organisation;
         let dims = Dims { period: None, ..dims.clone() };
-        let key = PartsKey { scope, dims: dims.clone(), map, form, period };
-        self.plans.parts(key, || {
-            let mut rows: BTreeMap<(Key, KindIx), Vec<Slot>> = BTreeMap::new();
-            self.divide(scope, &dims, map, period, &mut |at, key| {
-                if let Some(slot) = slots.slot(at.unit) {
-                    let kind = self.organisation.kind_on(at.unit, at.duty_day);
-                    rows.entry((key, kind)).or_default().push(slot);
+        let maps = (org.map_number(first), org.map_number(last));
+        let days = (maps.0 != maps.1).then_some((first, last));
+        let key = RosterKey { scope, dims: dims.clone(), map, maps, days };
+        self.plans.roster(key, || {
+            let mut stretches = Vec::new();
+            let mut from = first;
+            for change in org.changes_in(first, last) {
+                stretches.push((from, change.plus(-1)));
+                from = *change;
+            }
+            stretches.push((from, last));
+            let mut stays: BTreeMap<UnitIx, Vec<Stay>> = BTreeMap::new();
+            for (from, to) in &stretches {
+                let day = Period::day(*to);
+                self.divide(scope, &dims, map, day, &mut |at, key| {
+                    let list = stays.entry(at.unit).or_default();
+                    match list.last_mut() {
+                        Some(stay) if stay.last == *to => {
+                            if let Err(place) = stay.keys.binary_search(&key) {
+                                stay.keys.insert(place, key);
+                            }
+                        }
+                        _ => {
+                            let kind = org.kind_on(at.unit, *to);
+                            list.push(Stay { first: *from, last: *to, kind, keys: vec![key] });
+                        }
+                    }
+                });
+            }
+            let mut roster = Roster::default();
+            let mut groups: BTreeMap<(Key, KindIx), Vec<UnitIx>> = BTreeMap::new();
+            for (unit, stays) in stays {
+                // Open and in no row is a place of its own; closed is none.
+                let open = stretches.iter().filter(|(_, to)| org.is_open(unit, *to)).count();
+                let same = |stay: &Stay| stay.keys == stays[0].keys && stay.kind == stays[0].kind;
+                if stays.len() == open && stays.iter().all(same) {
+                    for key in &stays[0].keys {
+                        groups.entry((*key, stays[0].kind)).or_default().push(unit);
+                    }
+                } else {
+                    roster.wanderers.push(Wanderer { unit, stays });
                 }
-            });
-            let part = |((key, kind), mut list): ((Key, KindIx), Vec<Slot>)| {
-                list.sort_unstable();
-                list.dedup();
-                Part { key, kind, ranges: ranges(&list) }
-            };
-            Parts(rows.into_iter().map(part).collect())
+            }
+            for ((key, kind), units) in groups {
+                roster.rows.entry(key).or_default().push(Group { kind, units });
+            }
+            roster
         })
     }
 
@@ -293,16 +360,4 @@ impl Engine<'_> {
             }
         }
     }
-}
-
-/// Sorted slots as ranges.
-pub(super) fn ranges(slots: &[Slot]) -> Vec<Range<Slot>> {
-    let mut out: Vec<Range<Slot>> = Vec::new();
-    for &slot in slots {
-        match out.last_mut() {
-            Some(range) if range.end == slot => range.end += 1,
-            _ => out.push(slot..slot + 1),
-        }
-    }
-    out
 }

@@ -1,21 +1,24 @@
-//! F4 in columns: counting elements over sets of slots and stretches of time.
+//! F4 in columns: counting elements over sets of facilities and stretches of time.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use banyan_shared::catalogue::{Class, ElementIx, FormIx, KindIx, OverTime, Scope as ElementScope};
+use banyan_shared::catalogue::{
+    Class, ElementIx, FormIx, KindIx, OverTime, OverUnits, Scope as ElementScope,
+};
 use banyan_shared::figures::{self, Cell, Reconciler, Reconciliation, Tally};
 use banyan_shared::ids::Millis;
 use banyan_shared::organisation::UnitIx;
-use banyan_shared::period::{Date, Period, Span};
+use banyan_shared::period::{Date, Period, PeriodType, Span};
 use banyan_shared::report::Value;
 
 use super::Engine;
-use super::plan::{FormMap, Plan};
+use super::plan::FormMap;
 use super::request::Dims;
-use super::sets::{Key, Part, Parts, Scope};
-use crate::cube::Slot;
+use super::sets::{Key, Roster, Scope, Wanderer};
+use super::sheet::{Line, Sheet, bundle_type, works_on};
+use crate::cube::{BlockRef, Slot};
 
 /// The moment a question is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -41,92 +44,237 @@ pub(super) struct Count {
     pub(super) flags: BTreeSet<String>,
 }
 
-/// One period of a form, with everything that is read of it.
-struct Sheet<'a> {
-    plan: Arc<Plan>,
-    parts: Arc<Parts>,
-    /// None where nothing was accepted, and for a period that has not ended.
-    block: Option<crate::cube::BlockRef<'a>>,
-    ended: bool,
-}
-
 /// The rows' figures.
 pub(super) type Counts = BTreeMap<Key, BTreeMap<ElementIx, Count>>;
 
-/// The slots of a row in one form, all its parts together, in a dense local order.
-struct Local {
-    ranges: Vec<Range<Slot>>,
-    starts: Vec<usize>,
-    len: usize,
+/// What one unit's reports of some periods come to in one line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Got {
+    /// Form-periods owed that ask the line, ended or not.
+    pub(super) asked: u64,
+    /// Of them: ended.
+    pub(super) owed: u64,
+    /// Of those ended: answered.
+    pub(super) answered: u64,
+    /// Of those ended: answered "not applicable".
+    pub(super) not_applicable: u64,
+    /// Reports with a number.
+    pub(super) numbers: u64,
+    /// Their sum.
+    pub(super) sum: u128,
+    /// Their sum over working days.
+    pub(super) working: u128,
+    /// The newest answer, of stocks.
+    pub(super) last: Value,
+    /// Of those owed and not answered "not applicable": past their time. Told only of a reading one by one.
+    pub(super) late: u64,
 }
 
-impl Local {
-    fn new<'a>(parts: impl Iterator<Item = &'a Part>) -> Local {
-        let mut all: Vec<Range<Slot>> =
-            parts.flat_map(|part| part.ranges.iter().cloned()).collect();
-        all.sort_unstable_by_key(|range| (range.start, range.end));
-        let mut ranges: Vec<Range<Slot>> = Vec::new();
-        for range in all {
-            match ranges.last_mut() {
-                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-                _ => ranges.push(range),
-            }
+impl Default for Got {
+    fn default() -> Got {
+        Got {
+            asked: 0,
+            owed: 0,
+            answered: 0,
+            not_applicable: 0,
+            numbers: 0,
+            sum: 0,
+            working: 0,
+            last: Value::Missing,
+            late: 0,
         }
-        let mut len = 0;
-        let starts = ranges
-            .iter()
-            .map(|range| {
-                let start = len;
-                len += range.len();
-                start
-            })
-            .collect();
-        Local { ranges, starts, len }
+    }
+}
+
+impl Got {
+    /// Adds what a later stretch of time gave.
+    pub(super) fn then(&mut self, later: Got) {
+        self.asked += later.asked;
+        self.owed += later.owed;
+        self.answered += later.answered;
+        self.not_applicable += later.not_applicable;
+        self.numbers += later.numbers;
+        self.sum += later.sum;
+        self.working += later.working;
+        self.late += later.late;
+        if later.last.is_answer() {
+            self.last = later.last;
+        }
     }
 
-    /// Where a range that lies in these slots begins.
-    fn offset(&self, range: &Range<Slot>) -> usize {
-        let at = self.ranges.partition_point(|mine| mine.end <= range.start);
-        self.starts[at] + (range.start - self.ranges[at].start) as usize
+    fn of(line: &Line, place: usize) -> Got {
+        Got {
+            asked: u64::from(line.asked[place]),
+            owed: u64::from(line.owed[place]),
+            answered: u64::from(line.answered[place]),
+            not_applicable: u64::from(line.not_applicable[place]),
+            numbers: u64::from(line.numbers[place]),
+            sum: u128::from(line.sum[place]),
+            working: line.working.as_ref().map_or(0, |working| u128::from(working[place])),
+            last: line.last.as_ref().map_or(Value::Missing, |last| last[place]),
+            late: 0,
+        }
+    }
+}
+
+/// One question: the engine, its moment, and the sheets and rosters it has looked at.
+pub(super) struct Asked<'e> {
+    pub(super) engine: Engine<'e>,
+    pub(super) when: When,
+    sheets: RefCell<HashMap<(FormIx, Period), Arc<Sheet>>>,
+    rosters: RefCell<Vec<(RosterAsked, Arc<Roster>)>>,
+}
+
+type RosterAsked = (Scope, Dims, (Date, Date));
+
+impl<'e> Asked<'e> {
+    pub(super) fn new(engine: Engine<'e>, when: When) -> Asked<'e> {
+        Asked { engine, when, sheets: RefCell::default(), rosters: RefCell::default() }
     }
 
-    fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.ranges.iter().cloned().flatten()
+    /// The form's sheet of a bundle.
+    pub(super) fn sheet(&self, form: FormIx, bundle: Period) -> Arc<Sheet> {
+        let make = || self.engine.sheet_of(form, bundle, self.when);
+        self.sheets.borrow_mut().entry((form, bundle)).or_insert_with(make).clone()
     }
+
+    /// The form's sheets that together hold its periods inside a span.
+    pub(super) fn sheets(&self, form: FormIx, span: Span) -> Vec<Arc<Sheet>> {
+        let kind = self.engine.catalogue.forms[form.at()].period_type;
+        bundles(kind, span).into_iter().map(|bundle| self.sheet(form, bundle)).collect()
+    }
+
+    /// Who is in which row over some days.
+    pub(super) fn roster(&self, scope: Scope, dims: &Dims, days: (Date, Date)) -> Arc<Roster> {
+        let mut kept = self.rosters.borrow_mut();
+        let same = |(one, _): &&(RosterAsked, Arc<Roster>)| {
+            one.0 == scope && one.2 == days && one.1 == *dims
+        };
+        if let Some((_, roster)) = kept.iter().find(same) {
+            return roster.clone();
+        }
+        let roster = self.engine.roster(scope, dims, self.when.map, days);
+        kept.push(((scope, dims.clone(), days), roster.clone()));
+        roster
+    }
+
+    /// What the slot's reports of a sheet come to in a line.
+    pub(super) fn read(&self, sheet: &Sheet, line: usize, slot: Slot) -> Got {
+        let (chunk, place) = Sheet::place(slot);
+        Got::of(&sheet.chunk(&self.engine, self.when, chunk).lines[line], place)
+    }
+
+    /// The same of those periods of the sheet for which `counts` says yes to the duty day, one by one.
+    pub(super) fn read_some(
+        &self,
+        sheet: &Sheet,
+        line: usize,
+        unit: UnitIx,
+        counts: impl Fn(Date) -> bool,
+    ) -> Got {
+        let mut got = Got::default();
+        let Some(slot) = sheet.slots.slot(unit) else { return got };
+        let element = self.engine.catalogue.forms[sheet.form.at()].lines[line].element;
+        let column = self.engine.column(sheet.form, element);
+        for (at, (period, plan)) in sheet.periods.iter().zip(&sheet.plans).enumerate() {
+            let Some(day) = self.engine.organisation.duty_day(unit, *period) else { continue };
+            if !counts(day) {
+                continue;
+            }
+            let asked = u64::from(plan.asked[line][slot as usize]);
+            got.asked += asked;
+            if at >= sheet.ended {
+                continue;
+            }
+            got.owed += asked;
+            let late = if self.when.now > plan.late_after(slot) { asked } else { 0 };
+            got.late += late;
+            let block = self.engine.block(sheet.form, *period, self.when.past);
+            let (Some(block), Some(column)) = (block, column) else { continue };
+            let value = block.value(column, slot);
+            match value {
+                Value::Missing => continue,
+                Value::NotApplicable => {
+                    got.not_applicable += asked;
+                    got.late -= late;
+                }
+                Value::Number(n) => {
+                    got.numbers += 1;
+                    got.sum += u128::from(n);
+                    if works_on(&self.engine, unit, *period) {
+                        got.working += u128::from(n);
+                    }
+                }
+            }
+            got.answered += asked;
+            got.last = value;
+        }
+        got
+    }
+}
+
+/// The bundles that together hold a form's periods inside a span.
+pub(super) fn bundles(form: PeriodType, span: Span) -> Vec<Period> {
+    let grain = bundle_type(form, PeriodType::Month);
+    if grain == form {
+        return span.parts(form).collect();
+    }
+    // Whole months, and the days before and after them.
+    let months: Vec<Period> = span.parts(grain).collect();
+    let (Some(first), Some(last)) = (months.first(), months.last()) else {
+        return span.parts(form).collect();
+    };
+    let (begin, end) = (first.first_day(), last.last_day());
+    let days = || span.parts(form);
+    let before = days().take_while(|day| day.first_day() < begin);
+    let after = days().filter(|day| day.first_day() > end);
+    before.chain(months.iter().copied()).chain(after).collect()
+}
+
+/// A span's first and last day.
+pub(super) fn days_of(span: Span) -> (Date, Date) {
+    (span.first_day(), span.last_day())
 }
 
 impl<'e> Engine<'e> {
     /// Counts `wanted` elements over `span`, for every row of the set.
     pub(super) fn count(
         &self,
+        asked: &Asked<'_>,
         scope: Scope,
         dims: &Dims,
         span: Span,
         wanted: &[bool],
-        when: When,
     ) -> Counts {
+        let roster = asked.roster(scope, dims, days_of(span));
+        let end = (span.last_day(), span.last_day());
         let mut counts = Counts::new();
         for form in self.form_indices() {
             let model = &self.catalogue.forms[form.at()];
-            if !model.lines.iter().any(|line| wanted[line.element.at()]) {
+            let lines = |stock: bool| -> Vec<usize> {
+                let of = |line: &&banyan_shared::catalogue::Line| {
+                    wanted[line.element.at()]
+                        && self.catalogue.elements[line.element.at()].over_time.is_stock() == stock
+                };
+                let lines = model.lines.iter().enumerate();
+                lines.filter(|(_, line)| of(line)).map(|(at, _)| at).collect()
+            };
+            let (flows, stocks) = (lines(false), lines(true));
+            if flows.is_empty() && stocks.is_empty() {
                 continue;
             }
             if span.parts(model.period_type).len() == 0 {
-                self.note_longer(scope, dims, span, form, wanted, when, &mut counts);
+                let roster = asked.roster(scope, dims, end);
+                self.note_longer(asked, &roster, span, form, wanted, &mut counts);
+                // A stock asked rarely may still stand from before.
+                self.count_stocks(asked, &roster, (form, span), &[], &stocks, &mut counts);
                 continue;
             }
-            let sheets: Vec<Sheet<'_>> = span
-                .parts(model.period_type)
-                .map(|period| self.sheet(scope, dims, form, period, when))
-                .collect();
-            self.count_flows(form, span, &sheets, wanted, when, &mut counts);
-            let stock = |line: &banyan_shared::catalogue::Line| {
-                wanted[line.element.at()]
-                    && self.catalogue.elements[line.element.at()].over_time.is_stock()
-            };
-            if model.lines.iter().any(stock) {
-                let last = self.parts(scope, dims, when.map, form, day_of(span));
-                self.count_stocks(form, span, &sheets, &last, wanted, when, &mut counts);
+            let sheets = asked.sheets(form, span);
+            self.count_flows(asked, &roster, (form, span), &sheets, &flows, &mut counts);
+            if !stocks.is_empty() {
+                let last = asked.roster(scope, dims, end);
+                self.count_stocks(asked, &last, (form, span), &sheets, &stocks, &mut counts);
             }
         }
         for row in counts.values_mut() {
@@ -137,55 +285,38 @@ impl<'e> Engine<'e> {
         counts
     }
 
-    fn sheet(
-        &self,
-        scope: Scope,
-        dims: &Dims,
-        form: FormIx,
-        period: Period,
-        when: When,
-    ) -> Sheet<'e> {
-        let map = self.plans.map(self.catalogue, self.organisation, self.cube, form);
-        let plan = self.plans.plan(self.catalogue, self.organisation, &map, form, period);
-        let ended = plan.ends <= when.now;
-        let block = ended.then(|| self.block(form, period, when.past)).flatten();
-        Sheet { parts: self.parts(scope, dims, when.map, form, period), plan, block, ended }
-    }
-
     /// A form's block, as it stood at `past` where given.
     pub(super) fn block(
         &self,
         form: FormIx,
         period: Period,
         past: Option<Millis>,
-    ) -> Option<crate::cube::BlockRef<'e>> {
+    ) -> Option<BlockRef<'e>> {
         let store = self.cube.form(&self.catalogue.forms[form.at()].code)?;
         self.cube.block_at(store, period, past)
     }
 
     /// A form whose periods are all longer than the span: notes for whom it is asked all the same.
-    #[allow(clippy::too_many_arguments)]
     fn note_longer(
         &self,
-        scope: Scope,
-        dims: &Dims,
+        asked: &Asked<'_>,
+        roster: &Roster,
         span: Span,
         form: FormIx,
         wanted: &[bool],
-        when: When,
         counts: &mut Counts,
     ) {
         let model = &self.catalogue.forms[form.at()];
-        let period = Period::containing(model.period_type, span.last_day());
-        let map = self.plans.map(self.catalogue, self.organisation, self.cube, form);
-        let plan = self.plans.plan(self.catalogue, self.organisation, &map, form, period);
-        let parts = self.parts(scope, dims, when.map, form, day_of(span));
+        let sheet = asked.sheet(form, Period::containing(model.period_type, span.last_day()));
+        let plan = &sheet.plans[0];
         let flag = figures::period_flags(model, span);
         for (at, line) in model.lines.iter().enumerate().filter(|(_, l)| wanted[l.element.at()]) {
-            for part in &parts.0 {
-                if asked_in(&plan.asked[at], part) > 0 {
-                    let count =
-                        counts.entry(part.key).or_default().entry(line.element).or_default();
+            for (key, groups) in &roster.rows {
+                let is_asked = |unit: &UnitIx| {
+                    sheet.slots.slot(*unit).is_some_and(|slot| plan.asked[at][slot as usize] == 1)
+                };
+                if groups.iter().any(|group| group.units.iter().any(is_asked)) {
+                    let count = counts.entry(*key).or_default().entry(line.element).or_default();
                     count.tally.too_fine = true;
                     count.flags.extend(flag.clone());
                 }
@@ -195,192 +326,219 @@ impl<'e> Engine<'e> {
 
     fn count_flows(
         &self,
-        form: FormIx,
-        span: Span,
-        sheets: &[Sheet<'_>],
-        wanted: &[bool],
-        when: When,
+        asked: &Asked<'_>,
+        roster: &Roster,
+        (form, span): (FormIx, Span),
+        sheets: &[Arc<Sheet>],
+        lines: &[usize],
         counts: &mut Counts,
     ) {
         let model = &self.catalogue.forms[form.at()];
-        let keys: BTreeSet<Key> = distinct(sheets).flat_map(|parts| parts.keys()).collect();
-        for key in keys {
-            let local = Local::new(distinct(sheets).flat_map(|parts| parts.of(&key)));
-            for (at, line) in model.lines.iter().enumerate() {
-                let element = &self.catalogue.elements[line.element.at()];
-                if !wanted[line.element.at()] || element.over_time.is_stock() {
-                    continue;
-                }
-                let mut count = Count::default();
-                let of = |sheet: &Sheet<'_>| sheet.parts.clone();
-                let (numbers, expected) =
-                    self.scan(form, at, &key, &local, sheets, of, when, &mut count);
-                self.note_units(form, &local, &numbers, &expected, &mut count);
-                add(counts, key, line.element, count, figures::period_flags(model, span));
-            }
+        if lines.is_empty() {
+            return;
         }
-    }
-
-    /// Scans one line over all sheets: sums, expectations and, by local place, numbers and reports expected.
-    #[allow(clippy::too_many_arguments)]
-    fn scan(
-        &self,
-        form: FormIx,
-        at: usize,
-        key: &Key,
-        local: &Local,
-        sheets: &[Sheet<'_>],
-        of: impl Fn(&Sheet<'_>) -> Arc<Parts>,
-        when: When,
-        count: &mut Count,
-    ) -> (Vec<u16>, Vec<u16>) {
-        let element = self.catalogue.forms[form.at()].lines[at].element;
-        let column = self.column(form, element);
-        let mut numbers = vec![0u16; local.len];
-        let mut expected = vec![0u16; local.len];
-        let now = when.now;
-        for sheet in sheets {
-            let asked = &sheet.plan.asked[at];
-            let parts = of(sheet);
-            for part in parts.of(key) {
-                let kind = count.kinds.entry(part.kind).or_default();
-                for range in &part.ranges {
-                    let from = local.offset(range);
-                    let mask = &asked[range.start as usize..range.end as usize];
-                    let here = from..from + mask.len();
-                    let mut owed: u64 = mask.iter().map(|one| u64::from(*one)).sum();
-                    if sheet.ended {
-                        for (total, one) in expected[here.clone()].iter_mut().zip(mask) {
-                            *total += u16::from(*one);
-                        }
-                    }
-                    let mut late = match (sheet.ended, sheet.plan.all_late(now)) {
-                        (false, _) | (true, Some(false)) => 0,
-                        (true, Some(true)) => owed,
-                        (true, None) => late_in(&sheet.plan, mask, range, now),
-                    };
-                    if let (Some(block), Some(column)) = (&sheet.block, column) {
-                        let scan = block.scan(column, range.start, &mut numbers[here.clone()]);
-                        count.tally.sum += scan.sum;
-                        count.tally.reports += scan.numbers;
-                        count.tally.not_applicable += scan.not_applicable;
-                        kind.1 += scan.numbers;
-                        if scan.not_applicable > 0 {
-                            for (slot, place) in range.clone().zip(here.clone()) {
-                                if asked[slot as usize] == 1
-                                    && block.value(column, slot) == Value::NotApplicable
-                                {
-                                    expected[place] -= 1;
-                                    owed -= 1;
-                                    late -= u64::from(now > sheet.plan.late_after(slot));
-                                }
-                            }
-                        }
-                    }
-                    kind.0 += owed;
-                    count.tally.asked += owed;
-                    count.tally.overdue += late;
-                }
+        let map = self.slots(form);
+        let flag = figures::period_flags(model, span);
+        let mut each = |key: &Key, list: Vec<Count>| {
+            for (count, line) in list.into_iter().zip(lines) {
+                add(counts, *key, model.lines[*line].element, count, flag.clone());
             }
+        };
+        for (key, groups) in &roster.rows {
+            let mut list = vec![Count::default(); lines.len()];
+            for group in groups.iter().filter(|group| model.kinds.contains(&group.kind)) {
+                self.count_group(asked, group, &map, sheets, lines, &mut list);
+            }
+            each(key, list);
         }
-        count.tally.expected += expected.iter().map(|n| u64::from(*n)).sum::<u64>();
-        (numbers, expected)
-    }
-
-    /// Notes which units gave a number and which were expected to.
-    fn note_units(
-        &self,
-        form: FormIx,
-        local: &Local,
-        numbers: &[u16],
-        expected: &[u16],
-        count: &mut Count,
-    ) {
-        let map = self.plans.map(self.catalogue, self.organisation, self.cube, form);
-        for (slot, (number, expected)) in local.slots().zip(numbers.iter().zip(expected)) {
-            if *number == 0 && *expected == 0 {
+        for wanderer in &roster.wanderers {
+            if map.slot(wanderer.unit).is_none() {
                 continue;
             }
-            let Some(unit) = map.units[slot as usize] else { continue };
-            if *number > 0 {
-                count.givers.push(unit);
-            }
-            if *expected > 0 {
-                count.expected_of.push(unit);
+            for key in keys_of(wanderer) {
+                let mut list = vec![Count::default(); lines.len()];
+                for (count, line) in list.iter_mut().zip(lines) {
+                    for sheet in sheets {
+                        for stay in wanderer.stays.iter().filter(|stay| stay.keys.contains(&key)) {
+                            let here = |day: Date| stay.first <= day && day <= stay.last;
+                            let got = asked.read_some(sheet, *line, wanderer.unit, here);
+                            count.take(wanderer.unit, stay.kind, got);
+                        }
+                    }
+                }
+                each(&key, list);
             }
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Adds up steady units of one kind, line by line.
+    fn count_group(
+        &self,
+        asked: &Asked<'_>,
+        group: &super::sets::Group,
+        map: &FormMap,
+        sheets: &[Arc<Sheet>],
+        lines: &[usize],
+        list: &mut [Count],
+    ) {
+        #[derive(Clone, Copy, Default)]
+        struct Sum {
+            asked: u64,
+            owed: u64,
+            not_applicable: u64,
+            numbers: u64,
+            sum: u128,
+        }
+        let mut sums = vec![Sum::default(); lines.len()];
+        // By line: numbers, and reports expected, of the unit at hand.
+        let mut unit_numbers = vec![0u32; lines.len()];
+        let mut unit_expected = vec![0u32; lines.len()];
+        for unit in &group.units {
+            let Some(slot) = map.slot(*unit) else { continue };
+            let (number, place) = Sheet::place(slot);
+            unit_numbers.fill(0);
+            unit_expected.fill(0);
+            for sheet in sheets {
+                let chunk = sheet.chunk(&asked.engine, asked.when, number);
+                for (at, line) in lines.iter().enumerate() {
+                    let line = &chunk.lines[*line];
+                    let numbers = line.numbers[place];
+                    let na = line.not_applicable[place];
+                    let owed = line.owed[place];
+                    let sum = &mut sums[at];
+                    sum.asked += u64::from(line.asked[place]);
+                    sum.owed += u64::from(owed);
+                    sum.not_applicable += u64::from(na);
+                    sum.numbers += u64::from(numbers);
+                    sum.sum += u128::from(line.sum[place]);
+                    unit_numbers[at] += u32::from(numbers);
+                    unit_expected[at] += u32::from(owed - na);
+                }
+            }
+            for (at, count) in list.iter_mut().enumerate() {
+                if unit_numbers[at] > 0 {
+                    count.givers.push(*unit);
+                }
+                if unit_expected[at] > 0 {
+                    count.expected_of.push(*unit);
+                }
+            }
+        }
+        for (count, sum) in list.iter_mut().zip(sums) {
+            let tally = &mut count.tally;
+            tally.sum += sum.sum;
+            tally.reports += sum.numbers;
+            tally.not_applicable += sum.not_applicable;
+            tally.expected += sum.owed - sum.not_applicable;
+            tally.asked += sum.asked - sum.not_applicable;
+            let kind = count.kinds.entry(group.kind).or_default();
+            kind.0 += sum.asked - sum.not_applicable;
+            kind.1 += sum.numbers;
+        }
+        // Whether anything is overdue is asked only where nobody gave a number.
+        for (count, line) in list.iter_mut().zip(lines) {
+            if count.tally.reports == 0 && count.tally.asked > 0 {
+                count.tally.overdue += self.overdue(asked, &group.units, map, sheets, *line);
+            }
+        }
+    }
+
+    /// Form-periods of the units that ask a line, are not answered "not applicable", and whose time has
+    /// passed.
+    fn overdue(
+        &self,
+        asked: &Asked<'_>,
+        units: &[UnitIx],
+        map: &FormMap,
+        sheets: &[Arc<Sheet>],
+        line: usize,
+    ) -> u64 {
+        let mut late = 0;
+        for sheet in sheets {
+            for (at, plan) in sheet.plans[..sheet.ended].iter().enumerate() {
+                if plan.all_late(asked.when.now) == Some(false) {
+                    continue;
+                }
+                let element = self.catalogue.forms[sheet.form.at()].lines[line].element;
+                let column = self.column(sheet.form, element);
+                let block = self.block(sheet.form, sheet.periods[at], asked.when.past);
+                for slot in units.iter().filter_map(|unit| map.slot(*unit)) {
+                    let answered = || match (&block, column) {
+                        (Some(block), Some(column)) => {
+                            block.value(column, slot) == Value::NotApplicable
+                        }
+                        _ => false,
+                    };
+                    late += u64::from(
+                        plan.asked[line][slot as usize] == 1
+                            && asked.when.now > plan.late_after(slot)
+                            && !answered(),
+                    );
+                }
+            }
+        }
+        late
+    }
+
     fn count_stocks(
         &self,
-        form: FormIx,
-        span: Span,
-        sheets: &[Sheet<'_>],
-        last: &Arc<Parts>,
-        wanted: &[bool],
-        when: When,
+        asked: &Asked<'_>,
+        last: &Roster,
+        (form, span): (FormIx, Span),
+        sheets: &[Arc<Sheet>],
+        lines: &[usize],
         counts: &mut Counts,
     ) {
         let model = &self.catalogue.forms[form.at()];
-        for key in last.keys() {
-            let local = Local::new(last.of(&key).iter());
-            for (at, line) in model.lines.iter().enumerate() {
-                let element = &self.catalogue.elements[line.element.at()];
-                if !wanted[line.element.at()] || !element.over_time.is_stock() {
-                    continue;
-                }
+        let map = self.slots(form);
+        let flag = figures::period_flags(model, span);
+        for (key, groups) in &last.rows {
+            for &line in lines {
+                let element = model.lines[line].element;
+                let over_time = self.catalogue.elements[element.at()].over_time;
                 let mut count = Count::default();
-                let of = |_: &Sheet<'_>| last.clone();
-                let (_, expected) = self.scan(form, at, &key, &local, sheets, of, when, &mut count);
-                self.note_units(form, &local, &vec![0; local.len], &expected, &mut count);
+                for group in groups {
+                    let mut list = vec![Count::default()];
+                    self.count_group(asked, group, &map, sheets, &[line], &mut list);
+                    for one in list {
+                        join(&mut count, one);
+                    }
+                    let slots =
+                        group.units.iter().filter_map(|unit| Some((*unit, map.slot(*unit)?)));
+                    let mut open: Vec<(UnitIx, Slot)> = slots.collect();
+                    for sheet in sheets.iter().rev() {
+                        open.retain(|(unit, slot)| {
+                            let value = asked.read(sheet, line, *slot).last;
+                            if value.is_answer() {
+                                let day = sheet.bundle.last_day();
+                                count.stock.push((*unit, day, group.kind, value));
+                            }
+                            !value.is_answer()
+                        });
+                    }
+                    if let OverTime::Latest { carry_months } = over_time {
+                        for period in carried(model.period_type, span, carry_months) {
+                            if open.is_empty() {
+                                break;
+                            }
+                            let sheet = asked.sheet(form, period);
+                            open.retain(|(unit, slot)| {
+                                let value = asked.read(&sheet, line, *slot).last;
+                                if value.is_answer() {
+                                    let day = period.last_day();
+                                    count.stock.push((*unit, day, group.kind, value));
+                                }
+                                !value.is_answer()
+                            });
+                        }
+                    }
+                }
                 // The sum is of the newest values only.
                 count.tally.sum = 0;
+                count.givers.clear();
                 count.kinds.values_mut().for_each(|kind| kind.1 = 0);
-                self.newest_values(form, at, span, last.of(&key), when, &mut count);
-                add(counts, key, line.element, count, figures::period_flags(model, span));
+                add(counts, *key, element, count, flag.clone());
             }
-        }
-    }
-
-    /// Finds the newest answered value of every unit of `parts` in the span (for `latest`, some months
-    /// before it too).
-    fn newest_values(
-        &self,
-        form: FormIx,
-        at: usize,
-        span: Span,
-        parts: &[Part],
-        when: When,
-        count: &mut Count,
-    ) {
-        let model = &self.catalogue.forms[form.at()];
-        let element = model.lines[at].element;
-        let Some(column) = self.column(form, element) else { return };
-        let map = self.plans.map(self.catalogue, self.organisation, self.cube, form);
-        let over_time = self.catalogue.elements[element.at()].over_time;
-        let mut open: Vec<(Slot, KindIx)> = parts
-            .iter()
-            .flat_map(|part| part.ranges.iter().cloned().flatten().map(|slot| (slot, part.kind)))
-            .collect();
-        for period in look_back(model.period_type, span, over_time) {
-            if open.is_empty() {
-                break;
-            }
-            if figures::ended_at(self.catalogue, period) > when.now {
-                continue;
-            }
-            let Some(block) = self.block(form, period, when.past) else { continue };
-            open.retain(|(slot, kind)| {
-                let value = block.value(column, *slot);
-                if !value.is_answer() {
-                    return true;
-                }
-                if let Some(unit) = map.units[*slot as usize] {
-                    count.stock.push((unit, period.last_day(), *kind, value));
-                }
-                false
-            });
         }
     }
 
@@ -425,85 +583,85 @@ impl<'e> Engine<'e> {
     /// The reconciliation of the networks' sums to the area's total, for each of `elements` (F5).
     pub(super) fn reconcile(
         &self,
+        asked: &Asked<'_>,
         area: Scope,
         networks: &Dims,
         span: Span,
         elements: &[ElementIx],
-        when: When,
     ) -> Vec<(ElementIx, Reconciliation)> {
-        let whole = Dims::default();
         let mut out = Vec::new();
         for &element in elements {
             let model = &self.catalogue.elements[element.at()];
-            if model.scope == ElementScope::Area
-                || model.over_units == banyan_shared::catalogue::OverUnits::None
-            {
+            if model.scope == ElementScope::Area || model.over_units == OverUnits::None {
                 continue;
             }
+            let stock = model.over_time.is_stock();
+            let days = if stock { (span.last_day(), span.last_day()) } else { days_of(span) };
+            let inside = asked.roster(area, &Dims::default(), days);
+            let groups = asked.roster(area, networks, days);
             let mut sum = Reconciler::default();
-            let mut stock: BTreeMap<UnitIx, (Date, Cell)> = BTreeMap::new();
-            for form in self.form_indices() {
-                let form_model = &self.catalogue.forms[form.at()];
-                let (Some(at), Some(column)) =
-                    (form_model.line_of(element), self.column(form, element))
-                else {
-                    continue;
-                };
-                let map = self.plans.map(self.catalogue, self.organisation, self.cube, form);
-                let places = |period: Period, each: &mut dyn FnMut(Slot, Cell)| {
-                    let inside = self.parts(area, &whole, when.map, form, period);
-                    let groups = self.parts(area, networks, when.map, form, period);
-                    let mut cells: BTreeMap<Slot, Cell> = BTreeMap::new();
-                    for (parts, in_area) in [(&inside, true), (&groups, false)] {
-                        for part in &parts.0 {
-                            for slot in part.ranges.iter().cloned().flatten() {
-                                let Some(unit) = map.units[slot as usize] else { continue };
-                                let cell = cells.entry(slot).or_insert(Cell {
-                                    facility: unit.0,
-                                    kind: part.kind,
-                                    in_area: false,
-                                    groups: 0,
-                                    value: 0,
-                                });
-                                cell.in_area |= in_area;
-                                cell.groups += u32::from(!in_area);
+            for (unit, place) in places(&inside, &groups) {
+                match place {
+                    Place::Steady { kind, in_area, groups } => {
+                        let values = || self.value_of(asked, element, unit, span, |_| true);
+                        if let Some(value) = values() {
+                            sum.add(Cell { facility: unit.0, kind, in_area, groups, value });
+                        }
+                    }
+                    Place::Wanders(cuts) => {
+                        for (first, last, kind, in_area, groups) in cuts {
+                            let here = |day: Date| first <= day && day <= last;
+                            if let Some(value) = self.value_of(asked, element, unit, span, here) {
+                                sum.add(Cell { facility: unit.0, kind, in_area, groups, value });
                             }
                         }
                     }
-                    cells.into_iter().for_each(|(slot, cell)| each(slot, cell));
-                };
-                if !model.over_time.is_stock() {
-                    for period in span.parts(form_model.period_type) {
-                        if figures::ended_at(self.catalogue, period) > when.now {
-                            continue;
-                        }
-                        let Some(block) = self.block(form, period, when.past) else { continue };
-                        places(period, &mut |slot, cell| {
-                            if let Some(value) = block.value(column, slot).number() {
-                                sum.add(Cell { value, ..cell });
-                            }
-                        });
-                    }
-                    continue;
                 }
-                places(day_of(span), &mut |slot, cell| {
-                    let ranges = std::iter::once(slot..slot + 1).collect();
-                    let part = Part { key: Key::default(), kind: cell.kind, ranges };
-                    let mut count = Count::default();
-                    self.newest_values(form, at, span, &[part], when, &mut count);
-                    for (unit, day, _, value) in count.stock {
-                        let newer = stock.get(&unit).is_none_or(|(held, _)| *held < day);
-                        if newer {
-                            let value = value.number().unwrap_or(0);
-                            stock.insert(unit, (day, Cell { value, ..cell }));
-                        }
-                    }
-                });
             }
-            stock.into_values().for_each(|(_, cell)| sum.add(cell));
             out.push((element, sum.finish()));
         }
         out
+    }
+
+    /// A unit's figure of an element over a span: a flow's sum over the periods whose duty day `counts`, a
+    /// stock's newest value. None if it gave no number.
+    fn value_of(
+        &self,
+        asked: &Asked<'_>,
+        element: ElementIx,
+        unit: UnitIx,
+        span: Span,
+        counts: impl Fn(Date) -> bool,
+    ) -> Option<u64> {
+        let over_time = self.catalogue.elements[element.at()].over_time;
+        let mut got = Got::default();
+        let mut newest: Option<(Date, Value)> = None;
+        for form in self.form_indices() {
+            let model = &self.catalogue.forms[form.at()];
+            let Some(line) = model.line_of(element) else { continue };
+            let Some(slot) = self.slots(form).slot(unit) else { continue };
+            let whole = counts(span.first_day()) && counts(span.last_day());
+            let mut bundles = bundles(model.period_type, span);
+            if let OverTime::Latest { carry_months } = over_time {
+                bundles.extend(carried(model.period_type, span, carry_months));
+            }
+            for bundle in bundles {
+                let sheet = asked.sheet(form, bundle);
+                let one = if over_time.is_stock() || whole {
+                    asked.read(&sheet, line, slot)
+                } else {
+                    asked.read_some(&sheet, line, unit, &counts)
+                };
+                if one.last.is_answer() && newest.is_none_or(|(day, _)| day <= bundle.last_day()) {
+                    newest = Some((bundle.last_day(), one.last));
+                }
+                got.then(one);
+            }
+        }
+        if over_time.is_stock() {
+            return newest.and_then(|(_, value)| value.number());
+        }
+        (got.numbers > 0).then(|| u64::try_from(got.sum).unwrap_or(u64::MAX))
     }
 
     /// The cube's column of an element on a form.
@@ -523,53 +681,123 @@ impl<'e> Engine<'e> {
     }
 }
 
-/// The last day of a span, as a period: the day whose set a stock is taken over.
-pub(super) fn day_of(span: Span) -> Period {
-    Period::day(span.last_day())
+/// How a unit stands to an area and its groups over some days.
+enum Place {
+    Steady {
+        kind: KindIx,
+        in_area: bool,
+        groups: u32,
+    },
+    /// First and last day, kind, whether in the area, in how many groups.
+    Wanders(Vec<(Date, Date, KindIx, bool, u32)>),
 }
 
-/// The periods whose values a stock may take, newest first.
-fn look_back(
-    kind: banyan_shared::period::PeriodType,
-    span: Span,
-    over_time: OverTime,
-) -> Box<dyn Iterator<Item = Period>> {
-    let inside: Vec<Period> = span.parts(kind).collect();
-    let OverTime::Latest { carry_months } = over_time else {
-        return Box::new(inside.into_iter().rev());
-    };
-    let month = Period::containing(banyan_shared::period::PeriodType::Month, span.last_day());
-    // At most so many months old: the value's own last day against the span's.
+/// How every unit of the area or of a group stands to both.
+fn places(inside: &Roster, groups: &Roster) -> BTreeMap<UnitIx, Place> {
+    let mut out: BTreeMap<UnitIx, Place> = BTreeMap::new();
+    for (roster, area) in [(inside, true), (groups, false)] {
+        for group in roster.rows.values().flatten() {
+            for unit in &group.units {
+                let place = out.entry(*unit).or_insert(Place::Steady {
+                    kind: group.kind,
+                    in_area: false,
+                    groups: 0,
+                });
+                if let Place::Steady { in_area, groups, .. } = place {
+                    *in_area |= area;
+                    *groups += u32::from(!area);
+                }
+            }
+        }
+    }
+    let wander: BTreeSet<UnitIx> =
+        inside.wanderers.iter().chain(&groups.wanderers).map(|w| w.unit).collect();
+    for unit in wander {
+        let of = |roster: &Roster| roster.wanderers.iter().find(|w| w.unit == unit).cloned();
+        let (area, groups) = (of(inside), of(groups));
+        let steady = match out.get(&unit) {
+            Some(Place::Steady { kind, in_area, groups }) => Some((*kind, *in_area, *groups)),
+            _ => None,
+        };
+        let mut days: BTreeSet<Date> = BTreeSet::new();
+        let stays = || area.iter().chain(&groups).flat_map(|w| &w.stays);
+        for stay in stays() {
+            days.insert(stay.first);
+            days.insert(stay.last.plus(1));
+        }
+        // Days on which neither wanders but one is steady lie outside every stay.
+        if steady.is_some() {
+            days.insert(Date::MIN);
+            days.insert(Date::MAX);
+        }
+        let days: Vec<Date> = days.into_iter().collect();
+        let mut cuts = Vec::new();
+        for pair in days.windows(2) {
+            let (first, last) = (pair[0], pair[1].plus(-1));
+            let at = |w: &Option<Wanderer>| {
+                let stays = w.iter().flat_map(|w| &w.stays);
+                stays.into_iter().find(|s| s.first <= first && first <= s.last).cloned()
+            };
+            let (a, g) = (at(&area), at(&groups));
+            let kind = a.as_ref().or(g.as_ref()).map(|stay| stay.kind);
+            let Some(kind) = kind.or(steady.map(|(kind, _, _)| kind)) else { continue };
+            let in_area = a.is_some() || (area.is_none() && steady.is_some_and(|(_, is, _)| is));
+            let count = match (&g, &groups) {
+                (Some(stay), _) => stay.keys.len() as u32,
+                (None, Some(_)) => 0,
+                (None, None) => steady.map_or(0, |(_, _, n)| n),
+            };
+            cuts.push((first, last, kind, in_area, count));
+        }
+        out.insert(unit, Place::Wanders(cuts));
+    }
+    out
+}
+
+impl Count {
+    /// Takes in what one unit gave.
+    fn take(&mut self, unit: UnitIx, kind: KindIx, got: Got) {
+        let tally = &mut self.tally;
+        tally.sum += got.sum;
+        tally.reports += got.numbers;
+        tally.not_applicable += got.not_applicable;
+        tally.expected += got.owed - got.not_applicable;
+        tally.asked += got.asked - got.not_applicable;
+        tally.overdue += got.late;
+        let entry = self.kinds.entry(kind).or_default();
+        entry.0 += got.asked - got.not_applicable;
+        entry.1 += got.numbers;
+        if got.numbers > 0 {
+            self.givers.push(unit);
+        }
+        if got.owed > got.not_applicable {
+            self.expected_of.push(unit);
+        }
+    }
+}
+
+/// The rows a wanderer is ever in.
+fn keys_of(wanderer: &Wanderer) -> BTreeSet<Key> {
+    wanderer.stays.iter().flat_map(|stay| stay.keys.iter().copied()).collect()
+}
+
+/// The periods before the span's own whose values a stock asked rarely may still take, newest first: at most
+/// so many months old, the value's own last day against the span's.
+pub(super) fn carried(kind: PeriodType, span: Span, carry_months: u16) -> Vec<Period> {
+    let month = Period::containing(PeriodType::Month, span.last_day());
     let oldest = month.plus(-i32::from(carry_months)).first_day();
     let mut last = Period::containing(kind, span.last_day());
     if last.last_day() > span.last_day() {
         last = last.plus(-1);
     }
-    Box::new(
-        std::iter::successors(Some(last), |period| Some(period.plus(-1)))
-            .take_while(move |period| period.last_day() >= oldest),
-    )
+    std::iter::successors(Some(last), |period| Some(period.plus(-1)))
+        .take_while(move |period| period.last_day() >= oldest)
+        .filter(|period| !span.contains(*period))
+        .collect()
 }
 
-/// The divisions of the sheets, each once where neighbours share one.
-fn distinct<'s>(sheets: &'s [Sheet<'_>]) -> impl Iterator<Item = &'s Parts> {
-    let mut last: Option<&Arc<Parts>> = None;
-    sheets.iter().filter_map(move |sheet| {
-        let new = last.is_none_or(|last| !Arc::ptr_eq(last, &sheet.parts));
-        last = Some(&sheet.parts);
-        new.then_some(&*sheet.parts)
-    })
-}
-
-fn add(counts: &mut Counts, key: Key, element: ElementIx, one: Count, flag: Option<String>) {
-    if one.tally.asked == 0
-        && one.tally.reports == 0
-        && one.tally.not_applicable == 0
-        && one.stock.is_empty()
-    {
-        return;
-    }
-    let count = counts.entry(key).or_default().entry(element).or_default();
+/// Adds a count of the same row and element.
+fn join(count: &mut Count, one: Count) {
     let (tally, more) = (&mut count.tally, one.tally);
     tally.sum += more.sum;
     tally.reports += more.reports;
@@ -585,17 +813,18 @@ fn add(counts: &mut Counts, key: Key, element: ElementIx, one: Count, flag: Opti
     count.givers.extend(one.givers);
     count.expected_of.extend(one.expected_of);
     count.stock.extend(one.stock);
+    count.flags.extend(one.flags);
+}
+
+fn add(counts: &mut Counts, key: Key, element: ElementIx, one: Count, flag: Option<String>) {
+    if one.tally.asked == 0
+        && one.tally.reports == 0
+        && one.tally.not_applicable == 0
+        && one.stock.is_empty()
+    {
+        return;
+    }
+    let count = counts.entry(key).or_default().entry(element).or_default();
+    join(count, one);
     count.flags.extend(flag);
-}
-
-fn asked_in(asked: &[u8], part: &Part) -> u64 {
-    let owed = |range: &Range<Slot>| -> u64 {
-        asked[range.start as usize..range.end as usize].iter().map(|one| u64::from(*one)).sum()
-    };
-    part.ranges.iter().map(owed).sum()
-}
-
-fn late_in(plan: &Plan, mask: &[u8], range: &Range<Slot>, now: Millis) -> u64 {
-    let late = |(slot, one): (Slot, &u8)| u64::from(*one == 1 && now > plan.late_after(slot));
-    range.clone().zip(mask).map(late).sum()
 }

@@ -136,8 +136,8 @@ fn late_reports_missing_causes_and_the_unexpected() {
             backlog: 2,
         },
     );
-    let key = ("B".parse().unwrap(), "daily".parse().unwrap(), "2026-01-03".parse().unwrap());
-    w.sites.marks.insert(key, Mark { parked: true, ..Mark::default() });
+    let (form, period) = ("daily".parse().unwrap(), "2026-01-03".parse().unwrap());
+    w.sites.mark_mut(&"B".parse().unwrap(), form, period).parked = true;
     let now = w.at("2026-02-03", 8);
     let one = |membership| CompletenessRequest {
         place: "B".to_owned(),

@@ -186,7 +186,7 @@ fn site_states(state: &State) -> SiteStates {
     let mut mark =
         |facility: &banyan_shared::ids::UnitCode, form: &str, period, set: &dyn Fn(&mut Mark)| {
             if let Ok(form) = form.parse::<FormCode>() {
-                set(known.marks.entry((facility.clone(), form, period)).or_default());
+                set(known.mark_mut(facility, form, period));
             }
         };
     for parked in state.parked.values() {

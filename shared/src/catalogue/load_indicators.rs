@@ -96,12 +96,7 @@ pub(super) fn indicators(top: &Fields<'_>, catalogue: &Catalogue) -> Vec<Indicat
 fn levels(fields: &Fields<'_>, catalogue: &Catalogue) -> Vec<Level> {
     let mut levels = Vec::new();
     for text in fields.texts("levels") {
-        let unit = catalogue
-            .kind(text)
-            .filter(|kind| catalogue.kinds[kind.at()].class == Class::Administrative)
-            .map(Level::Unit);
-        let network = || catalogue.network_kind(text).map(Level::Network);
-        let level = if text == "facility" { Some(Level::Facility) } else { unit.or_else(network) };
+        let level = catalogue.level(text);
         match level {
             Some(level) => levels.push(level),
             None => {

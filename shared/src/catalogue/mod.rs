@@ -28,7 +28,7 @@ pub mod rule;
 
 pub use error::{CatalogueError, Problem};
 pub use expr::Term;
-pub use indicator::Indicator;
+pub use indicator::{Direction, Indicator, Level};
 pub use load::{ENTRIES_MAX, GRACE_MINUTES_MAX, RULE_PARTS_MAX};
 pub use rule::{Rule, check_report};
 
@@ -441,6 +441,18 @@ impl Catalogue {
     /// The indicator with this code.
     pub fn indicator(&self, code: &str) -> Option<IndicatorIx> {
         find(&self.indicators, code, |i| i.code.as_str(), IndicatorIx)
+    }
+
+    /// The level with this code: `facility`, an administrative kind or a kind of network.
+    pub fn level(&self, code: &str) -> Option<Level> {
+        if code == "facility" {
+            return Some(Level::Facility);
+        }
+        let place = self
+            .kind(code)
+            .filter(|kind| self.kinds[kind.at()].class == Class::Administrative)
+            .map(Level::Unit);
+        place.or_else(|| self.network_kind(code).map(Level::Network))
     }
 
     /// The calendar day it is at `at` in the catalogue's time zone.

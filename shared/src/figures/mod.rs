@@ -7,6 +7,7 @@
 
 mod duty;
 mod elements;
+pub mod indicators;
 mod reconcile;
 mod time;
 

@@ -171,6 +171,8 @@ pub struct Completeness {
     pub incomplete: u64,
     /// Of received: entered on the facility's behalf.
     pub proxy: u64,
+    /// Of received: corrected after it was signed off.
+    pub corrected_after_signoff: u64,
     /// Reports nobody owed: in the totals, in neither expected nor received.
     pub unexpected: u64,
     /// Missing by cause, in the order of [`MissingWhy::ALL`].
@@ -211,6 +213,7 @@ impl Completeness {
         self.not_yet_due += other.not_yet_due;
         self.incomplete += other.incomplete;
         self.proxy += other.proxy;
+        self.corrected_after_signoff += other.corrected_after_signoff;
         self.unexpected += other.unexpected;
         for (mine, theirs) in self.missing_by.iter_mut().zip(other.missing_by) {
             *mine += theirs;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::duties::{Duties, Extension};
 use super::lookup::{Aliases, Found};
 use super::networks::{Network, Networks, Row};
+use super::targets::Target;
 use super::{
     DEPTH_MAX, Days, Groups, NetworkIx, Organisation, ROLES_MAX, Spell, UNITS_MAX, Unit, UnitIx,
 };
@@ -161,6 +162,8 @@ pub(super) fn build(catalogue: &Catalogue, tables: &Tables) -> Result<Organisati
         },
         duties: Duties::default(),
         aliases: HashMap::new(),
+        targets: Groups::new(catalogue.indicators.len(), Vec::new()),
+        changes: Vec::new(),
         warnings: Vec::new(),
         units,
         by_code,
@@ -173,13 +176,95 @@ pub(super) fn build(catalogue: &Catalogue, tables: &Tables) -> Result<Organisati
     organisation.networks = networks(&mut check, &organisation, tables);
     organisation.duties = duties(&mut check, &organisation, tables);
     organisation.aliases = aliases(&mut check, &organisation, tables);
+    organisation.targets = targets(&mut check, &organisation, tables);
     contacts(&mut check, &organisation.by_code, tables);
+    organisation.changes = changes(&organisation);
     if check.errors.is_empty() {
         organisation.warnings = check.warnings;
         Ok(organisation)
     } else {
         Err(check.errors)
     }
+}
+
+/// Every day from which on the map may be another one.
+fn changes(organisation: &Organisation) -> Vec<Date> {
+    let spells = organisation.units.iter().flat_map(|unit| unit.spells.iter().map(Spell::days));
+    let attributes = organisation.attributes.items.iter().map(|(_, _, days)| *days);
+    let mut days: Vec<Date> = spells
+        .chain(attributes)
+        .flat_map(|days| [days.from, days.to])
+        .flatten()
+        .chain(organisation.change_days())
+        .collect();
+    days.sort_unstable();
+    days.dedup();
+    days
+}
+
+fn targets(check: &mut Check<'_>, organisation: &Organisation, tables: &Tables) -> Groups<Target> {
+    const TABLE: TableName = TableName::Targets;
+    let catalogue = check.catalogue;
+    let mut pairs = Vec::with_capacity(tables.targets.len());
+    for row in &tables.targets {
+        let place = |column| (TABLE, row.line, column);
+        let indicator = catalogue.indicator(row.indicator.as_str());
+        if indicator.is_none() {
+            let code = row.indicator.as_str();
+            check.unknown(place("indicator"), code, ("指标", "indicator"), "catalogue.toml");
+        }
+        let mut sound = true;
+        let found = row.unit.as_ref().and_then(|code| {
+            let unit = organisation.unit(code.as_str()).map(Found::Unit);
+            let found = unit.or_else(|| organisation.network(code.as_str()).map(Found::Network));
+            if found.is_none() {
+                let what = ("单位或网络", "unit or network");
+                check.unknown(place("unit"), code.as_str(), what, "units.csv / networks.csv");
+                sound = false;
+            }
+            found
+        });
+        let level = row.level.as_ref().and_then(|code| {
+            let level = catalogue.level(code.as_str());
+            if level.is_none() {
+                let what = ("层级", "level");
+                check.unknown(place("level"), code.as_str(), what, "catalogue.toml");
+                sound = false;
+            }
+            level
+        });
+        let attribute = row.attribute.as_ref().and_then(|(code, value)| {
+            let attribute = catalogue.attribute(code.as_str());
+            let Some(attribute) = attribute else {
+                let what = ("属性", "attribute");
+                check.unknown(place("attribute"), code.as_str(), what, "catalogue.toml");
+                sound = false;
+                return None;
+            };
+            let values = &catalogue.attributes[attribute.at()].values;
+            if !values.is_empty() && !values.iter().any(|(known, _)| known == value) {
+                let what = ("属性值", "attribute value");
+                check.unknown(place("attribute"), value, what, "catalogue.toml");
+                sound = false;
+            }
+            Some((attribute, value.as_str().into()))
+        });
+        let (Some(indicator), true) = (indicator, sound) else { continue };
+        let target = Target {
+            indicator,
+            place: found,
+            level,
+            attribute,
+            direction: row.direction.into(),
+            low: row.low,
+            high: row.high,
+            days: Days { from: row.from, to: row.to },
+            source: row.source.clone(),
+            status: row.status,
+        };
+        pairs.push((u32::from(indicator.0), target));
+    }
+    Groups::new(catalogue.indicators.len(), pairs)
 }
 
 fn draft_units(check: &mut Check<'_>, rows: &[UnitRow]) -> Draft {

@@ -25,10 +25,12 @@ mod duties;
 mod lookup;
 mod networks;
 mod spells;
+mod targets;
 
 pub use duties::Extension;
 pub use lookup::{Candidate, FIND_CANDIDATES_MAX, Found, Lookup};
 pub use networks::{Member, Network, RoleSet};
+pub use targets::{Target, TargetOf};
 
 /// Most units in one organisation.
 pub const UNITS_MAX: usize = 1_000_000;
@@ -177,6 +179,10 @@ pub struct Organisation {
     networks: networks::Networks,
     duties: duties::Duties,
     aliases: HashMap<Box<str>, lookup::Aliases>,
+    /// By indicator, in file order.
+    targets: Groups<Target>,
+    /// The days on which anything about units, networks or members changes, in order, each once.
+    changes: Vec<Date>,
     warnings: Vec<RowError>,
 }
 
@@ -434,6 +440,20 @@ impl Organisation {
             next += 1;
         }
         None
+    }
+
+    /// The days after `first` and up to `last` on which something about units, networks, members or
+    /// attributes changes: between two of them every day has the same map.
+    pub fn changes_in(&self, first: Date, last: Date) -> &[Date] {
+        let from = self.changes.partition_point(|day| *day <= first);
+        let to = self.changes.partition_point(|day| *day <= last);
+        &self.changes[from..to.max(from)]
+    }
+
+    /// A number for each stretch of days with the same map: equal for two days without a change after the
+    /// earlier and up to the later.
+    pub fn map_number(&self, date: Date) -> usize {
+        self.changes.partition_point(|day| *day <= date)
     }
 
     /// The network with this code.

@@ -202,6 +202,26 @@ impl Organisation {
         self.standings(u, date, kind).into_iter().map(|s| (s.network, s.roles)).collect()
     }
 
+    /// The roles that membership rows give to the unit itself on `date`, each with its kind of network: those of
+    /// a place as such, not of the facilities it stands for.
+    pub fn own_roles_on(&self, u: UnitIx, date: Date) -> Vec<(RoleIx, NetworkKindIx)> {
+        let rows = self.networks.by_unit.of(u.at()).iter();
+        let in_force = rows.filter(|row| row.days.has(date) && self.is_in_force(row.network, date));
+        let mut roles: Vec<(RoleIx, NetworkKindIx)> = in_force
+            .filter_map(|row| Some((row.role?, self.network_info(row.network).kind)))
+            .collect();
+        roles.sort_unstable();
+        roles.dedup();
+        roles
+    }
+
+    /// Every day on which a network, or a unit's place in one, begins or ends.
+    pub(super) fn change_days(&self) -> impl Iterator<Item = Date> {
+        let rows = self.networks.by_unit.items.iter().map(|row| row.days);
+        let networks = self.networks.list.iter().map(|network| network.days);
+        rows.chain(networks).flat_map(|days| [days.from, days.to]).flatten()
+    }
+
     fn standings(&self, u: UnitIx, date: Date, kind: Option<NetworkKindIx>) -> Vec<Standing> {
         let mut all: Vec<Standing> = Vec::new();
         let unit = self.info(u);

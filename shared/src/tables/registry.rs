@@ -337,6 +337,17 @@ pub struct CalendarRow {
     pub name: Box<str>,
 }
 
+impl From<Direction> for crate::catalogue::Direction {
+    fn from(direction: Direction) -> crate::catalogue::Direction {
+        match direction {
+            Direction::Up => crate::catalogue::Direction::Up,
+            Direction::Down => crate::catalogue::Direction::Down,
+            Direction::Within => crate::catalogue::Direction::Within,
+            Direction::Watch => crate::catalogue::Direction::Watch,
+        }
+    }
+}
+
 /// A row of `targets.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TargetRow {
