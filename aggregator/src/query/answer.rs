@@ -140,7 +140,7 @@ pub struct Coverage {
     /// Facility-periods in the formula.
     pub expected: u64,
     /// The matched facilities' usual share of the denominator.
-    #[serde(with = "plain")]
+    #[serde(with = "plain", default)]
     pub share_of_usual: Option<f64>,
 }
 
@@ -159,17 +159,17 @@ pub struct WaitingFor {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IndicatorFigure {
     /// The value, rounded to the catalogue's decimals; none unless the state is `reported`.
-    #[serde(with = "plain")]
+    #[serde(with = "plain", default)]
     pub value: Option<f64>,
     /// Whether there is a value, and if not, why.
     pub state: State,
     /// The unit of measure.
     pub unit: String,
     /// Above the line.
-    #[serde(with = "plain")]
+    #[serde(with = "plain", default)]
     pub numerator: Option<f64>,
     /// Below the line.
-    #[serde(with = "plain")]
+    #[serde(with = "plain", default)]
     pub denominator: Option<f64>,
     /// What the ratio is multiplied by.
     pub factor: u64,
@@ -180,18 +180,18 @@ pub struct IndicatorFigure {
     /// The reports it waits for.
     pub waiting_for: Vec<WaitingFor>,
     /// The target that applies.
-    #[serde(with = "plain")]
+    #[serde(with = "plain", default)]
     pub target: Option<f64>,
     /// Its lower bound.
-    #[serde(with = "plain")]
+    #[serde(with = "plain", default)]
     pub low: Option<f64>,
     /// Its upper bound.
-    #[serde(with = "plain")]
+    #[serde(with = "plain", default)]
     pub high: Option<f64>,
     /// Which way is better.
     pub direction: Option<String>,
     /// For a target of the year: what should be reached by now.
-    #[serde(with = "plain")]
+    #[serde(with = "plain", default)]
     pub pace: Option<f64>,
     /// Whether it is met, judged on the unrounded value.
     pub met: Option<bool>,
