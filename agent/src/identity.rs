@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use banyan_shared::catalogue::{Catalogue, CatalogueHash, FormIx, KindIx, Lang};
 use banyan_shared::ids::{AgentId, ContextNumber, Epoch, Millis, UnitCode};
-use banyan_shared::input::{Enrolled, Standing};
+use banyan_shared::input::{Enrolled, Reporters as _, Standing};
 use banyan_shared::keys::{Certificate, PublicKey, SigningKey, sha256};
 use banyan_shared::limits::CATALOGUE_BYTES_MAX;
 use banyan_shared::period::Period;

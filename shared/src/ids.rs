@@ -165,10 +165,24 @@ impl FromStr for AgentId {
 /// keep two copies of one disk apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch {
-    /// 1 for the first life; larger for every later one.
+    /// 1 for the first life; larger for every later one; 0 for what is written at a centre.
     pub counter: u32,
     /// Drawn when the life begins.
     pub random: u32,
+}
+
+impl Epoch {
+    /// The numbering of what is written at a centre, one for each incarnation of its ledger: what was
+    /// numbered after a backup was made is never given a second meaning by the restored ledger. No agent's
+    /// life has a counter of 0.
+    pub fn centre(incarnation: u32) -> Epoch {
+        Epoch { counter: 0, random: incarnation }
+    }
+
+    /// Whether it numbers what is written at a centre.
+    pub fn is_centre(self) -> bool {
+        self.counter == 0
+    }
 }
 
 impl fmt::Display for Epoch {

@@ -219,7 +219,9 @@ impl Lineage {
 ///
 /// It does if it names it; if the same writer wrote it earlier in the same life, or in an earlier life
 /// that the newer one knew of (a copied or restored disk knows nothing of what its twin wrote
-/// meanwhile: neither came first); or if its writer succeeded the other's.
+/// meanwhile: neither came first); or if its writer succeeded the other's. What is written at the centre
+/// replaces only what it names: one key signs corrections and files, and a file read in later must not
+/// take the place of a correction.
 pub fn replaces(newer: &Version, older: &Version, lineage: &Lineage) -> bool {
     let (n, o) = (newer.id, older.id);
     if n == o {
@@ -229,7 +231,11 @@ pub fn replaces(newer: &Version, older: &Version, lineage: &Lineage) -> bool {
         return true;
     }
     if n.writer == o.writer {
-        return if n.epoch == o.epoch { n.seq > o.seq } else { lineage.knew(n, o) };
+        return if n.epoch == o.epoch {
+            n.seq > o.seq && !n.epoch.is_centre()
+        } else {
+            lineage.knew(n, o)
+        };
     }
     lineage.came_after(n.writer, o.writer)
 }
@@ -259,15 +265,16 @@ pub fn heads(versions: &[Version], lineage: &Lineage) -> Vec<usize> {
 /// The place in `versions` of the one that is counted, and how many stand (more than one: a conflict).
 ///
 /// Among several heads: an operator's that replaced something, then the facility's own, then import,
-/// proxy and paper, then an operator's that filled a gap; then the greatest (writer, epoch, seq).
+/// proxy and paper, then an operator's that filled a gap; then the greatest (writer, epoch, seq). What a
+/// file brought to the centre is an import here, however it was first entered.
 pub fn current(versions: &[Version], lineage: &Lineage) -> Option<(usize, usize)> {
     let heads = heads(versions, lineage);
     let rank = |at: usize| {
         let version = &versions[at];
         let class = match version.how {
             How::Operator if !version.replaces.is_empty() => 3,
-            How::Direct => 2,
-            How::Import | How::Proxy | How::PaperLater => 1,
+            How::Direct if !version.id.epoch.is_centre() => 2,
+            How::Direct | How::Import | How::Proxy | How::PaperLater => 1,
             How::Operator => 0,
         };
         (class, version.id)

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::value::{Bad, unknown_element};
-use super::{Enrolled, Standing, parse_cell};
+use super::{Reporters, Standing, parse_cell};
 use crate::catalogue::{Catalogue, FormIx, Lang};
 use crate::ids::UnitCode;
 use crate::limits::PERSON_BYTES_MAX;
@@ -24,8 +26,8 @@ const LONG_OPTIONAL: [&str; 6] =
 pub struct Reading<'a> {
     /// The catalogue in force.
     pub catalogue: &'a Catalogue,
-    /// The facilities the agent may report for.
-    pub enrolled: &'a Enrolled<'a>,
+    /// For whom counts are taken.
+    pub enrolled: &'a dyn Reporters,
     /// Today, as far as known.
     pub today: Date,
     /// Whether the clock is trusted; else a future period is only a warning.
@@ -54,7 +56,7 @@ pub struct CountsReport {
 }
 
 /// A row that was not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedRow {
     /// Its line.
     pub line: u32,
@@ -93,37 +95,38 @@ impl CountsFile {
     ///
     /// Mended in place, the file can be read again as it is: those three columns are passed over.
     pub fn refused_csv(&self, lang: Lang) -> Option<Vec<u8>> {
-        if self.refused.is_empty() {
-            return None;
-        }
-        let mut writer = csv::WriterBuilder::new()
-            .terminator(csv::Terminator::CRLF)
-            .flexible(true)
-            .from_writer(vec![0xef, 0xbb, 0xbf]);
-        let kept: Vec<usize> = (0..self.header.len())
-            .filter(|&at| !REFUSED.contains(&self.header[at].as_str()))
-            .collect();
-        let header = kept.iter().map(|&at| self.header[at].as_str()).chain(REFUSED);
-        writer.write_record(header).expect("a vector takes every write");
-        for row in &self.refused {
-            let mut record: Vec<String> =
-                kept.iter().map(|&at| row.cells.get(at).cloned().unwrap_or_default()).collect();
-            let codes: Vec<&str> = row.errors.iter().map(|error| error.code.code()).collect();
-            let said = row.errors.iter().map(|error| {
-                let colon = if lang == Lang::Zh { "：" } else { ": " };
-                let column = if error.column.is_empty() { "" } else { colon };
-                format!("{}{column}{}", error.column, error.message.get(lang))
-            });
-            let between = if lang == Lang::Zh { "；" } else { "; " };
-            record.push(row.line.to_string());
-            record.push(codes.join(";"));
-            record.push(said.collect::<Vec<_>>().join(between));
-            // A row of too many cells keeps them all, after those that have a column.
-            record.extend(row.cells.iter().skip(self.header.len()).cloned());
-            writer.write_record(&record).expect("a vector takes every write");
-        }
-        Some(writer.into_inner().expect("a vector takes every write"))
+        (!self.refused.is_empty()).then(|| refused_csv(&self.header, &self.refused, lang))
     }
+}
+
+/// Refused rows under their header as a CSV file; see [`CountsFile::refused_csv`].
+pub fn refused_csv(header: &[String], refused: &[RefusedRow], lang: Lang) -> Vec<u8> {
+    let mut writer = csv::WriterBuilder::new()
+        .terminator(csv::Terminator::CRLF)
+        .flexible(true)
+        .from_writer(vec![0xef, 0xbb, 0xbf]);
+    let kept: Vec<usize> =
+        (0..header.len()).filter(|&at| !REFUSED.contains(&header[at].as_str())).collect();
+    let names = kept.iter().map(|&at| header[at].as_str()).chain(REFUSED);
+    writer.write_record(names).expect("a vector takes every write");
+    for row in refused {
+        let mut record: Vec<String> =
+            kept.iter().map(|&at| row.cells.get(at).cloned().unwrap_or_default()).collect();
+        let codes: Vec<&str> = row.errors.iter().map(|error| error.code.code()).collect();
+        let said = row.errors.iter().map(|error| {
+            let colon = if lang == Lang::Zh { "：" } else { ": " };
+            let column = if error.column.is_empty() { "" } else { colon };
+            format!("{}{column}{}", error.column, error.message.get(lang))
+        });
+        let between = if lang == Lang::Zh { "；" } else { "; " };
+        record.push(row.line.to_string());
+        record.push(codes.join(";"));
+        record.push(said.collect::<Vec<_>>().join(between));
+        // A row of too many cells keeps them all, after those that have a column.
+        record.extend(row.cells.iter().skip(header.len()).cloned());
+        writer.write_record(&record).expect("a vector takes every write");
+    }
+    writer.into_inner().expect("a vector takes every write")
 }
 
 /// Reads a file of counts, long or wide; which one, its header tells.
@@ -142,11 +145,36 @@ pub fn read_counts(
     let table = if long {
         read_table(bytes, file, &LONG, &LONG_OPTIONAL)?
     } else {
-        let table = read_open_table(bytes, file, &KEY)?;
-        check_elements(&table, reading.catalogue)?;
-        table
+        read_open_table(bytes, file, &KEY)?
     };
-    let mut reader = Reader::new(&table, reading);
+    read_rows(&table, long, reading)
+}
+
+/// Reads counts from rows taken apart before, each with its line: a part of a file that holds all rows of
+/// the reports in it.
+///
+/// # Errors
+/// As [`read_counts`].
+pub fn read_counts_rows(
+    file: &str,
+    header: Vec<String>,
+    rows: Vec<(u32, Vec<String>)>,
+    reading: Reading<'_>,
+) -> Result<CountsFile, Vec<RowError>> {
+    let long = header.iter().any(|name| name == "element" || name == "value");
+    let table = if long {
+        Table::of_rows(file, header, rows, &LONG, |name| LONG_OPTIONAL.contains(&name))?
+    } else {
+        Table::of_rows(file, header, rows, &KEY, |_| true)?
+    };
+    read_rows(&table, long, reading)
+}
+
+fn read_rows(table: &Table, long: bool, reading: Reading<'_>) -> Result<CountsFile, Vec<RowError>> {
+    if !long {
+        check_elements(table, reading.catalogue)?;
+    }
+    let mut reader = Reader::new(table, reading);
     for row in table.rows() {
         if long { reader.long(row) } else { reader.wide(row) }
     }
@@ -213,16 +241,8 @@ impl<'t, 'a> Reader<'t, 'a> {
         let [facility, form, period] = KEY.map(|name| self.table.column(name));
         let code = row.required::<UnitCode>(facility, Fault::BadCode, errors);
         let code = code.and_then(|code| {
-            let known = self.reading.enrolled.facility(code.as_str()).cloned();
-            if known.is_none() {
-                errors.push(row.error(
-                    facility,
-                    Fault::NotEnrolled,
-                    "本终端未获准代该机构填报，请核对代码，或请县级统计岗分配该机构",
-                    "this agent is not enrolled for the facility: check its code, or ask the county desk to assign it",
-                ));
-            }
-            known
+            let known = self.reading.enrolled.facility(code.as_str());
+            known.map_err(|bad| errors.push(self.bad(row, KEY[0], code.as_str(), bad))).ok()
         });
         let form_text = row.cell(form);
         let form_ix = catalogue.form(form_text);
@@ -278,6 +298,18 @@ impl<'t, 'a> Reader<'t, 'a> {
             return Some((key, standing.clone()));
         }
         let standing = self.reading.enrolled.standing(catalogue, key.0.as_str(), when)?;
+        if !standing.open && self.reading.enrolled.at_centre() {
+            errors.push(row.error(
+                period,
+                Fault::FacilityClosed,
+                format!("{} 在 {when} 没有开业的日子，请核对机构和统计期，或先更新登记册", key.0),
+                format!(
+                    "{} has no day on which it is open in {when}: check facility and period, or mend the registry first",
+                    key.0
+                ),
+            ));
+            return None;
+        }
         let kinds = &catalogue.forms[ix.at()].kinds;
         if standing.facts.as_ref().is_some_and(|facts| !kinds.contains(&facts.kind)) {
             errors.push(row.error(
@@ -419,10 +451,11 @@ impl<'t, 'a> Reader<'t, 'a> {
     ) -> (Option<How>, Option<String>, Option<Reason>) {
         let [how, by, reason] = ["how", "entered_by", "reason"].map(|name| self.table.column(name));
         let choices = |codes: Vec<&str>| codes.join(" ");
+        let taken = |how: &How| *how != How::Operator || self.reading.enrolled.at_centre();
         let read_how = match row.cell(how) {
             "" => None,
-            text => How::from_code(text).filter(|how| *how != How::Operator).or_else(|| {
-                let codes = How::ALL.iter().filter(|how| **how != How::Operator);
+            text => How::from_code(text).filter(taken).or_else(|| {
+                let codes = How::ALL.iter().filter(|how| taken(how));
                 let codes = choices(codes.map(|how| how.code()).collect());
                 errors.push(row.error(
                     how,

@@ -1,10 +1,12 @@
-//! The facilities an agent may report for, and what they were on a day, from what its grant tells.
+//! For whom counts may be given, and what a facility was on a day; for an agent, from what its grant tells.
 
 use std::collections::HashMap;
 
+use super::Bad;
 use crate::catalogue::{Catalogue, Facts};
 use crate::ids::UnitCode;
 use crate::period::{Date, Period};
+use crate::tables::Fault;
 use crate::wire::FacilityScope;
 
 /// What a facility is for one period.
@@ -17,6 +19,24 @@ pub struct Standing {
     /// Its kind, roles and attributes on [`Standing::day`]; the kind of the nearest spell when it is not
     /// open. None when the catalogue does not know the kind.
     pub facts: Option<Facts>,
+}
+
+/// For whom counts may be given: the facilities of an agent's grant, or all of the centre's registry.
+pub trait Reporters: std::fmt::Debug {
+    /// The facility with this code.
+    ///
+    /// # Errors
+    /// Why counts of it are not taken.
+    fn facility(&self, code: &str) -> Result<UnitCode, Bad>;
+
+    /// What the facility is for `period`; none if counts of it are not taken.
+    fn standing(&self, catalogue: &Catalogue, code: &str, period: Period) -> Option<Standing>;
+
+    /// Whether this is the centre itself, whose registry is right: what it does not hold as open is an
+    /// error, and operators' own entries may be read back.
+    fn at_centre(&self) -> bool {
+        false
+    }
 }
 
 /// The facilities an agent is enrolled for.
@@ -34,14 +54,20 @@ impl<'a> Enrolled<'a> {
     pub fn new(facilities: &'a [FacilityScope]) -> Enrolled<'a> {
         Enrolled { by_code: facilities.iter().map(|f| (f.code.as_str(), f)).collect() }
     }
+}
 
-    /// The facility with this code, if the agent may report for it.
-    pub fn facility(&self, code: &str) -> Option<&'a UnitCode> {
-        self.by_code.get(code).map(|scope| &scope.code)
+impl Reporters for Enrolled<'_> {
+    fn facility(&self, code: &str) -> Result<UnitCode, Bad> {
+        self.by_code.get(code).map(|scope| scope.code.clone()).ok_or_else(|| {
+            Bad::new(
+                Fault::NotEnrolled,
+                "本终端未获准代该机构填报，请核对代码，或请县级统计岗分配该机构",
+                "this agent is not enrolled for the facility: check its code, or ask the county desk to assign it",
+            )
+        })
     }
 
-    /// What the facility is for `period`; none if the agent may not report for it.
-    pub fn standing(&self, catalogue: &Catalogue, code: &str, period: Period) -> Option<Standing> {
+    fn standing(&self, catalogue: &Catalogue, code: &str, period: Period) -> Option<Standing> {
         let scope = self.by_code.get(code)?;
         let (first, last) = (period.first_day(), period.last_day());
         let open_until = |from: Option<Date>, to: Option<Date>| {

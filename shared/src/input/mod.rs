@@ -9,8 +9,10 @@ mod counts;
 mod enrolled;
 mod value;
 
-pub use counts::{CountsFile, CountsReport, Reading, RefusedRow, read_counts};
-pub use enrolled::{Enrolled, Standing};
+pub use counts::{
+    CountsFile, CountsReport, Reading, RefusedRow, read_counts, read_counts_rows, refused_csv,
+};
+pub use enrolled::{Enrolled, Reporters, Standing};
 pub use value::{Bad, parse_assignment, parse_cell, parse_value};
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ pub struct Bad {
 }
 
 impl Bad {
-    pub(super) fn new(code: Fault, zh: impl Into<String>, en: impl Into<String>) -> Bad {
+    /// What is wrong, in both languages.
+    pub fn new(code: Fault, zh: impl Into<String>, en: impl Into<String>) -> Bad {
         Bad { code, message: Text { zh: zh.into(), en: en.into() } }
     }
 }

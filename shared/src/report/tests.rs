@@ -55,6 +55,23 @@ fn ranks_follow_the_design() {
 }
 
 #[test]
+fn what_is_written_at_the_centre_replaces_only_what_it_names() {
+    let typed = version(id(9, 1, 0, 1), How::Direct, &[]);
+    let file = version(id(9, 0, 5, 1), How::Direct, &[]);
+    let fixing = version(id(9, 0, 5, 2), How::Operator, &[typed.id, file.id]);
+    let again = version(id(9, 0, 5, 3), How::Import, &[file.id]);
+    let lineage = Lineage::default();
+    assert_eq!(
+        current(&[file.clone(), typed.clone()], &lineage),
+        Some((1, 2)),
+        "a file never takes the place of what the facility typed, whatever it says"
+    );
+    let all = [typed, file, fixing, again];
+    assert_eq!(current(&all[..3], &lineage), Some((2, 1)));
+    assert_eq!(current(&all, &lineage), Some((2, 2)), "nor that of a correction");
+}
+
+#[test]
 fn a_replaced_pc_keeps_the_history() {
     let old = version(id(1, 1, 0, 5), How::Direct, &[]);
     let new = version(id(2, 1, 0, 1), How::Direct, &[]);

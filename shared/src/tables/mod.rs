@@ -153,7 +153,7 @@ impl fmt::Display for Fault {
 }
 
 /// One thing wrong with one cell, row or file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowError {
     /// The file's name as it was given.
     pub file: Arc<str>,
@@ -248,6 +248,41 @@ pub struct Row<'t> {
 pub struct Column(Option<usize>);
 
 impl Table {
+    /// A table of rows taken apart before, each with its line, under the columns `required` and any others
+    /// that `optional` lets in.
+    ///
+    /// # Errors
+    /// Every error of the header. Rows of the wrong shape are in [`Table::errors`] of the result.
+    pub fn of_rows(
+        file: &str,
+        header: Vec<String>,
+        rows: Vec<(u32, Vec<String>)>,
+        required: &[&str],
+        optional: impl Fn(&str) -> bool,
+    ) -> Result<Table, Vec<RowError>> {
+        let file: Arc<str> = file.into();
+        check_header(&file, &header, required, optional)?;
+        let (errors, refused) = (Vec::new(), Vec::new());
+        let mut table = Table { file, header, errors, refused, rows: Vec::new() };
+        for (line, cells) in rows {
+            table.take(line, cells.into());
+        }
+        Ok(table)
+    }
+
+    /// Takes a row in, among the good ones or the refused.
+    fn take(&mut self, line: u32, record: csv::StringRecord) {
+        match check_shape(self, line, &record) {
+            None => self.rows.push((line, record)),
+            Some(error) => {
+                self.refused.push((line, record.iter().map(str::to_owned).collect()));
+                if self.errors.len() < ERRORS_MAX {
+                    self.errors.push(error);
+                }
+            }
+        }
+    }
+
     /// How many rows there are.
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -503,15 +538,7 @@ fn read(
             ));
             break;
         }
-        match check_shape(&table, line, &record) {
-            None => table.rows.push((line, record.clone())),
-            Some(error) => {
-                table.refused.push((line, record.iter().map(str::to_owned).collect()));
-                if table.errors.len() < ERRORS_MAX {
-                    table.errors.push(error);
-                }
-            }
-        }
+        table.take(line, record.clone());
     }
     Ok(table)
 }

@@ -205,7 +205,9 @@ fn traits_of(content: &Content) -> u64 {
 /// A report as it is packed: facility, form, period, content.
 type ReportRow<'a> = (u32, u16, Period, &'a Content);
 
-fn pack(entries: &[Entry]) -> Vec<u8> {
+/// Entries column by column, uncompressed and unsigned: the inside of a batch, also used by acts that hold
+/// reports.
+pub fn pack(entries: &[Entry]) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.varint(size(entries.len()));
     if entries.is_empty() {
@@ -334,7 +336,11 @@ fn unzigzag32(n: u64) -> Option<i32> {
     Some((n >> 1).cast_signed() ^ -((n & 1).cast_signed()))
 }
 
-fn unpack(bytes: &[u8]) -> Result<Vec<Entry>, WireError> {
+/// Reads what [`pack`] made, within the limits of one batch.
+///
+/// # Errors
+/// [`WireError`] if the bytes are not exactly such entries.
+pub fn unpack(bytes: &[u8]) -> Result<Vec<Entry>, WireError> {
     let mut reader = Reader { bytes };
     let count = reader.bounded(BATCH_ENTRIES_MAX, "entries in a batch")?;
     let seqs = reader.column(count)?;
