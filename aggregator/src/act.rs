@@ -4,10 +4,16 @@
 //! so that the organisation, the agents and the catalogue at any position are a fold over the ledger.
 //! Bytes of a shipped version never change: new acts are new variants at the end.
 
-use banyan_shared::ids::{AgentId, ContextNumber, Millis, UnitCode};
+use std::collections::HashMap;
+
+use banyan_shared::catalogue::{CatalogueHash, FormIx};
+use banyan_shared::ids::{AgentId, ContextNumber, Epoch, Millis, Seq, UnitCode, VersionId};
 use banyan_shared::keys::{PublicKey, SigningKey, sha256};
+use banyan_shared::limits::{BATCH_ENTRIES_MAX, BATCH_VALUES_MAX};
+use banyan_shared::period::Period;
+use banyan_shared::report::Content;
 use banyan_shared::tables::TableName;
-use banyan_shared::wire::{self, Envelope, Kind, SignedGrant, WireError};
+use banyan_shared::wire::{self, Body, Entry, Envelope, Kind, SignedGrant, WireError};
 use serde::{Deserialize, Serialize};
 
 /// A table of the registry as it was given.
@@ -64,6 +70,142 @@ pub fn secret_hash(number: u32, secret: &[u8; 10]) -> [u8; 16] {
     hash
 }
 
+/// Most reports in one act.
+pub const REPORTS_MAX: usize = 8192;
+/// Largest content of an act of reports before it is compressed, in bytes: far below the largest row.
+const REPORTS_BYTES_MAX: usize = 12 << 20;
+
+/// A report written at the centre.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewReport {
+    /// The facility it is about.
+    pub facility: UnitCode,
+    /// The form, in the act's catalogue.
+    pub form: FormIx,
+    /// The period.
+    pub period: Period,
+    /// What it says.
+    pub content: Content,
+}
+
+/// Versions of reports written at the centre: an operator's corrections and withdrawals, or counts read
+/// from a file.
+///
+/// Their numbers stand in the act itself, so that an approval or a correction that names one still does
+/// after a restore has moved every position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reports {
+    /// Who wrote them: the id of the operating key that signs the act.
+    pub writer: AgentId,
+    /// In which of the centre's numberings ([`Epoch::centre`]).
+    pub epoch: Epoch,
+    /// The catalogue their form numbers refer to.
+    pub catalogue: CatalogueHash,
+    /// The facilities, and the reports column by column as in a batch, compressed.
+    packed: Vec<u8>,
+}
+
+impl Reports {
+    /// Packs reports, numbered from `first` on, into as few acts as the limits allow.
+    pub fn pack(
+        (writer, epoch, first): (AgentId, Epoch, Seq),
+        catalogue: CatalogueHash,
+        reports: Vec<NewReport>,
+    ) -> Vec<Reports> {
+        let mut acts = Vec::new();
+        let mut seq = first;
+        let mut open = Open::default();
+        for report in reports {
+            if open.is_full(report.content.values.len()) {
+                acts.push(std::mem::take(&mut open).close(writer, epoch, catalogue));
+            }
+            open.add(seq, report);
+            seq += 1;
+        }
+        if open.reports > 0 {
+            acts.push(open.close(writer, epoch, catalogue));
+        }
+        acts
+    }
+
+    /// The reports, each with its identity.
+    ///
+    /// # Errors
+    /// [`WireError`] if the content does not read.
+    pub fn unpack(&self) -> Result<Vec<(VersionId, NewReport)>, WireError> {
+        let bytes = wire::inflate(&self.packed, REPORTS_BYTES_MAX * 2)?;
+        let (facilities, sheets): (Vec<UnitCode>, Vec<Vec<u8>>) = wire::decode(&bytes)?;
+        let mut reports = Vec::new();
+        for sheet in &sheets {
+            for Entry { seq, body } in wire::unpack(sheet)? {
+                let Body::Report { facility, form, period, content } = body else {
+                    return Err(WireError::Malformed("an act of reports holds another entry"));
+                };
+                let facility = usize::try_from(facility)
+                    .ok()
+                    .and_then(|at| facilities.get(at))
+                    .ok_or(WireError::Malformed("a facility is not in the act's list"))?;
+                let id = VersionId { writer: self.writer, epoch: self.epoch, seq };
+                let (facility, form) = (facility.clone(), FormIx(form));
+                reports.push((id, NewReport { facility, form, period, content }));
+            }
+        }
+        Ok(reports)
+    }
+}
+
+/// An act of reports being filled.
+#[derive(Default)]
+struct Open {
+    facilities: Vec<UnitCode>,
+    places: HashMap<UnitCode, u32>,
+    sheets: Vec<Vec<u8>>,
+    bytes: usize,
+    sheet: Vec<Entry>,
+    values: usize,
+    reports: usize,
+}
+
+impl Open {
+    /// Whether a report of so many values must go into the next act. The sheet still open is taken at
+    /// its largest: ten bytes a value.
+    fn is_full(&self, values: usize) -> bool {
+        let largest = self.bytes + (self.values + values) * 10 + self.sheet.len() * 256;
+        self.reports >= REPORTS_MAX || self.reports > 0 && largest > REPORTS_BYTES_MAX
+    }
+
+    fn add(&mut self, seq: Seq, report: NewReport) {
+        let values = report.content.values.len();
+        if self.sheet.len() >= BATCH_ENTRIES_MAX || self.values + values > BATCH_VALUES_MAX {
+            self.close_sheet();
+        }
+        let next = u32::try_from(self.facilities.len()).unwrap_or(u32::MAX);
+        let facility = *self.places.entry(report.facility.clone()).or_insert_with(|| {
+            self.bytes += report.facility.as_str().len() + 2;
+            self.facilities.push(report.facility);
+            next
+        });
+        let NewReport { form, period, content, .. } = report;
+        self.values += values;
+        self.reports += 1;
+        self.sheet
+            .push(Entry { seq, body: Body::Report { facility, form: form.0, period, content } });
+    }
+
+    fn close_sheet(&mut self) {
+        let sheet = wire::pack(&self.sheet);
+        self.bytes += sheet.len();
+        self.sheets.push(sheet);
+        (self.sheet, self.values) = (Vec::new(), 0);
+    }
+
+    fn close(mut self, writer: AgentId, epoch: Epoch, catalogue: CatalogueHash) -> Reports {
+        self.close_sheet();
+        let packed = wire::deflate(&wire::encode(&(&self.facilities, &self.sheets)));
+        Reports { writer, epoch, catalogue, packed }
+    }
+}
+
 /// What is decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
@@ -111,6 +253,8 @@ pub enum Act {
         /// The agent.
         agent: AgentId,
     },
+    /// Versions of reports written at the centre.
+    Reports(Reports),
 }
 
 /// An act with who decided it and when.

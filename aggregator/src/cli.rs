@@ -33,6 +33,8 @@ macro_rules! tell_part {
     }};
 }
 
+mod reports;
+
 const EXAMPLES: &str = "\
 示例 Examples:
   banyan-aggregator init                                     用贵州种子数据建库
@@ -137,6 +139,9 @@ enum Command {
         #[arg(long)]
         as_of: Option<String>,
     },
+    /// Commands about reports
+    #[command(flatten)]
+    Reports(reports::Command),
     /// 目录 Check a catalogue
     Catalogue {
         #[command(subcommand)]
@@ -612,6 +617,7 @@ fn ask(command: Command, global: &Global, client: &Client) -> Result<ExitCode> {
             let call = ReportCall { facility, form, period, history, as_of, format, lang };
             print_answer(&client.json(&Request::Report(call))?)?;
         }
+        Command::Reports(command) => return reports::run(command, global, client),
         Command::Init(_)
         | Command::Serve { .. }
         | Command::Restore { .. }

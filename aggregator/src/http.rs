@@ -107,6 +107,12 @@ pub enum Request {
     Completeness(crate::service::CompletenessCall),
     /// The trace of a number.
     Report(crate::service::ReportCall),
+    /// Corrects a report.
+    Correct(crate::service::ChangeCall),
+    /// Withdraws a report.
+    Withdraw(crate::service::ChangeCall),
+    /// Takes in a part of a file of counts.
+    ImportCounts(crate::service::ImportCall),
     /// How the service is.
     Status,
 }
@@ -166,6 +172,11 @@ pub async fn handle(service: &Arc<Service>, by: &str, request: Request) -> Resul
         Request::Query(call) => blocking(service, move |s| s.query(&call)).await?,
         Request::Completeness(call) => blocking(service, move |s| s.completeness(&call)).await?,
         Request::Report(call) => blocking(service, move |s| s.report(&call)).await?,
+        Request::Correct(call) => serde_json::to_value(service.correct(by, call).await?)?,
+        Request::Withdraw(call) => serde_json::to_value(service.withdraw(by, call).await?)?,
+        Request::ImportCounts(call) => {
+            serde_json::to_value(service.import_counts(by, call).await?)?
+        }
         Request::Status => service.status(),
     })
 }

@@ -43,7 +43,8 @@ pub use trace::{Trace, TraceValue, TraceVersion};
 
 use complete::Remarks;
 use indicators::{Outcome, RowOf};
-use request::{dims, similar};
+use request::dims;
+pub(crate) use request::similar;
 use sets::{Key, Scope};
 use tally::{Asked, Counts, When, days_of};
 

@@ -451,7 +451,7 @@ pub(super) fn dims(
 }
 
 /// The codes of `all` that look like `text`: those that contain it, or share its first word.
-pub(super) fn similar<'a>(text: &str, all: impl Iterator<Item = &'a str>) -> Vec<String> {
+pub(crate) fn similar<'a>(text: &str, all: impl Iterator<Item = &'a str>) -> Vec<String> {
     const SHOWN: usize = 5;
     let head = text.split('_').next().unwrap_or(text);
     let mut found: Vec<(u8, &str)> = all

@@ -8,6 +8,7 @@ mod enrol;
 mod figures;
 mod lists;
 mod registry;
+mod reports;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,9 @@ pub use enrol::{EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile};
 pub use figures::{CompletenessCall, Format, PlanCache, QueryCall, ReportCall, parameter};
 pub use lists::{FleetRow, ParkedRow, UnitList, UnitRow};
 pub use registry::{GivenTable, ImportReport};
+pub use reports::{
+    BrokenRule, Change, ChangeCall, Changed, ImportCall, Imported, PART_ROWS_MAX, ReplacedVersion,
+};
 pub use upkeep::{VerifyReport, restore};
 
 /// Acts waiting for the intake.

@@ -90,7 +90,7 @@ impl State {
     }
 
     /// Why a report cannot be counted as things are known now.
-    pub(super) fn park_reason(
+    pub(crate) fn park_reason(
         &self,
         catalogue: &Catalogue,
         facility: &UnitCode,

@@ -6,6 +6,7 @@
 
 mod agents;
 mod judge;
+mod reports;
 mod scope;
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,9 +14,12 @@ use std::sync::Arc;
 
 use banyan_shared::catalogue::{Catalogue, CatalogueHash};
 use banyan_shared::codes::ParkReason;
-use banyan_shared::ids::{AgentId, ContextNumber, Millis, Position, Seq, UnitCode, VersionId};
+use banyan_shared::ids::{
+    AgentId, ContextNumber, Epoch, Millis, Position, Seq, UnitCode, VersionId,
+};
 use banyan_shared::limits::CATALOGUE_BYTES_MAX;
 use banyan_shared::organisation::Organisation;
+use banyan_shared::period::Date;
 use banyan_shared::sync::Fate;
 use banyan_shared::tables::{RowError, TableName, Tables};
 use banyan_shared::wire::{Batch, Body, Envelope, WireError, entry_hash, inflate};
@@ -26,6 +30,7 @@ use crate::ledger::{RowKind, RowRef};
 
 pub use agents::{Agent, Code, Context};
 pub use judge::{Judgement, Refusals};
+pub use reports::Known;
 pub use scope::ScopeError;
 
 /// Largest table file, in bytes.
@@ -111,6 +116,8 @@ pub struct State {
     pub parked: BTreeMap<VersionId, Parked>,
     /// Refused entries: which report they were about, and why.
     pub refused: BTreeMap<VersionId, RefusedEntry>,
+    /// The highest number given to a version written at the centre, by writer and numbering.
+    pub numbered: BTreeMap<(AgentId, Epoch), Seq>,
 }
 
 /// A refused entry.
@@ -201,6 +208,7 @@ impl State {
             codes: HashMap::new(),
             parked: BTreeMap::new(),
             refused: BTreeMap::new(),
+            numbered: BTreeMap::new(),
         })
     }
 
@@ -292,6 +300,7 @@ impl State {
                     agent.revoked = Some(received_at);
                 }
             }
+            Act::Reports(reports) => self.apply_reports(reports, position, received_at)?,
         }
         Ok(())
     }
@@ -377,25 +386,24 @@ impl State {
             }
             let Some(code) = code.cloned() else { continue };
             let form = banyan_shared::catalogue::FormIx(form);
-            let reason = self.park_reason(&catalogue, &code, form, period, today);
-            let version = AcceptedVersion {
-                facility: code.clone(),
-                form,
-                period,
-                id,
-                content,
-                received_at,
-                position,
-            };
-            match reason {
-                Some(reason) => {
-                    let catalogue = context.catalogue;
-                    let parked = Parked { id, facility: code, version, catalogue, reason };
-                    self.parked.insert(id, parked);
-                    self.mark_parked(id, Some(reason));
-                }
-                None => self.count(&catalogue, version),
+            let facility = code;
+            let version =
+                AcceptedVersion { facility, form, period, id, content, received_at, position };
+            self.place(&catalogue, version, today);
+        }
+    }
+
+    /// Counts an accepted version, or parks it for as long as something about it is not known here.
+    fn place(&mut self, catalogue: &Catalogue, version: AcceptedVersion, today: Date) {
+        let AcceptedVersion { facility, form, period, id, .. } = &version;
+        let id = *id;
+        match self.park_reason(catalogue, facility, *form, *period, today) {
+            Some(reason) => {
+                let (facility, catalogue) = (facility.clone(), catalogue.hash);
+                self.parked.insert(id, Parked { id, facility, version, catalogue, reason });
+                self.mark_parked(id, Some(reason));
             }
+            None => self.count(catalogue, version),
         }
     }
 
@@ -460,4 +468,4 @@ fn begins_here(batch: &Batch) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

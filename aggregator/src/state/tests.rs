@@ -15,17 +15,17 @@ use crate::query::fixture;
 
 const LIFE: Epoch = Epoch { counter: 1, random: 5 };
 /// 2026-02-10, noon in Shanghai.
-const NOW: Millis = Millis(1_770_696_000_000);
+pub(crate) const NOW: Millis = Millis(1_770_696_000_000);
 
-fn table(table: TableName, text: &str) -> TableFile {
+pub(crate) fn table(table: TableName, text: &str) -> TableFile {
     TableFile { table, file: table.file_name().into(), bytes: deflate(text.as_bytes()) }
 }
 
-fn act(act: Act) -> SignedAct {
+pub(crate) fn act(act: Act) -> SignedAct {
     SignedAct { by: "test".into(), at: NOW, act }
 }
 
-fn key(n: u8) -> SigningKey {
+pub(crate) fn key(n: u8) -> SigningKey {
     SigningKey::from_seed(&[n; 32]).unwrap()
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn state(facilities: &[&str]) -> State {
     state
 }
 
-fn report(facility: u32, form: u16, period: &str, values: Vec<Value>) -> Body {
+pub(crate) fn report(facility: u32, form: u16, period: &str, values: Vec<Value>) -> Body {
     Body::Report {
         facility,
         form,
@@ -81,17 +81,17 @@ fn report(facility: u32, form: u16, period: &str, values: Vec<Value>) -> Body {
     }
 }
 
-fn two(a: u64, b: u64) -> Vec<Value> {
+pub(crate) fn two(a: u64, b: u64) -> Vec<Value> {
     vec![Value::Number(a), Value::Number(b)]
 }
 
-fn batch(entries: Vec<(Seq, Body)>) -> Batch {
+pub(crate) fn batch(entries: Vec<(Seq, Body)>) -> Batch {
     let entries = entries.into_iter().map(|(seq, body)| Entry { seq, body }).collect();
     Batch { agent: key(1).public().agent_id(), epoch: LIFE, context: 1, hello: None, entries }
 }
 
 /// Judges, stores and counts a batch as the intake does.
-fn take(state: &mut State, batch: Batch) -> (bool, Refusals, Vec<Seq>) {
+pub(crate) fn take(state: &mut State, batch: Batch) -> (bool, Refusals, Vec<Seq>) {
     let Judgement::Answer { store, refused, reused } = state.judge(&batch) else {
         panic!("{:?}", state.judge(&batch));
     };
@@ -107,7 +107,7 @@ fn parked(state: &State) -> Vec<ParkReason> {
     state.parked.values().map(|parked| parked.reason).collect()
 }
 
-fn counted(state: &State, facility: &str, form: &str, period: &str) -> Option<u64> {
+pub(crate) fn counted(state: &State, facility: &str, form: &str, period: &str) -> Option<u64> {
     let facility: UnitCode = facility.parse().unwrap();
     let form = form.parse().unwrap();
     let versions = state.cube.versions(&facility, &form, period.parse().unwrap());

@@ -1,0 +1,404 @@
+use banyan_shared::catalogue::Lang;
+use banyan_shared::ids::Seq;
+use banyan_shared::input::CountsReport;
+use banyan_shared::keys::sha256;
+use banyan_shared::report::{How, Reason, Value};
+use proptest::prelude::*;
+
+use super::*;
+use crate::act::{Act, SignedAct};
+use crate::cube::{AcceptedVersion, Cube};
+use crate::query::TraceValue;
+use crate::state::tests::{NOW, act, batch, counted, key, report, state, take, two};
+
+/// The operating key's id and the ledger's numbering.
+fn writer() -> Writer {
+    Writer { id: key(31).public().agent_id(), epoch: Epoch::centre(1) }
+}
+
+/// Signs acts, reads them back as a fold does, and puts them in force.
+fn put(state: &mut State, acts: Vec<Act>, at: Millis) {
+    for one in acts {
+        let signed = SignedAct { by: "operator".into(), at, act: one };
+        let read = SignedAct::read(&signed.seal(&key(31))).unwrap();
+        assert_eq!(read, signed);
+        let position = state.position + 1;
+        state.apply_act(&read, position, at).unwrap();
+    }
+}
+
+fn asked(values: &[&str], withdraw: bool, now: Millis) -> change::Asked {
+    change::Asked {
+        values: values.iter().map(ToString::to_string).collect(),
+        withdraw,
+        reason: Reason::Typo,
+        override_code: None,
+        by: "stat".into(),
+        now,
+        lang: Lang::En,
+    }
+}
+
+fn change(
+    state: &mut State,
+    (facility, form, period): (&str, &str, &str),
+    asked: &change::Asked,
+) -> Result<Changed> {
+    let subject = subject(state, (facility, form, period), asked.now, Lang::En)?;
+    let (acts, changed) = change::plan(state, &subject, asked, writer())?;
+    put(state, acts, asked.now);
+    Ok(changed)
+}
+
+fn correct(state: &mut State, place: (&str, &str, &str), values: &[&str]) -> Result<Changed> {
+    change(state, place, &asked(values, false, NOW.plus(1000)))
+}
+
+fn refusal(result: Result<Changed>) -> String {
+    let error = result.unwrap_err();
+    assert!(error.downcast_ref::<crate::service::Usage>().is_some());
+    error.to_string()
+}
+
+fn said(state: &mut State, seq: Seq, period: &str, values: Vec<Value>) {
+    assert!(take(state, batch(vec![(seq, report(0, 0, period, values))])).0);
+}
+
+const A: (&str, &str, &str) = ("A", "daily", "2026-02-01");
+
+#[test]
+fn a_correction_keeps_what_it_does_not_name_and_outranks_what_it_was_shown() {
+    let mut state = state(&["A"]);
+    said(&mut state, 1, "2026-02-01", two(12, 3));
+    let changed = correct(&mut state, A, &["visits=15"]).unwrap();
+    let change = &changed.changes[..];
+    assert_eq!(change.len(), 1);
+    assert_eq!(
+        (&*change[0].element, &change[0].before, &change[0].after),
+        ("visits", &TraceValue::Number(12), &TraceValue::Number(15))
+    );
+    assert_eq!(changed.replaced.len(), 1);
+    let known = state.known(&"A".parse().unwrap(), FormIx(0), "2026-02-01".parse().unwrap());
+    let now = known.counted().unwrap();
+    assert_eq!(known.values(now), two(15, 3));
+    assert_eq!(now.content.how, How::Operator);
+    assert_eq!(now.content.entered_by.as_deref(), Some("stat"));
+    assert_eq!(now.received_at, NOW.plus(1000), "recorded when the ledger received it");
+    // What the facility says afterwards, not knowing of it, stands beside it until someone decides.
+    said(&mut state, 2, "2026-02-01", two(13, 3));
+    assert_eq!(counted_by(&state), (15, 2));
+    let settled = correct(&mut state, A, &["visits=13"]).unwrap();
+    assert_eq!(settled.replaced.len(), 2, "every version that stood is named");
+    assert_eq!(counted_by(&state), (13, 1));
+    // Saying what is counted already changes nothing.
+    let again = correct(&mut state, A, &["visits=13"]).unwrap();
+    assert!(!again.saved && again.changes.is_empty() && again.version.is_none());
+}
+
+/// What is counted of A's report, and how many versions stand.
+fn counted_by(state: &State) -> (u64, usize) {
+    let (code, period) = ("A".parse().unwrap(), "2026-02-01".parse().unwrap());
+    let known = state.known(&code, FormIx(0), period);
+    let value = known.values(known.counted().unwrap())[0].number().unwrap();
+    (value, known.report.as_ref().unwrap().heads)
+}
+
+#[test]
+fn a_withdrawal_returns_everything_to_missing_and_a_correction_begins_anew() {
+    let mut state = state(&["A"]);
+    let none = refusal(change(&mut state, A, &asked(&[], true, NOW)));
+    assert!(none.contains("no report daily 2026-02-01 of A to withdraw"), "{none}");
+    said(&mut state, 1, "2026-02-01", two(12, 3));
+    let gone = change(&mut state, A, &asked(&[], true, NOW.plus(1))).unwrap();
+    assert!(gone.withdrawn && gone.saved);
+    assert_eq!(gone.changes.len(), 2);
+    let (code, period) = ("A".parse().unwrap(), "2026-02-01".parse().unwrap());
+    let report = state.cube.report(&code, &"daily".parse().unwrap(), period).unwrap();
+    assert!(!report.answered);
+    let anew = change(&mut state, A, &asked(&["visits=4"], false, NOW.plus(2))).unwrap();
+    assert_eq!(anew.changes.len(), 1);
+    assert_eq!(anew.changes[0].before, TraceValue::Missing(None));
+    let known = state.known(&code, FormIx(0), period);
+    assert_eq!(
+        known.values(known.counted().unwrap()),
+        [Value::Number(4), Value::Missing],
+        "what was withdrawn stays so"
+    );
+}
+
+#[test]
+fn what_cannot_be_corrected_is_refused_with_every_reason() {
+    let mut state = state(&["A"]);
+    let mut refused = |place, values: &[&str]| refusal(correct(&mut state, place, values));
+    let all = refused(
+        A,
+        &["visits=1000000000001", "home_visit=1", "beds=2", "visits=x", "home_visits=-1"],
+    );
+    for part in [
+        "1000000000000",
+        "did you mean home_visits",
+        "form daily has no element beds",
+        "not a whole number",
+        "never negative",
+    ] {
+        assert!(all.contains(part), "{part}: {all}");
+    }
+    assert_eq!(all.lines().count(), 5, "{all}");
+    for (place, part) in [
+        (("Z", "daily", "2026-02-01"), "no unit is called Z"),
+        (("诊所", "daily", "2026-02-01"), "names several units"),
+        (("T1", "daily", "2026-02-01"), "name a facility or desk"),
+        (("A", "dail", "2026-02-01"), "did you mean daily"),
+        (("A", "daily", "2026-02"), "periods of type day"),
+        (("A", "daily", "2026-02-30"), "2026-02-30"),
+        (("A", "daily", "2026-02-11"), "has not begun"),
+        (("K", "daily", "2026-01-11"), "closed"),
+        (("H1", "daily", "2026-02-01"), "not asked of this kind"),
+    ] {
+        let text = refused(place, &["visits=1"]);
+        assert!(text.contains(part), "{place:?} {part}: {text}");
+    }
+    let text = refused(("H2", "hospital_monthly", "2026-01"), &["led=1"]);
+    assert!(text.contains("led is not asked"), "H2 leads no community in January: {text}");
+    let twice = refused(A, &["visits=1", "visits=2"]);
+    assert!(twice.contains("given twice"), "{twice}");
+    assert_eq!(state.cube.forms().iter().map(|f| f.blocks().count()).sum::<usize>(), 0);
+    for (code, part) in [("typing", "typo"), ("", "recount")] {
+        let text = reason(code, Lang::Zh).unwrap_err().to_string();
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(person("two words", Lang::En).is_err() && person("王医生", Lang::En).is_ok());
+}
+
+fn row(
+    line: u32,
+    facility: &str,
+    period: &str,
+    visits: Option<u64>,
+    home: Option<u64>,
+) -> CountsReport {
+    let cell = |n: Option<u64>| n.map_or(Value::Missing, Value::Number);
+    CountsReport {
+        facility: facility.parse().unwrap(),
+        form: FormIx(0),
+        period: period.parse().unwrap(),
+        cells: vec![(0, cell(visits)), (1, cell(home))],
+        how: None,
+        entered_by: None,
+        reason: None,
+        line,
+    }
+}
+
+fn import(state: &mut State, reports: Vec<CountsReport>) -> Imported {
+    let asked = import::Asked {
+        reports,
+        empty_missing: false,
+        by: "operator".into(),
+        now: NOW,
+        lang: Lang::En,
+    };
+    let (planned, imported) = import::plan(state, &asked, writer());
+    let reports = planned.into_iter().map(|(_, report)| report).collect();
+    let first = state.next_number(writer().id, writer().epoch);
+    let number = (writer().id, writer().epoch, first);
+    let acts = crate::act::Reports::pack(number, state.catalogue.hash, reports);
+    put(state, acts.into_iter().map(Act::Reports).collect(), NOW);
+    imported
+}
+
+#[test]
+fn a_file_stands_behind_what_was_typed_or_corrected_and_says_nothing_twice() {
+    let mut state = state(&["A", "B"]);
+    said(&mut state, 1, "2026-02-01", two(12, 3));
+    correct(&mut state, ("B", "daily", "2026-02-01"), &["visits=7"]).unwrap();
+    let file = || {
+        vec![
+            row(2, "A", "2026-02-01", Some(99), None),
+            row(3, "A", "2025-02-01", Some(5), Some(1)),
+            row(4, "B", "2026-02-01", Some(8), None),
+            row(5, "B", "2025-02-01", None, None),
+        ]
+    };
+    let first = import(&mut state, file());
+    assert_eq!((first.new, first.replaced, first.unchanged), (1, 2, 1));
+    assert_eq!(first.not_counted, 1, "{:?}", first.examples);
+    assert!(first.examples[0].contains("line 2 A daily 2026-02-01"), "{:?}", first.examples);
+    assert_eq!(counted_by(&state), (12, 2), "the facility's own counts, the conflict shows");
+    assert_eq!(counted(&state, "A", "daily", "2025-02-01"), Some(5));
+    let (code, period) = ("B".parse().unwrap(), "2026-02-01".parse().unwrap());
+    let known = state.known(&code, FormIx(0), period);
+    assert_eq!(
+        known.values(known.counted().unwrap())[0],
+        Value::Number(8),
+        "an operator who filled a gap stands behind a file"
+    );
+    let digest = state.cube.digest();
+    let again = import(&mut state, file());
+    assert_eq!((again.new, again.replaced, again.unchanged), (0, 0, 4));
+    assert_eq!(state.cube.digest(), digest);
+    // A mended file takes the place of the first one; empty cells leave what it said.
+    let mended = import(&mut state, vec![row(2, "A", "2025-02-01", Some(6), None)]);
+    assert_eq!((mended.replaced, mended.not_counted), (1, 0));
+    let known = state.known(&"A".parse().unwrap(), FormIx(0), "2025-02-01".parse().unwrap());
+    assert_eq!(known.values(known.counted().unwrap()), two(6, 1));
+    assert_eq!(known.report.unwrap().heads, 1);
+    // What was corrected after the file stays so, whatever the file says later.
+    correct(&mut state, ("A", "daily", "2025-02-01"), &["visits=4"]).unwrap();
+    let late = import(&mut state, vec![row(2, "A", "2025-02-01", Some(9), None)]);
+    assert_eq!((late.replaced, late.not_counted), (1, 1));
+    let known = state.known(&"A".parse().unwrap(), FormIx(0), "2025-02-01".parse().unwrap());
+    assert_eq!(known.values(known.counted().unwrap())[0], Value::Number(4));
+}
+
+#[test]
+fn many_reports_are_several_acts_below_the_largest_row_and_read_back() {
+    let facility = |n: usize| format!("F{}", n % 700).parse().unwrap();
+    let content = |n: usize| banyan_shared::report::Content {
+        values: vec![Value::Number(n as u64 % 40), Value::NotApplicable],
+        how: How::Import,
+        entered_by: None,
+        reason: None,
+        override_code: None,
+        withdrawn: false,
+        entered_at: banyan_shared::report::EnteredAt { minute: 1, doubtful: false },
+        replaces: vec![],
+    };
+    let reports: Vec<crate::act::NewReport> = (0..20_000)
+        .map(|n| crate::act::NewReport {
+            facility: facility(n),
+            form: FormIx(0),
+            period: Period::day(
+                banyan_shared::period::Date::new(2025, 1, 1).unwrap().plus(n as i32 / 700),
+            ),
+            content: content(n),
+        })
+        .collect();
+    let number = (writer().id, writer().epoch, 5);
+    let hash = banyan_shared::catalogue::CatalogueHash(sha256(&[b"x"]));
+    let acts = crate::act::Reports::pack(number, hash, reports.clone());
+    assert_eq!(acts.len(), 3);
+    let bytes: usize = acts.iter().map(|act| banyan_shared::wire::encode(act).len()).sum();
+    assert!(bytes < 20_000 * 4, "{bytes} bytes for 20,000 reports");
+    let read: Vec<_> = acts.iter().flat_map(|act| act.unpack().unwrap()).collect();
+    assert_eq!(read.len(), reports.len());
+    for (n, ((id, one), given)) in read.iter().zip(&reports).enumerate() {
+        assert_eq!((id.seq, one), (5 + n as u64, given));
+    }
+    // A hospital's widest form in every row: still below the largest row of the ledger.
+    let wide: Vec<crate::act::NewReport> = (0..6000u64)
+        .map(|n| crate::act::NewReport {
+            facility: facility(n as usize),
+            form: FormIx(1),
+            period: "2025-01".parse().unwrap(),
+            content: banyan_shared::report::Content {
+                values: (0..512u64)
+                    .map(|v| Value::Number((n * 7919 + v * 104_729) << 20))
+                    .collect(),
+                ..content(0)
+            },
+        })
+        .collect();
+    let acts = crate::act::Reports::pack(number, hash, wide);
+    let largest = acts.iter().map(|act| banyan_shared::wire::encode(act).len()).max().unwrap();
+    assert!(largest < crate::ledger::ROW_BYTES_MAX / 2, "{largest}");
+    assert_eq!(acts.iter().map(|act| act.unpack().unwrap().len()).sum::<usize>(), 6000);
+}
+
+/// What someone does to one of A's or B's reports.
+#[derive(Clone, Debug)]
+enum Deed {
+    Typed(u32, u8, u64),
+    Corrected(u32, u8, u64),
+    Withdrawn(u32, u8),
+    Imported(u32, u8, u64),
+}
+
+fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+    let place = || (0u32..2, 1u8..4);
+    let one = prop_oneof![
+        (place(), 0u64..5).prop_map(|((f, d), n)| Deed::Typed(f, d, n)),
+        (place(), 0u64..5).prop_map(|((f, d), n)| Deed::Corrected(f, d, n)),
+        place().prop_map(|(f, d)| Deed::Withdrawn(f, d)),
+        (place(), 0u64..5).prop_map(|((f, d), n)| Deed::Imported(f, d, n)),
+    ];
+    prop::collection::vec(one, 1..25)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever agents and operators do, the cube is a function of the set of versions: taken in in any
+    /// order it is the same, and a version never carries two meanings.
+    #[test]
+    fn replay_in_any_order_gives_the_same(deeds in deeds(), seed in any::<u64>()) {
+        let mut state = state(&["A", "B"]);
+        let mut seq = 0;
+        for deed in deeds {
+            let name = |f: u32| ["A", "B"][f as usize];
+            let day = |d: u8| format!("2026-02-{d:02}");
+            let now = NOW.plus(i64::try_from(state.position).unwrap());
+            // A withdrawal of nothing is refused, which is no matter here.
+            match deed {
+                Deed::Typed(f, d, n) => {
+                    seq += 1;
+                    take(&mut state, batch(vec![(seq, report(f, 0, &day(d), two(n, 0)))]));
+                }
+                Deed::Corrected(f, d, n) => {
+                    let values = format!("visits={n}");
+                    let asked = asked(&[&values], false, now);
+                    change(&mut state, (name(f), "daily", &day(d)), &asked).unwrap();
+                }
+                Deed::Withdrawn(f, d) => {
+                    let _ = change(&mut state, (name(f), "daily", &day(d)), &asked(&[], true, now));
+                }
+                Deed::Imported(f, d, n) => {
+                    import(&mut state, vec![row(2, name(f), &day(d), Some(n), None)]);
+                }
+            }
+        }
+        let form = state.catalogue.form("daily").unwrap();
+        let mut all = Vec::new();
+        for facility in ["A", "B"] {
+            for day in 1..4u8 {
+                let (code, period) = (facility.parse().unwrap(), format!("2026-02-{day:02}").parse().unwrap());
+                for stored in state.cube.versions(&code, &"daily".parse().unwrap(), period) {
+                    let crate::cube::Stored { id, received_at, position, content } = stored;
+                    let facility = code.clone();
+                    all.push(AcceptedVersion { facility, form, period, id, content, received_at, position });
+                }
+            }
+        }
+        let ids: std::collections::BTreeSet<_> = all.iter().map(|version| version.id).collect();
+        prop_assert_eq!(ids.len(), all.len(), "one number, one version");
+        all.sort_by_key(|version| {
+            sha256(&[&seed.to_le_bytes(), version.id.to_string().as_bytes()])
+        });
+        let mut cube = Cube::new(&state.catalogue);
+        for version in all {
+            cube.apply(&state.catalogue, version).unwrap();
+        }
+        prop_assert_eq!(cube.digest(), state.cube.digest());
+    }
+}
+
+#[test]
+fn folding_the_acts_again_gives_the_same_state() {
+    let mut live = state(&["A", "B"]);
+    let mut again = live.clone();
+    said(&mut live, 1, "2026-02-01", two(12, 3));
+    let subject = subject(&live, A, NOW, Lang::En).unwrap();
+    let (acts, _) =
+        change::plan(&live, &subject, &asked(&["visits=1"], false, NOW), writer()).unwrap();
+    put(&mut live, acts.clone(), NOW);
+    // From an identity backup the acts come back first, the agents' reports later, at other positions:
+    // what names what still holds.
+    put(&mut again, acts, NOW);
+    said(&mut again, 1, "2026-02-01", two(12, 3));
+    assert_eq!(counted_by(&again), counted_by(&live));
+    assert_eq!(again.numbered, live.numbered);
+    assert_eq!(again.next_number(writer().id, writer().epoch), 2);
+    let revoked = act(Act::Revoked { agent: key(1).public().agent_id() });
+    live.apply_act(&revoked, 99, NOW).unwrap();
+    assert_eq!(counted_by(&live), (1, 1), "the centre needs no agent");
+}
