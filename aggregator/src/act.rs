@@ -113,14 +113,12 @@ impl Reports {
         reports: Vec<NewReport>,
     ) -> Vec<Reports> {
         let mut acts = Vec::new();
-        let mut seq = first;
         let mut open = Open::default();
-        for report in reports {
+        for (seq, report) in (first..).zip(reports) {
             if open.is_full(report.content.values.len()) {
                 acts.push(std::mem::take(&mut open).close(writer, epoch, catalogue));
             }
             open.add(seq, report);
-            seq += 1;
         }
         if open.reports > 0 {
             acts.push(open.close(writer, epoch, catalogue));

@@ -181,7 +181,7 @@ fn print_changed(changed: &Changed, global: &Global) -> Result<()> {
                     change.after.to_string(),
                 ]);
             }
-            crate::query::align(&mut table, [1, 2].into_iter());
+            crate::query::align(&mut table, [1, 2]);
             tell!("{} {}  {}  {}", changed.facility, changed.name, changed.form, changed.period);
             if !changed.changes.is_empty() {
                 tell!("{}", table.trim_fmt());
