@@ -6,7 +6,8 @@ use banyan_shared::report::{How, Reason};
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use super::answer::{
-    AddendFigure, CompletenessAnswer, CompletenessFigure, Freshness, QueryAnswer, RowKey,
+    AddendFigure, CompletenessAnswer, CompletenessFigure, Freshness, IndicatorFigure, QueryAnswer,
+    RowKey,
 };
 use super::trace::Trace;
 
@@ -67,7 +68,7 @@ fn place(key: &RowKey, path: &[String]) -> (String, String, String, String, Stri
 
 /// The answer as CSV, one line a row and item.
 pub fn query_csv(answer: &QueryAnswer) -> String {
-    let shown = |n: Option<f64>| n.map(|n| n.to_string()).unwrap_or_default();
+    let plain = |n: Option<f64>| n.map(|n| n.to_string()).unwrap_or_default();
     write(|out| {
         out.write_record(QUERY_HEADER)?;
         for row in &answer.rows {
@@ -96,15 +97,15 @@ pub fn query_csv(answer: &QueryAnswer) -> String {
                 let tail = [
                     code.clone(),
                     "indicator".to_owned(),
-                    shown(i.value),
+                    plain(i.value),
                     i.state.code().to_owned(),
-                    shown(i.numerator),
-                    shown(i.denominator),
+                    plain(i.numerator),
+                    plain(i.denominator),
                     i.coverage.matched.to_string(),
                     i.coverage.expected.to_string(),
                     String::new(),
                     String::new(),
-                    shown(i.target),
+                    plain(i.target),
                     i.met.map(|met| met.to_string()).unwrap_or_default(),
                     i.definition.clone(),
                     i.flags.join(";"),
@@ -235,10 +236,19 @@ pub(crate) fn flag_text(catalogue: &Catalogue, flag: &str, lang: Lang) -> String
                 catalogue.kind(code).map_or(code, |k| catalogue.kinds[k.at()].name.get(lang));
             format!("{}{name}", tr(lang, "缺", "lacking "))
         }
-        _ if flag == "partial_days" => {
-            tr(lang, "首尾日不全", "part of the days left out").to_owned()
+        Some(("waiting_for_more", more)) => {
+            format!("{}{more}{}", tr(lang, "另有 ", "and "), tr(lang, " 份待报", " more reports"))
         }
-        _ => flag.to_owned(),
+        _ => match flag {
+            "partial_days" => tr(lang, "首尾日不全", "part of the days left out"),
+            "denominator_zero" => tr(lang, "分母为零", "nothing below the line"),
+            "too_large" => tr(lang, "数值过大", "number too large"),
+            "outside_range" => tr(lang, "超出参考区间", "outside the range watched"),
+            "on_pace" => tr(lang, "达到时序进度", "on pace"),
+            "behind_pace" => tr(lang, "落后于时序进度", "behind pace"),
+            other => other,
+        }
+        .to_owned(),
     }
 }
 
@@ -329,6 +339,45 @@ pub fn query_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> S
             answer.conflicts
         ));
     }
+    if answer.rows.iter().any(|row| !row.indicators.0.is_empty()) {
+        out.push_str(&indicators_table(answer, catalogue, lang));
+    }
+    if answer.rows.iter().any(|row| !row.elements.0.is_empty()) {
+        out.push_str(&elements_table(answer, catalogue, lang));
+    }
+    if let Some(reconciliation) = &answer.reconciliation {
+        let mut lines = table(&[
+            tr(lang, "数据元", "element"),
+            tr(lang, "各网络合计", "sum of networks"),
+            tr(lang, "− 重复计入", "− more than once"),
+            tr(lang, "− 辖区以外", "− outside the area"),
+            tr(lang, "＋ 未入网络", "+ in none"),
+            tr(lang, "＝ 行政合计", "= administrative total"),
+        ]);
+        let cell = |a: &AddendFigure| format!("{} ({})", grouped(a.value), a.facilities);
+        for (code, r) in &reconciliation.0 {
+            lines.add_row([
+                code.clone(),
+                cell(&r.sum_of_groups),
+                cell(&r.more_than_once),
+                cell(&r.outside_area),
+                format!("{} ({})", grouped(r.in_none.value), r.in_none.facilities),
+                cell(&r.administrative_total),
+            ]);
+        }
+        align(&mut lines, 1..6);
+        out.push_str(tr(
+            lang,
+            "对账（括号内为机构数）\n",
+            "Reconciliation (facilities in brackets)\n",
+        ));
+        out.push_str(&lines.trim_fmt());
+        out.push('\n');
+    }
+    out
+}
+
+fn elements_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> String {
     let single = answer.rows.len() == 1;
     let mut header =
         if single { vec![] } else { vec![tr(lang, "行", "row"), tr(lang, "统计期", "period")] };
@@ -385,38 +434,134 @@ pub fn query_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> S
     }
     align(&mut lines, [first_number]);
     align(&mut lines, first_number + 2..header.len() - 1);
-    out.push_str(&lines.trim_fmt());
-    out.push('\n');
-    if let Some(reconciliation) = &answer.reconciliation {
-        let mut lines = table(&[
-            tr(lang, "数据元", "element"),
-            tr(lang, "各网络合计", "sum of networks"),
-            tr(lang, "− 重复计入", "− more than once"),
-            tr(lang, "− 辖区以外", "− outside the area"),
-            tr(lang, "＋ 未入网络", "+ in none"),
-            tr(lang, "＝ 行政合计", "= administrative total"),
-        ]);
-        let cell = |a: &AddendFigure| format!("{} ({})", grouped(a.value), a.facilities);
-        for (code, r) in &reconciliation.0 {
-            lines.add_row([
-                code.clone(),
-                cell(&r.sum_of_groups),
-                cell(&r.more_than_once),
-                cell(&r.outside_area),
-                format!("{} ({})", grouped(r.in_none.value), r.in_none.facilities),
-                cell(&r.administrative_total),
-            ]);
+    format!("{}\n", lines.trim_fmt())
+}
+
+/// Why an indicator has no value, in words: whom it waits for and until when, what is missing, or why it is not
+/// computed. Empty where it has one.
+pub(crate) fn indicator_reason(
+    figure: &IndicatorFigure,
+    catalogue: &Catalogue,
+    lang: Lang,
+) -> String {
+    let kinds = || {
+        let names = figure.absent.iter().map(|code| {
+            catalogue.kind(code).map_or(code.as_str(), |k| catalogue.kinds[k.at()].name.get(lang))
+        });
+        names.collect::<Vec<_>>().join(tr(lang, "、", ", "))
+    };
+    match figure.state {
+        State::Reported => String::new(),
+        State::Waiting => {
+            let mut out = match lang {
+                Lang::Zh => format!("待报：{}", kinds()),
+                Lang::En => format!("waits for {}", kinds()),
+            };
+            for one in figure.waiting_for.iter().take(WAITING_SHOWN) {
+                let form = catalogue
+                    .form(&one.form)
+                    .map_or(one.form.as_str(), |f| catalogue.forms[f.at()].name.get(lang));
+                let due = one.due.get(..16).unwrap_or(&one.due).replace('T', " ");
+                out.push_str(&match lang {
+                    Lang::Zh => format!("；{} {form}，{due} 前", one.unit),
+                    Lang::En => format!("; {} {form}, due {due}", one.unit),
+                });
+            }
+            let more = figure.waiting_for.len().saturating_sub(WAITING_SHOWN);
+            if more > 0 {
+                out.push_str(&match lang {
+                    Lang::Zh => format!("；另 {more} 份"),
+                    Lang::En => format!("; {more} more"),
+                });
+            }
+            out
         }
-        align(&mut lines, 1..6);
-        out.push_str(tr(
-            lang,
-            "对账（括号内为机构数）\n",
-            "Reconciliation (facilities in brackets)\n",
-        ));
-        out.push_str(&lines.trim_fmt());
-        out.push('\n');
+        State::Missing => match lang {
+            Lang::Zh => format!("缺报：{}", kinds()),
+            Lang::En => format!("missing: {}", kinds()),
+        },
+        state => state.text(lang).to_owned(),
     }
-    out
+}
+
+/// How many reports waited for are named in a line.
+const WAITING_SHOWN: usize = 2;
+
+/// A figure as it is shown: no more decimals than it has, thousands apart.
+pub(crate) fn shown(value: f64) -> String {
+    let text = value.abs().to_string();
+    let (whole, part) = text.split_once('.').unwrap_or((&text, ""));
+    let whole = whole.parse::<u64>().map_or_else(|_| whole.to_owned(), grouped);
+    let sign = if value < 0.0 { "−" } else { "" };
+    if part.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part}") }
+}
+
+fn indicators_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> String {
+    let single = answer.rows.len() == 1;
+    let mut header =
+        if single { vec![] } else { vec![tr(lang, "行", "row"), tr(lang, "统计期", "period")] };
+    let first = header.len() + 1;
+    header.extend([
+        tr(lang, "指标", "indicator"),
+        tr(lang, "数值", "value"),
+        tr(lang, "单位", "unit"),
+        tr(lang, "目标", "target"),
+        tr(lang, "达标", "met"),
+        tr(lang, "分子", "numerator"),
+        tr(lang, "分母", "denominator"),
+        tr(lang, "配对", "matched"),
+        tr(lang, "应有", "of"),
+        tr(lang, "说明", "notes"),
+    ]);
+    let mut lines = table(&header);
+    for row in &answer.rows {
+        for (code, i) in &row.indicators.0 {
+            let model = catalogue.indicator(code).map(|ix| &catalogue.indicators[ix.at()]);
+            let name = model.map_or(code.as_str(), |model| model.name.get(lang));
+            let unit = catalogue.units.get(&i.unit).map_or(i.unit.as_str(), |unit| unit.get(lang));
+            let number = |n: Option<f64>| n.map(shown).unwrap_or_default();
+            let target = match (i.target, i.low, i.high) {
+                (Some(target), ..) if i.direction.as_deref() == Some("down") => {
+                    format!("≤ {}", shown(target))
+                }
+                (Some(target), ..) => format!("≥ {}", shown(target)),
+                (None, Some(low), Some(high)) => format!("{} – {}", shown(low), shown(high)),
+                _ => String::new(),
+            };
+            let met = match i.met {
+                Some(true) => tr(lang, "达标", "yes"),
+                Some(false) => tr(lang, "未达", "no"),
+                None => "",
+            };
+            let mut notes = vec![indicator_reason(i, catalogue, lang)];
+            notes.extend(i.flags.iter().map(|flag| flag_text(catalogue, flag, lang)));
+            if let Some(area) = &i.area {
+                notes.push(format!("{} {area}", tr(lang, "辖区数据", "figure of the area")));
+            }
+            notes.retain(|note| !note.is_empty());
+            let mut cells = if single {
+                vec![]
+            } else {
+                vec![key_text(&row.key, catalogue, lang), row.key.period.clone()]
+            };
+            cells.extend([
+                format!("{name} {code}"),
+                i.value.map_or_else(|| "—".to_owned(), shown),
+                unit.to_owned(),
+                target,
+                met.to_owned(),
+                number(i.numerator),
+                number(i.denominator),
+                grouped(i.coverage.matched),
+                grouped(i.coverage.expected),
+                notes.join(tr(lang, "；", "; ")),
+            ]);
+            lines.add_row(cells);
+        }
+    }
+    align(&mut lines, [first, first + 2]);
+    align(&mut lines, first + 4..header.len() - 1);
+    format!("{}\n", lines.trim_fmt())
 }
 
 /// The answer about completeness for people: one line a row and form.
