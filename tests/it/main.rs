@@ -9,6 +9,7 @@ mod harness;
 mod import;
 mod intake;
 mod link;
+mod nhs;
 mod operators;
 mod parked;
 #[cfg(all(feature = "power-cut", target_os = "linux"))]
