@@ -8,7 +8,7 @@ use std::hash::Hash;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use banyan_shared::catalogue::{
-    Catalogue, Class, ElementIx, Facts, Form, FormIx, Indicator, KindIx,
+    Catalogue, Class, Days, ElementIx, Facts, Form, FormIx, Indicator, KindIx, Line,
 };
 use banyan_shared::figures::indicators::{Compiled, on_working_days};
 use banyan_shared::figures::{self, DutyFacts};
@@ -115,87 +115,129 @@ impl Plan {
         self.exceptions.values().all(|at| (now > *at) == late).then_some(late)
     }
 
+    /// `near`: the plan of a period on the same map, whose columns may be the same.
     fn build(
         catalogue: &Catalogue,
         organisation: &Organisation,
         map: &FormMap,
         form: &Form,
         p: Period,
+        near: Option<&Plan>,
     ) -> Plan {
-        let slots = map.units.len();
-        let mut duty = vec![0u8; slots];
-        let needs_facts = form
-            .lines
-            .iter()
-            .any(|line| !line.asked_of.roles.is_empty() || !line.asked_of.attributes.is_empty());
-        // A line asked of every kind of the form on every day needs no column of its own.
-        let plain = |line: &banyan_shared::catalogue::Line| {
-            line.asked_of.is_empty() && line.from.is_none() && line.to.is_none()
+        let (duty, asked, uniform) = match near {
+            Some(near) => (near.duty.clone(), near.asked.clone(), near.uniform),
+            None => columns(catalogue, organisation, map, form, p),
         };
-        let own: Vec<usize> = (0..form.lines.len()).filter(|&at| !plain(&form.lines[at])).collect();
-        let mut asked_own: Vec<Vec<u8>> = own.iter().map(|_| vec![0u8; slots]).collect();
+        let ends = figures::ended_at(catalogue, p);
+        // One moment for all, unless calendars or extensions differ.
+        if !form.due.next_working_day && !organisation.has_extensions(form.code.as_str()) {
+            let late_after = figures::deadline(catalogue, form, p, |_| true, None).late_after;
+            return Plan { duty, asked, uniform, late_after, exceptions: HashMap::new(), ends };
+        }
         let mut moments: HashMap<Slot, Millis> = HashMap::new();
         let mut votes: HashMap<Millis, usize> = HashMap::new();
-        let in_force = form.in_force(p) && p.kind() == form.period_type;
-        let mut facts = Facts { kind: KindIx(0), roles: Vec::new(), attributes: Vec::new() };
+        let mut of_day: HashMap<Date, Millis> = HashMap::new();
         for (slot, unit) in (0u32..).zip(&map.units) {
-            let (true, Some(unit)) = (in_force, *unit) else { continue };
-            let Some(day) = organisation.duty_day(unit, p) else { continue };
-            let kind = organisation.kind_on(unit, day);
-            if !form.kinds.contains(&kind) {
-                continue;
-            }
-            let (waived, until) = extension(catalogue, organisation, form, unit, p);
-            let about = DutyFacts {
-                day,
-                kind,
-                active: organisation.is_open(unit, day),
-                in_span: organisation.duty_in_span(form.code.as_str(), unit, day),
-                working_day: organisation.is_working_day(unit, day),
-                waived,
-            };
-            if !figures::duty(form, p, Some(&about)) {
-                continue;
-            }
-            duty[slot as usize] = 1;
-            if !own.is_empty() {
-                if needs_facts {
-                    facts = organisation.facts_on(unit, day);
-                } else {
-                    facts.kind = kind;
-                }
-                for (column, &line) in asked_own.iter_mut().zip(&own) {
-                    column[slot as usize] = u8::from(form.lines[line].asks(&facts, day));
-                }
-            }
+            let Some(unit) = unit.filter(|_| duty[slot as usize] == 1) else { continue };
             let working = |date: Date| organisation.is_working_day(unit, date);
-            let late_after = figures::deadline(catalogue, form, p, working, until).late_after;
+            let late_after = match extension(catalogue, organisation, form, unit, p).1 {
+                Some(until) => {
+                    figures::deadline(catalogue, form, p, working, Some(until)).late_after
+                }
+                None => {
+                    let day = figures::due_day(form, p, working);
+                    *of_day.entry(day).or_insert_with(|| {
+                        figures::deadline(catalogue, form, p, working, None).late_after
+                    })
+                }
+            };
             moments.insert(slot, late_after);
             *votes.entry(late_after).or_default() += 1;
         }
-        let late_after = votes
-            .into_iter()
-            .max_by_key(|(at, n)| (*n, *at))
-            .map_or_else(|| figures::ended_at(catalogue, p), |(at, _)| at);
+        let late_after =
+            votes.into_iter().max_by_key(|(at, n)| (*n, *at)).map_or(ends, |(at, _)| at);
         moments.retain(|_, at| *at != late_after);
-        let duty: Arc<[u8]> = duty.into();
-        let mut asked: Vec<Arc<[u8]>> = vec![duty.clone(); form.lines.len()];
-        let mut uniform = true;
-        for (column, line) in asked_own.into_iter().zip(own) {
-            if column[..] != duty[..] {
-                uniform = false;
-                asked[line] = column.into();
+        Plan { duty, asked, uniform, late_after, exceptions: moments, ends }
+    }
+}
+
+/// Where the report is due, and where it asks each line; whether every line is asked wherever it is due.
+fn columns(
+    catalogue: &Catalogue,
+    organisation: &Organisation,
+    map: &FormMap,
+    form: &Form,
+    p: Period,
+) -> (Arc<[u8]>, Vec<Arc<[u8]>>, bool) {
+    let slots = map.units.len();
+    let mut duty = vec![0u8; slots];
+    let needs_facts = form
+        .lines
+        .iter()
+        .any(|line| !line.asked_of.roles.is_empty() || !line.asked_of.attributes.is_empty());
+    // A line asked of every kind of the form on every day needs no column of its own.
+    let plain = |line: &Line| line.asked_of.is_empty() && line.from.is_none() && line.to.is_none();
+    let own: Vec<usize> = (0..form.lines.len()).filter(|&at| !plain(&form.lines[at])).collect();
+    let mut asked_own: Vec<Vec<u8>> = own.iter().map(|_| vec![0u8; slots]).collect();
+    let in_force = form.in_force(p) && p.kind() == form.period_type;
+    let mut facts = Facts { kind: KindIx(0), roles: Vec::new(), attributes: Vec::new() };
+    for (slot, unit) in (0u32..).zip(&map.units) {
+        let (true, Some(unit)) = (in_force, *unit) else { continue };
+        let Some(day) = organisation.duty_day(unit, p) else { continue };
+        let kind = organisation.kind_on(unit, day);
+        if !form.kinds.contains(&kind) {
+            continue;
+        }
+        let (waived, _) = extension(catalogue, organisation, form, unit, p);
+        let about = DutyFacts {
+            day,
+            kind,
+            active: organisation.is_open(unit, day),
+            in_span: organisation.duty_in_span(form.code.as_str(), unit, day),
+            working_day: organisation.is_working_day(unit, day),
+            waived,
+        };
+        if !figures::duty(form, p, Some(&about)) {
+            continue;
+        }
+        duty[slot as usize] = 1;
+        if !own.is_empty() {
+            if needs_facts {
+                facts = organisation.facts_on(unit, day);
+            } else {
+                facts.kind = kind;
+            }
+            for (column, &line) in asked_own.iter_mut().zip(&own) {
+                column[slot as usize] = u8::from(form.lines[line].asks(&facts, day));
             }
         }
-        Plan {
-            duty,
-            asked,
-            uniform,
-            late_after,
-            exceptions: moments,
-            ends: figures::ended_at(catalogue, p),
+    }
+    let duty: Arc<[u8]> = duty.into();
+    let mut asked: Vec<Arc<[u8]>> = vec![duty.clone(); form.lines.len()];
+    let mut uniform = true;
+    for (column, line) in asked_own.into_iter().zip(own) {
+        if column[..] != duty[..] {
+            uniform = false;
+            asked[line] = column.into();
         }
     }
+    (duty, asked, uniform)
+}
+
+/// Whether a form's columns are the same for two periods: nothing they depend on differs between their days.
+fn same_columns(organisation: &Organisation, form: &Form, one: Period, other: Period) -> bool {
+    let (first, last) = (one.min(other), one.max(other));
+    let changes = |day: Option<Date>| {
+        day.is_some_and(|day| first.first_day() < day && day <= last.last_day())
+    };
+    let code = form.code.as_str();
+    form.days == Days::All
+        && organisation.changes_in(first.first_day(), last.last_day()).is_empty()
+        && !organisation.has_extensions(code)
+        && !organisation.has_duty_spans(code)
+        && !changes(form.from)
+        && !changes(form.to)
+        && !form.lines.iter().any(|line| changes(line.from) || changes(line.to))
 }
 
 /// Whether the report is waived, and the due time granted instead of the rule's, if any.
@@ -341,22 +383,13 @@ impl Plans {
         {
             return plan;
         }
-        let mut plan = Plan::build(catalogue, organisation, map, &catalogue.forms[form.at()], p);
-        // Neighbouring periods mostly ask the same: share the columns.
-        for near in [p.plus(-1), p.plus(1)] {
-            let Some(other) = kept(&self.plans, &(form, near)) else { continue };
-            if other.duty == plan.duty {
-                let old = std::mem::replace(&mut plan.duty, other.duty.clone());
-                for (column, theirs) in plan.asked.iter_mut().zip(&other.asked) {
-                    if Arc::ptr_eq(column, &old) {
-                        *column = plan.duty.clone();
-                    } else if column == theirs {
-                        *column = theirs.clone();
-                    }
-                }
-                break;
-            }
-        }
+        let model = &catalogue.forms[form.at()];
+        let near = [p.plus(-1), p.plus(1)].into_iter().find_map(|near| {
+            kept(&self.plans, &(form, near))
+                .filter(|plan| plan.duty.len() == map.units.len())
+                .filter(|_| same_columns(organisation, model, near, p))
+        });
+        let plan = Plan::build(catalogue, organisation, map, model, p, near.as_deref());
         let plan = Arc::new(plan);
         keep(&self.plans, PLANS_MAX, (form, p), plan.clone());
         plan

@@ -40,6 +40,16 @@ impl Organisation {
             .is_none_or(|spans| spans.iter().any(|days| days.has(day)))
     }
 
+    /// Whether `duties.csv` has any row for `form`.
+    pub fn has_duty_spans(&self, form: &str) -> bool {
+        self.duties.spans.contains_key(form)
+    }
+
+    /// Whether any due time of `form` was ever extended or waived.
+    pub fn has_extensions(&self, form: &str) -> bool {
+        self.duties.extensions.contains_key(form)
+    }
+
     /// Whether `date` is a working day for `u`: the calendar row of the nearest unit decides, without one
     /// Monday to Friday are.
     pub fn is_working_day(&self, u: UnitIx, date: Date) -> bool {
