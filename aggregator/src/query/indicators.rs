@@ -199,6 +199,31 @@ impl<'e> Engine<'e> {
         self.compiled_on(indicator, date).is_some_and(|(compiled, _)| compiled.area)
     }
 
+    /// Whether an indicator counts a year-to-date element, or adds one up from 1 January.
+    pub(super) fn is_year_to_date(&self, indicator: IndicatorIx, date: Date) -> bool {
+        self.compiled_on(indicator, date).is_some_and(|(compiled, _)| {
+            compiled.inputs.iter().any(|input| match input {
+                Input::Element { over: Some(Over::YearToDate), .. } => true,
+                Input::Element { element, .. } => {
+                    self.catalogue.elements[element.at()].over_time == OverTime::LastYtd
+                }
+                _ => false,
+            })
+        })
+    }
+
+    /// Whether an indicator counts any of the elements.
+    pub(super) fn counts(
+        &self,
+        indicator: IndicatorIx,
+        elements: &[banyan_shared::catalogue::ElementIx],
+        date: Date,
+    ) -> bool {
+        self.compiled_on(indicator, date).is_some_and(|(compiled, _)| {
+            compiled.inputs.iter().filter_map(Input::element).any(|e| elements.contains(&e))
+        })
+    }
+
     fn compiled_on(&self, indicator: IndicatorIx, date: Date) -> Option<(&'e Compiled, usize)> {
         let model = &self.catalogue.indicators[indicator.at()];
         let definition = model.definition_on(date);

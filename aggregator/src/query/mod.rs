@@ -37,7 +37,9 @@ pub use answer::*;
 pub use complete::{Mark, SILENT_AFTER_MS, SiteState, SiteStates};
 pub use plan::{Plans, reserve};
 pub(crate) use render::{align, causes, flag_text, grouped, status_text, table};
-pub use render::{completeness_csv, completeness_table, query_csv, query_table, trace_table};
+pub use render::{
+    completeness_csv, completeness_table, query_csv, query_table, trace_csv, trace_table,
+};
 pub use request::{CompletenessRequest, Dims, Membership, QueryError, QueryRequest, UnitDim};
 pub use trace::{Trace, TraceValue, TraceVersion};
 
@@ -128,11 +130,12 @@ impl Engine<'_> {
                 (place.scope, &dims),
                 *piece,
                 &keys,
-                &indicators,
+                &self.within_a_year(&indicators, *piece, chosen.is_some())?,
                 (chosen.is_some(), request.names),
             );
             for (key, elements) in counts {
-                let indicators = figures.remove(&key).unwrap_or_default();
+                let mut indicators = figures.remove(&key).unwrap_or_default();
+                self.note_conflicts(&elements, *piece, &mut indicators);
                 rows.push((*piece, key, RowItems { elements, indicators }));
             }
         }
@@ -457,6 +460,52 @@ impl Engine<'_> {
             }
         }
         Ok((!found.is_empty()).then_some(found))
+    }
+
+    /// Those of the indicators that may be asked over `span`: a year-to-date figure does not cross 1 January.
+    fn within_a_year(
+        &self,
+        indicators: &[IndicatorIx],
+        span: Span,
+        named: bool,
+    ) -> Result<Vec<IndicatorIx>, QueryError> {
+        if span.first_day().ymd().0 == span.last_day().ymd().0 {
+            return Ok(indicators.to_vec());
+        }
+        let mut kept = Vec::new();
+        for indicator in indicators {
+            if !self.is_year_to_date(*indicator, span.last_day()) {
+                kept.push(*indicator);
+            } else if named {
+                let element = self.catalogue.indicators[indicator.at()].code.to_string();
+                return Err(QueryError::AcrossNewYear { element, span });
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Figures computed from reports of which several versions stand say so.
+    fn note_conflicts(
+        &self,
+        elements: &BTreeMap<ElementIx, tally::Count>,
+        span: Span,
+        indicators: &mut [(String, IndicatorFigure)],
+    ) {
+        let conflicting: Vec<ElementIx> = elements
+            .iter()
+            .filter(|(_, count)| count.flags.contains(tally::CONFLICTS))
+            .map(|(element, _)| *element)
+            .collect();
+        if conflicting.is_empty() {
+            return;
+        }
+        for (code, figure) in indicators {
+            let indicator = self.catalogue.indicator(code);
+            let counts = indicator.is_some_and(|ix| self.counts(ix, &conflicting, span.last_day()));
+            if counts && figure.value.is_some() {
+                figure.flags.push(tally::CONFLICTS.to_owned());
+            }
+        }
     }
 
     /// The figures of indicators for each row. Unless named, those with nothing to say are left out.
@@ -884,5 +933,7 @@ pub(crate) mod fixture;
 mod tests;
 #[cfg(test)]
 mod tests_guizhou;
+#[cfg(test)]
+mod tests_indicators;
 #[cfg(test)]
 mod tests_laws;

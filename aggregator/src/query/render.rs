@@ -164,6 +164,74 @@ pub fn completeness_csv(answer: &CompletenessAnswer) -> String {
     })
 }
 
+/// The trace of a number as CSV: one line a value; with the history, those of every version too.
+pub fn trace_csv(trace: &Trace) -> String {
+    const HEADER: [&str; 20] = [
+        "facility",
+        "name",
+        "path",
+        "form",
+        "period",
+        "status",
+        "version",
+        "counted",
+        "how",
+        "entered_by",
+        "entered_at",
+        "received_at",
+        "position",
+        "reason",
+        "override_code",
+        "withdrawn",
+        "replaced_by",
+        "element",
+        "value",
+        "state",
+    ];
+    write(|out| {
+        out.write_record(HEADER)?;
+        let head = [
+            trace.facility.clone(),
+            safe(&trace.name),
+            safe(&trace.path.join("/")),
+            trace.form.clone(),
+            trace.period.clone(),
+            trace.status.clone(),
+        ];
+        let none = || std::iter::repeat_n(String::new(), 11);
+        for ((element, value), (_, state)) in trace.values.0.iter().zip(&trace.states.0) {
+            let tail = [element.clone(), value.to_string(), state.code().to_owned()];
+            out.write_record(head.iter().cloned().chain(none()).chain(tail))?;
+        }
+        for v in &trace.history {
+            let of_version = [
+                v.version.clone(),
+                v.counted.to_string(),
+                v.how.clone(),
+                safe(v.entered_by.as_deref().unwrap_or_default()),
+                v.entered_at.clone(),
+                v.received_at.clone(),
+                v.position.to_string(),
+                v.reason.clone().unwrap_or_default(),
+                v.override_code.clone().unwrap_or_default(),
+                v.withdrawn.to_string(),
+                v.replaced_by.join(";"),
+            ];
+            // A withdrawal says nothing of any element: one line all the same.
+            let values = v.values.0.iter().map(|(e, value)| (e.clone(), value.to_string()));
+            let mut values: Vec<(String, String)> = values.collect();
+            if values.is_empty() {
+                values.push((String::new(), String::new()));
+            }
+            for (element, value) in values {
+                let tail = [element, value, String::new()];
+                out.write_record(head.iter().cloned().chain(of_version.clone()).chain(tail))?;
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Missing by cause, in the order of [`MissingWhy::ALL`].
 pub(crate) fn causes(
     c: &CompletenessFigure,
@@ -241,6 +309,7 @@ pub(crate) fn flag_text(catalogue: &Catalogue, flag: &str, lang: Lang) -> String
         }
         _ => match flag {
             "partial_days" => tr(lang, "首尾日不全", "part of the days left out"),
+            "conflicts" => tr(lang, "有冲突报表", "reports in conflict"),
             "denominator_zero" => tr(lang, "分母为零", "nothing below the line"),
             "too_large" => tr(lang, "数值过大", "number too large"),
             "outside_range" => tr(lang, "超出参考区间", "outside the range watched"),

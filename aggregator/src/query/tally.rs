@@ -20,6 +20,9 @@ use super::sets::{Key, Roster, Scope, Wanderer};
 use super::sheet::{Line, Sheet, bundle_type, works_on};
 use crate::cube::{BlockRef, Slot};
 
+/// The flag of a figure some report of which stands in several versions.
+pub(super) const CONFLICTS: &str = "conflicts";
+
 /// The moment a question is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct When {
@@ -393,6 +396,7 @@ impl<'e> Engine<'e> {
         // By line: numbers, and reports expected, of the unit at hand.
         let mut unit_numbers = vec![0u32; lines.len()];
         let mut unit_expected = vec![0u32; lines.len()];
+        let mut conflicts = false;
         for unit in &group.units {
             let Some(slot) = map.slot(*unit) else { continue };
             let (number, place) = Sheet::place(slot);
@@ -400,6 +404,7 @@ impl<'e> Engine<'e> {
             unit_expected.fill(0);
             for sheet in sheets {
                 let chunk = sheet.chunk(&asked.engine, asked.when, number);
+                conflicts |= chunk.reports.conflicts[place] > 0;
                 for (at, line) in lines.iter().enumerate() {
                     let line = &chunk.lines[*line];
                     let numbers = line.numbers[place];
@@ -434,6 +439,9 @@ impl<'e> Engine<'e> {
             let kind = count.kinds.entry(group.kind).or_default();
             kind.0 += sum.asked - sum.not_applicable;
             kind.1 += sum.numbers;
+            if conflicts && sum.numbers > 0 {
+                count.flags.insert(CONFLICTS.to_owned());
+            }
         }
         // Whether anything is overdue is asked only where nobody gave a number.
         for (count, line) in list.iter_mut().zip(lines) {

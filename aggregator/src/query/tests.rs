@@ -416,6 +416,12 @@ fn the_trace_of_a_number_names_every_version() {
     assert_eq!(trace.history[0].replaced_by, [second.to_string()]);
     assert!(trace.history[1].counted && !trace.history[0].counted);
     assert!(trace_table(&trace, &w.catalogue, Lang::Zh).contains("计入"));
+    let csv = trace_csv(&trace);
+    let lines: Vec<&str> = csv.lines().collect();
+    // Two values counted, then two of each version.
+    assert_eq!(lines.len(), 1 + 2 + 4);
+    assert!(lines[1].ends_with(",visits,6,reported"), "{csv}");
+    assert!(lines[3].contains(",false,direct,") && lines[3].ends_with(",visits,5,"), "{csv}");
     let error = |facility: &str, form: &str, period: &str| {
         w.engine().report(facility, form, period, false, None, now).unwrap_err().code()
     };

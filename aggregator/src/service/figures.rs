@@ -13,7 +13,7 @@ use super::{Service, usage};
 use crate::query::{
     CompletenessAnswer, CompletenessRequest, Engine, Mark, Plans, QueryAnswer, QueryError,
     QueryRequest, SiteStates, Trace, completeness_csv, completeness_table, query_csv, query_table,
-    trace_table,
+    trace_csv, trace_table,
 };
 use crate::state::State;
 
@@ -319,7 +319,8 @@ impl Service {
         let catalogue = self.state.read().catalogue.clone();
         Ok(match call.format {
             Format::Json => serde_json::to_value(&trace)?,
-            Format::Csv | Format::Table => trace_table(&trace, &catalogue, call.lang).into(),
+            Format::Csv => trace_csv(&trace).into(),
+            Format::Table => trace_table(&trace, &catalogue, call.lang).into(),
         })
     }
 
