@@ -7,7 +7,7 @@
 //! Readings that `FIGURES.md` leaves open are in `docs/decisions/019-how-indicators-are-computed.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use banyan_shared::catalogue::expr::{Fact, Over, Rational, condition};
 use banyan_shared::catalogue::indicator::{Definition, Formula, Reporting};
@@ -24,18 +24,15 @@ use banyan_shared::period::{Date, Period, PeriodType, Span};
 use banyan_shared::report::Value;
 
 use super::Engine;
-use super::plan::{FormMap, extension};
+use super::plan::extension;
 use super::request::Dims;
-use super::sets::{Key, Scope, Wanderer};
-use super::sheet::Sheet;
+use super::sets::{Group, Key, Scope, Wanderer};
+use super::sheet::{Sheet, USUAL_PERIODS};
 use super::tally::{Asked, Got, bundles, carried, days_of};
 use crate::cube::Slot;
 
 /// Most reports listed that an indicator waits for.
 pub(super) const WAITING_MAX: usize = 20;
-/// How many periods before the span tell a facility's usual share.
-const USUAL_PERIODS: i32 = 12;
-
 /// A report an indicator waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Waiting {
@@ -109,8 +106,8 @@ struct Grain {
 /// How a unit is in the set.
 #[derive(Clone, Copy)]
 enum Presence<'r> {
-    /// Of one kind, all the time it is open.
-    Steady(KindIx),
+    /// Of one kind and in one row, all the time it is open: its place in its group.
+    Steady(&'r Group, usize),
     /// In the set by its last day alone; of several kinds in its time.
     Changed,
     /// Now here, now there.
@@ -126,14 +123,8 @@ enum Admits {
     Ask,
 }
 
-/// Where an input's values of one kind stand.
-struct Home {
-    form: FormIx,
-    line: usize,
-    slots: Arc<FormMap>,
-    /// For each period of the grain, the sheets that hold it.
-    sheets: Vec<Vec<Arc<Sheet>>>,
-}
+/// What a group's units gave in one form and line, for each period of the grain.
+type Home = Vec<Rc<[Got]>>;
 
 /// The homes of an input, and whether it admits the kind.
 struct Source {
@@ -405,7 +396,7 @@ fn reporting(measure: Reporting, definition: &Definition, c: &Completeness) -> O
 }
 
 impl<'a, 'e> Run<'a, 'e> {
-    fn kind_model(&self, input: usize) -> Option<OverTime> {
+    fn over_time(&self, input: usize) -> Option<OverTime> {
         let element = self.compiled.inputs[input].element()?;
         Some(self.engine.catalogue.elements[element.at()].over_time)
     }
@@ -464,65 +455,71 @@ impl<'a, 'e> Run<'a, 'e> {
         let roster = self.asked.roster(row.scope, row.dims, days_of(self.span));
         let formulas = engine.plans.formulas(engine.catalogue);
         let mut found: Option<PeriodType> = None;
-        let last = self.span.last_day();
-        let mut look = |units: &mut dyn Iterator<Item = UnitIx>, kind: KindIx| {
-            let units: Vec<UnitIx> = units.collect();
+        let mut look = |kind: KindIx, is_asked: &dyn Fn(usize, Admits, FormIx, usize) -> bool| {
             for input in self.element_inputs() {
-                if matches!(self.kind_model(input), Some(OverTime::Latest { .. })) {
-                    continue;
-                }
                 let admits = self.admits_kind(input, kind);
                 let Some(element) = self.compiled.inputs[input].element() else { continue };
+                let carried = matches!(self.over_time(input), Some(OverTime::Latest { .. }));
+                if carried || admits == Admits::No {
+                    continue;
+                }
                 for (form, line) in formulas.homes(kind, element) {
                     let own = engine.catalogue.forms[form.at()].period_type;
-                    if admits == Admits::No
-                        || found.is_some_and(|found| length(own) <= length(found))
-                    {
-                        continue;
-                    }
-                    let mut sheets = self.asked.sheets(*form, self.span);
-                    if sheets.is_empty() {
-                        sheets.push(self.asked.sheet(*form, Period::containing(own, last)));
-                    }
-                    let is_asked = |unit: &UnitIx| {
-                        sheets.iter().any(|sheet| {
-                            sheet.slots.slot(*unit).is_some_and(|slot| {
-                                sheet.plans.iter().any(|p| p.asked[*line][slot as usize] == 1)
-                            })
-                        }) && (admits == Admits::Yes || {
-                            let day = self.last_open(*unit, days_of(self.span));
-                            day.is_some_and(|day| self.admits_unit(input, *unit, day))
-                        })
-                    };
-                    if units.iter().any(is_asked) {
+                    let longer = found.is_none_or(|found| length(own) > length(found));
+                    if longer && is_asked(input, admits, *form, *line) {
                         found = Some(found.map_or(own, |found| coarser(found, own)));
                     }
                 }
             }
         };
+        let admitted = |input: usize, admits: Admits, unit: UnitIx| {
+            admits == Admits::Yes
+                || self
+                    .last_open(unit, days_of(self.span))
+                    .is_some_and(|day| self.admits_unit(input, unit, day))
+        };
         for group in roster.row(&row.key) {
-            look(&mut group.units.iter().copied(), group.kind);
+            look(group.kind, &|input, admits, form, line| {
+                let span = self.span_asked(form);
+                let cells = self.asked.dense(group, form, line, span);
+                let mut both = cells.iter().zip(&group.units);
+                both.any(|(got, unit)| got.asked > 0 && admitted(input, admits, *unit))
+            });
         }
         for wanderer in roster.wanderers_of(&row.key) {
             for stay in wanderer.stays.iter().filter(|stay| stay.keys.contains(&row.key)) {
-                look(&mut std::iter::once(wanderer.unit), stay.kind);
+                look(stay.kind, &|input, admits, form, _| {
+                    let here = |day: Date| stay.first <= day && day <= stay.last;
+                    let got = self.one_by_one(input, wanderer.unit, self.span_asked(form), &here);
+                    got.asked > 0 && admitted(input, admits, wanderer.unit)
+                });
             }
         }
         found
     }
 
-    /// The sources of every input for one kind; `back` counts them a year earlier.
-    fn sources(&self, kind: KindIx, back: bool) -> Vec<Source> {
+    /// The span for which a form may be asked: the question's, or the form's period that it ends in.
+    fn span_asked(&self, form: FormIx) -> Span {
+        let own = self.engine.catalogue.forms[form.at()].period_type;
+        if self.span.parts(own).len() > 0 {
+            self.span
+        } else {
+            Span::of(Period::containing(own, self.span.last_day()))
+        }
+    }
+
+    /// What the units of a group gave to every input; `back`: a year earlier.
+    fn sources(&self, group: &Group, back: bool) -> Vec<Source> {
         let engine = self.engine;
         let formulas = engine.plans.formulas(engine.catalogue);
         let inputs = self.compiled.inputs.iter().enumerate();
         inputs
             .map(|(at, input)| {
-                let admits = self.admits_kind(at, kind);
+                let admits = self.admits_kind(at, group.kind);
                 let mut homes = Vec::new();
                 if let Some(element) = input.element().filter(|_| admits != Admits::No) {
-                    for (form, line) in formulas.homes(kind, element) {
-                        homes.push(self.home(*form, *line, back));
+                    for (form, line) in formulas.homes(group.kind, element) {
+                        homes.push(self.home(at, group, *form, *line, back));
                     }
                 }
                 Source { admits, homes }
@@ -530,18 +527,18 @@ impl<'a, 'e> Run<'a, 'e> {
             .collect()
     }
 
-    fn home(&self, form: FormIx, line: usize, back: bool) -> Home {
-        let own = self.engine.catalogue.forms[form.at()].period_type;
-        let sheets = self
-            .grains
-            .iter()
-            .map(|grain| {
-                let span = if back { year_earlier(grain.span) } else { grain.span };
-                let bundles = bundles(own, span).into_iter();
-                bundles.map(|bundle| self.asked.sheet(form, bundle)).collect()
-            })
-            .collect();
-        Home { form, line, slots: self.engine.slots(form), sheets }
+    fn home(&self, input: usize, group: &Group, form: FormIx, line: usize, back: bool) -> Home {
+        let of = |grain: &Grain| {
+            let span = if back { year_earlier(grain.span) } else { grain.span };
+            match self.over_time(input) {
+                Some(OverTime::Latest { carry_months }) => {
+                    let newest = |unit: &UnitIx| self.newest(*unit, form, line, span, carry_months);
+                    group.units.iter().map(newest).collect()
+                }
+                _ => self.asked.dense(group, form, line, span),
+            }
+        };
+        self.grains.iter().map(of).collect()
     }
 
     /// Whether an input counts in a period of the grain.
@@ -551,45 +548,32 @@ impl<'a, 'e> Run<'a, 'e> {
             && (grain.inside || self.begins[input] < self.span.first_day())
     }
 
-    /// What a steady unit gave to an input in a period of the grain.
-    fn steady(&self, source: &Source, input: usize, unit: UnitIx, grain: usize) -> Got {
-        if let Some(OverTime::Latest { carry_months }) = self.kind_model(input) {
-            return self.newest(source, unit, grain, carry_months);
-        }
-        let mut got = Got::default();
-        for home in &source.homes {
-            let Some(slot) = home.slots.slot(unit) else { continue };
-            for sheet in &home.sheets[grain] {
-                got.then(self.asked.read(sheet, home.line, slot));
-            }
-        }
-        got
-    }
-
     /// The newest value of an element asked rarely: the span's own, or one carried from before. It counts as
     /// asked while its form is owed for the period the span ends in, or a value stands.
-    fn newest(&self, source: &Source, unit: UnitIx, grain: usize, carry_months: u16) -> Got {
+    fn newest(
+        &self,
+        unit: UnitIx,
+        form: FormIx,
+        line: usize,
+        span: Span,
+        carry_months: u16,
+    ) -> Got {
         let mut out = Got::default();
-        let span = self.grains[grain].span;
-        for home in &source.homes {
-            let Some(slot) = home.slots.slot(unit) else { continue };
-            let form = home.form;
-            let own = self.engine.catalogue.forms[form.at()].period_type;
-            let present = self.asked.sheet(form, Period::containing(own, span.last_day()));
-            let owed = present.plans.iter().any(|p| p.asked[home.line][slot as usize] == 1);
-            let mut periods = carried(own, span, carry_months);
-            periods.reverse();
-            periods.extend(bundles(own, span));
-            for bundle in periods {
-                let sheet = self.asked.sheet(form, bundle);
-                let got = self.asked.read(&sheet, home.line, slot);
-                if got.last.is_answer() {
-                    out.last = got.last;
-                    (out.answered, out.numbers) = (1, u64::from(got.numbers > 0));
-                }
+        let own = self.engine.catalogue.forms[form.at()].period_type;
+        let present = self.asked.sheet(form, Period::containing(own, span.last_day()));
+        let Some(slot) = present.slots.slot(unit) else { return out };
+        let owed = present.plans.iter().any(|plan| plan.asked[line][slot as usize] == 1);
+        let mut periods = carried(own, span, carry_months);
+        periods.reverse();
+        periods.extend(bundles(own, span));
+        for bundle in periods {
+            let got = self.asked.read(&self.asked.sheet(form, bundle), line, slot);
+            if got.last.is_answer() {
+                out.last = got.last;
+                (out.answered, out.numbers) = (1, u32::from(got.numbers > 0));
             }
-            out.asked |= u64::from(owed || out.answered > 0);
         }
+        out.asked = u32::from(owed || out.answered > 0);
         out
     }
 
@@ -616,6 +600,10 @@ impl<'a, 'e> Run<'a, 'e> {
     ) -> Got {
         let mut got = Got::default();
         for (form, line) in self.ever_homes(input, unit) {
+            if let Some(OverTime::Latest { carry_months }) = self.over_time(input) {
+                got.then(self.newest(unit, form, line, span, carry_months));
+                continue;
+            }
             let own = self.engine.catalogue.forms[form.at()].period_type;
             for bundle in bundles(own, span) {
                 let sheet = self.asked.sheet(form, bundle);
@@ -645,31 +633,29 @@ impl<'a, 'e> Run<'a, 'e> {
             if !self.is_active(input, grain) {
                 continue;
             }
+            let is_admitted =
+                |day: Option<Date>| day.is_some_and(|day| self.admits_unit(input, unit, day));
             let one = match (presence, sources) {
-                (Presence::Steady(_), Some(sources)) => {
+                (Presence::Steady(_, at), Some(sources)) => {
                     let source = &sources[input];
                     match source.admits {
                         Admits::No => continue,
-                        Admits::Ask
-                            if !last_open().is_some_and(|d| self.admits_unit(input, unit, d)) =>
-                        {
-                            continue;
+                        Admits::Ask if !is_admitted(last_open()) => continue,
+                        _ => {
+                            let mut got = Got::default();
+                            for home in &source.homes {
+                                got.then(home[grain][at]);
+                            }
+                            got
                         }
-                        _ => self.steady(source, input, unit, grain),
                     }
                 }
-                (presence, _) => {
-                    if !last_open().is_some_and(|d| self.admits_unit(input, unit, d)) {
-                        continue;
-                    }
-                    match presence {
-                        Presence::Wanders(wanderer) => {
-                            let here = |d: Date| wanderer.kind_in(&self.row, d).is_some();
-                            self.one_by_one(input, unit, span, &here)
-                        }
-                        _ => self.one_by_one(input, unit, span, &|_| true),
-                    }
+                _ if !is_admitted(last_open()) => continue,
+                (Presence::Wanders(wanderer), _) => {
+                    let here = |d: Date| wanderer.kind_in(&self.row, d).is_some();
+                    self.one_by_one(input, unit, span, &here)
                 }
+                _ => self.one_by_one(input, unit, span, &|_| true),
             };
             if one.asked > 0 {
                 got[input] = Some(one);
@@ -679,8 +665,13 @@ impl<'a, 'e> Run<'a, 'e> {
 
     fn is_matched(&self, got: &[Option<Got>]) -> bool {
         got.iter().enumerate().all(|(input, got)| {
-            let (Some(got), Some(over_time)) = (got, self.kind_model(input)) else { return true };
-            is_matched(over_time, got.asked, got.answered, self.definition.pair_min)
+            let (Some(got), Some(over_time)) = (got, self.over_time(input)) else { return true };
+            is_matched(
+                over_time,
+                u64::from(got.asked),
+                u64::from(got.answered),
+                self.definition.pair_min,
+            )
         })
     }
 
@@ -690,11 +681,11 @@ impl<'a, 'e> Run<'a, 'e> {
             match &self.compiled.inputs[input] {
                 Input::Element { over, .. } => {
                     let Some(got) = &got[input] else { continue };
-                    held.sum += match over {
+                    held.sum += u128::from(match over {
                         Some(Over::WorkingDays) => got.working,
                         _ => got.sum,
-                    };
-                    held.numbers += got.numbers;
+                    });
+                    held.numbers += u64::from(got.numbers);
                     if let Value::Number(n) = got.last {
                         held.last = n;
                     }
@@ -725,7 +716,7 @@ impl<'a, 'e> Run<'a, 'e> {
     /// The values of a unit's inputs over its matched pairs.
     fn values(&self, held: &[Held]) -> Vec<Rational> {
         let of = |(input, held): (usize, &Held)| {
-            let stock = self.kind_model(input).is_some_and(OverTime::is_stock);
+            let stock = self.over_time(input).is_some_and(OverTime::is_stock);
             let mean = matches!(
                 &self.compiled.inputs[input],
                 Input::Element { over: Some(Over::Mean), .. }
@@ -751,15 +742,18 @@ impl<'a, 'e> Run<'a, 'e> {
         let roster = self.asked.roster(row.scope, row.dims, days);
         let mut sums = Sums::new(self);
         for group in roster.row(&row.key) {
-            let sources = self.sources(group.kind, false);
-            if sources.iter().all(|source| source.homes.is_empty()) && self.has_elements() {
+            let sources = self.sources(group, false);
+            if self.has_elements() && sources.iter().all(|source| source.homes.is_empty()) {
                 continue;
             }
-            for unit in &group.units {
+            if sums.group(group, &sources, by_last_day) {
+                continue;
+            }
+            for (at, unit) in group.units.iter().enumerate() {
                 let presence = if by_last_day && self.changes_kind(*unit) {
                     Presence::Changed
                 } else {
-                    Presence::Steady(group.kind)
+                    Presence::Steady(group, at)
                 };
                 sums.unit(presence, Some(&sources), *unit, group.kind);
             }
@@ -836,6 +830,40 @@ impl<'a, 'e> Run<'a, 'e> {
         }
     }
 
+    /// Adds to each unit of a group what an element came to in the periods before.
+    fn add_usual(
+        &self,
+        input: usize,
+        group: &Group,
+        first: Period,
+        past: &Run<'_, '_>,
+        volumes: &mut [u64],
+    ) {
+        let Some(element) = self.compiled.inputs[input].element() else { return };
+        if self.admits_kind(input, group.kind) == Admits::No {
+            return;
+        }
+        let formulas = self.engine.plans.formulas(self.engine.catalogue);
+        for (form, line) in formulas.homes(group.kind, element) {
+            if let Some(OverTime::Latest { carry_months }) = self.over_time(input) {
+                for (unit, volume) in group.units.iter().zip(volumes.iter_mut()) {
+                    for grain in &past.grains {
+                        let got = self.newest(*unit, *form, *line, grain.span, carry_months);
+                        *volume += got.last.number().unwrap_or(0);
+                    }
+                }
+                continue;
+            }
+            let usual = self.asked.usual(*form, first);
+            let slots = self.engine.slots(*form);
+            for (unit, volume) in group.units.iter().zip(volumes.iter_mut()) {
+                if let Some(slot) = slots.slot(*unit) {
+                    *volume += usual.of(self.engine, self.asked.when, *line, slot);
+                }
+            }
+        }
+    }
+
     /// The share of facilities whose values meet a condition. The set is that of the last day, each facility
     /// once; its flows are added up and its stocks are the newest.
     fn share(&self, row: RowOf<'_>, of: &Filter) -> Outcome {
@@ -849,15 +877,15 @@ impl<'a, 'e> Run<'a, 'e> {
             if !of.kinds.is_empty() && !of.kinds.contains(&group.kind) {
                 continue;
             }
-            let sources = self.sources(group.kind, false);
-            for unit in &group.units {
+            let sources = self.sources(group, false);
+            for (at, unit) in group.units.iter().enumerate() {
                 if !self.passes(of, *unit, last) {
                     continue;
                 }
                 let presence = if self.changes_kind(*unit) {
                     Presence::Changed
                 } else {
-                    Presence::Steady(group.kind)
+                    Presence::Steady(group, at)
                 };
                 let mut whole: Vec<Option<Got>> = vec![None; inputs];
                 let mut got: Vec<Option<Got>> = vec![None; inputs];
@@ -873,7 +901,7 @@ impl<'a, 'e> Run<'a, 'e> {
                     continue;
                 }
                 let matched = self.is_matched(&whole);
-                sums.note(*unit, group.kind, presence, 1, u64::from(matched));
+                sums.note(*unit, group.kind, 1, u64::from(matched));
                 if matched {
                     let mut held = vec![Held { sum: 0, last: 0, numbers: 0 }; inputs];
                     self.hold(&whole, *unit, self.span, &mut held);
@@ -908,11 +936,11 @@ impl<'a, 'e> Run<'a, 'e> {
         let mut units: BTreeMap<UnitIx, [Option<Presence<'_>>; 2]> = BTreeMap::new();
         for (at, roster) in rosters.iter().enumerate() {
             for group in roster.row(&row.key) {
-                for unit in &group.units {
+                for (place, unit) in group.units.iter().enumerate() {
                     let presence = if self.compiled.stocks && self.changes_kind(*unit) {
                         Presence::Changed
                     } else {
-                        Presence::Steady(group.kind)
+                        Presence::Steady(group, place)
                     };
                     units.entry(*unit).or_default()[at] = Some(presence);
                 }
@@ -938,10 +966,10 @@ impl<'a, 'e> Run<'a, 'e> {
                     let Some(presence) = presence else { continue };
                     let back = at == 1;
                     let own = match presence {
-                        Presence::Steady(kind) => Some(
+                        Presence::Steady(group, _) => Some(
                             sources[at]
-                                .entry(*kind)
-                                .or_insert_with(|| self.sources(*kind, back))
+                                .entry(group.kind)
+                                .or_insert_with(|| self.sources(group, back))
                                 .as_slice(),
                         ),
                         _ => None,
@@ -962,11 +990,9 @@ impl<'a, 'e> Run<'a, 'e> {
             if expected == 0 {
                 continue;
             }
-            let presence = presences.iter().flatten().next().copied();
-            let Some(presence) = presence else { continue };
             let day = self.last_open(*unit, days_of(self.span)).unwrap_or(last);
             let kind = self.engine.organisation.kind_on(*unit, day);
-            sums.note(*unit, kind, presence, expected, matched);
+            sums.note(*unit, kind, expected, matched);
             if matched > 0 {
                 for at in 0..2 {
                     let values = self.values(&held[at]);
@@ -991,16 +1017,16 @@ impl<'a, 'e> Run<'a, 'e> {
         outcome
     }
 
-    /// Reports of the units of `kinds` that can still come in time, at most [`WAITING_MAX`], and how many
+    /// Reports of the units that can still come in time, at most [`WAITING_MAX`], and how many
     /// there are.
-    fn waiting(&self, members: &[Member<'_>], kinds: &[KindIx]) -> (Vec<Waiting>, u64) {
+    fn waiting(&self, units: impl Iterator<Item = UnitIx>) -> (Vec<Waiting>, u64) {
         let engine = self.engine;
         let now = self.asked.when.now;
         let mut found: BTreeSet<(Waiting, Period)> = BTreeSet::new();
         let mut all = 0;
-        for member in members.iter().filter(|m| kinds.contains(&m.kind)) {
+        for unit in units {
             for input in self.element_inputs() {
-                for (form, line) in self.ever_homes(input, member.unit) {
+                for (form, line) in self.ever_homes(input, unit) {
                     let model = &engine.catalogue.forms[form.at()];
                     let column = engine.column(form, model.lines[line].element);
                     for grain in (0..self.grains.len()).filter(|g| self.is_active(input, *g)) {
@@ -1011,7 +1037,7 @@ impl<'a, 'e> Run<'a, 'e> {
                         }
                         for bundle in periods {
                             let sheet = self.asked.sheet(form, bundle);
-                            let Some(slot) = sheet.slots.slot(member.unit) else { continue };
+                            let Some(slot) = sheet.slots.slot(unit) else { continue };
                             for (at, period) in sheet.periods.iter().enumerate() {
                                 let plan = &sheet.plans[at];
                                 if plan.asked[line][slot as usize] != 1
@@ -1021,8 +1047,8 @@ impl<'a, 'e> Run<'a, 'e> {
                                 {
                                     continue;
                                 }
-                                let due = self.due(form, member.unit, *period);
-                                let one = Waiting { due, form, unit: member.unit };
+                                let due = self.due(form, unit, *period);
+                                let one = Waiting { due, form, unit: unit };
                                 if found.insert((one, *period)) {
                                     all += 1;
                                 }
@@ -1061,12 +1087,18 @@ fn sides_weighed(sides: &[Side]) -> &[Side] {
 }
 
 /// A unit in the formula.
-struct Member<'r> {
+struct Member {
     unit: UnitIx,
     kind: KindIx,
-    presence: Presence<'r>,
     expected: u64,
     matched: u64,
+}
+
+/// The pairs of a group, counted all at once.
+struct GroupPairs<'r> {
+    group: &'r Group,
+    expected: Vec<u32>,
+    matched: Vec<u32>,
 }
 
 /// What the units of a row add up to.
@@ -1076,7 +1108,8 @@ struct Sums<'r, 'a, 'e> {
     /// Linear sides: by input, whole numbers, which are cheaper than fractions.
     whole: Vec<i128>,
     kinds: BTreeMap<KindIx, Pairs>,
-    members: Vec<Member<'r>>,
+    groups: Vec<GroupPairs<'r>>,
+    members: Vec<Member>,
     /// The places whose desks are matched.
     areas: BTreeSet<UnitIx>,
     got: Vec<Option<Got>>,
@@ -1091,6 +1124,7 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
             totals: vec![Some(Rational::ZERO); run.compiled.sides.len()],
             whole: vec![0; inputs],
             kinds: BTreeMap::new(),
+            groups: Vec::new(),
             members: Vec::new(),
             areas: BTreeSet::new(),
             got: vec![None; inputs],
@@ -1098,18 +1132,98 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
         }
     }
 
-    fn note(
-        &mut self,
-        unit: UnitIx,
-        kind: KindIx,
-        presence: Presence<'r>,
-        expected: u64,
-        matched: u64,
-    ) {
+    /// Takes the pairs of a whole group in, input by input; false where its units must be looked at one by
+    /// one: where a filter asks for roles or attributes, a side is no plain sum, a stock is to be taken from
+    /// the last of several pairs, or a unit was of another kind before.
+    fn group(&mut self, group: &'r Group, sources: &[Source], by_last_day: bool) -> bool {
+        let run = self.run;
+        let stock = |input: usize| run.over_time(input).is_some_and(OverTime::is_stock);
+        let alike = run.compiled.sides.iter().all(|side| side.linear.is_some())
+            && sources.iter().all(|source| source.admits != Admits::Ask)
+            && (run.grains.len() == 1 || !run.element_inputs().any(stock))
+            && !(by_last_day && group.units.iter().any(|unit| run.changes_kind(*unit)));
+        if !alike {
+            return false;
+        }
+        let len = group.units.len();
+        let (mut expected, mut matched) = (vec![0_u32; len], vec![0_u32; len]);
+        let mut state = vec![0_u8; len];
+        /// In the formula; with a term not answered often enough.
+        const IN: u8 = 1;
+        const UNMATCHED: u8 = 2;
+        for grain in 0..run.grains.len() {
+            state.fill(0);
+            let active = || {
+                run.element_inputs().filter(|input| run.is_active(*input, grain)).flat_map(
+                    |input| sources[input].homes.iter().map(move |home| (input, &home[grain])),
+                )
+            };
+            for (input, cells) in active() {
+                // Two homes of one input are two stretches of time of a form's lines: each is judged by
+                // itself, which the checker keeps from being two at once.
+                let Some(over_time) = run.over_time(input) else { continue };
+                let pair_min = run.definition.pair_min;
+                for (state, got) in state.iter_mut().zip(cells.iter()) {
+                    if got.asked > 0 {
+                        let (asked, answered) = (u64::from(got.asked), u64::from(got.answered));
+                        let good = is_matched(over_time, asked, answered, pair_min);
+                        *state |= if good { IN } else { IN | UNMATCHED };
+                    }
+                }
+            }
+            for (at, state) in state.iter().enumerate() {
+                expected[at] += u32::from(*state & IN);
+                matched[at] += u32::from(*state == IN);
+            }
+            for (input, cells) in active() {
+                let mut sum = 0_u128;
+                let working = matches!(
+                    run.compiled.inputs[input],
+                    Input::Element { over: Some(Over::WorkingDays), .. }
+                );
+                let is_stock = stock(input);
+                for (state, got) in state.iter().zip(cells.iter()) {
+                    if *state == IN && got.asked > 0 {
+                        sum += u128::from(match got.last {
+                            Value::Number(n) if is_stock => n,
+                            _ if is_stock => 0,
+                            _ if working => got.working,
+                            _ => got.sum,
+                        });
+                    }
+                }
+                self.whole[input] += i128::try_from(sum).unwrap_or(i128::MAX);
+            }
+            for (input, fact) in run.compiled.inputs.iter().enumerate() {
+                let Input::Fact(fact) = fact else { continue };
+                for (state, unit) in state.iter().zip(&group.units) {
+                    if *state == IN {
+                        self.whole[input] +=
+                            i128::from(run.fact(*fact, *unit, run.grains[grain].span));
+                    }
+                }
+            }
+        }
+        let all = |list: &[u32]| list.iter().map(|n| u64::from(*n)).sum::<u64>();
+        let pairs = self.kinds.entry(group.kind).or_default();
+        pairs.expected += all(&expected);
+        pairs.matched += all(&matched);
+        if run.compiled.area {
+            let day = run.span.last_day();
+            let both = group.units.iter().zip(&matched);
+            for (unit, _) in both.filter(|(_, matched)| **matched > 0) {
+                self.areas.extend(run.engine.organisation.parent_on(*unit, day));
+            }
+        }
+        self.groups.push(GroupPairs { group, expected, matched });
+        true
+    }
+
+    fn note(&mut self, unit: UnitIx, kind: KindIx, expected: u64, matched: u64) {
         let pairs = self.kinds.entry(kind).or_default();
         pairs.expected += expected;
         pairs.matched += matched;
-        self.members.push(Member { unit, kind, presence, expected, matched });
+        self.members.push(Member { unit, kind, expected, matched });
         if matched > 0 && self.run.compiled.area {
             let day = self.run.span.last_day();
             self.areas.extend(self.run.engine.organisation.parent_on(unit, day));
@@ -1142,7 +1256,7 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
         if expected == 0 {
             return;
         }
-        self.note(unit, kind, presence, expected, matched);
+        self.note(unit, kind, expected, matched);
         if matched == 0 {
             return;
         }
@@ -1157,7 +1271,7 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
             *total = total.zip(number).and_then(|(a, b)| a.plus(b));
         }
         for (input, (whole, held)) in self.whole.iter_mut().zip(&self.held).enumerate() {
-            let stock = run.kind_model(input).is_some_and(OverTime::is_stock);
+            let stock = run.over_time(input).is_some_and(OverTime::is_stock);
             *whole += if stock {
                 i128::from(held.last)
             } else {
@@ -1201,7 +1315,13 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
         }
         let (mut waiting, mut all) = (Vec::new(), 0);
         if !absent.is_empty() {
-            (waiting, all) = run.waiting(&self.members, &absent);
+            let members = self.members.iter().filter(|m| absent.contains(&m.kind)).map(|m| m.unit);
+            let groups = self.groups.iter().filter(|g| absent.contains(&g.group.kind));
+            let units = groups.flat_map(|g| {
+                let both = g.group.units.iter().zip(&g.expected);
+                both.filter(|(_, expected)| **expected > 0).map(|(unit, _)| *unit)
+            });
+            (waiting, all) = run.waiting(units.chain(members));
         }
         let state = indicator_state(pairs, !absent.is_empty(), all > 0, false);
         let mut outcome = Outcome::without_value(state);
@@ -1218,8 +1338,8 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
     /// came to in the twelve periods before.
     fn share_of_usual(&self, sides: &[Side], row: RowOf<'_>) -> Option<f64> {
         let run = self.run;
-        let expected: u64 = self.members.iter().map(|m| m.expected).sum();
-        let matched: u64 = self.members.iter().map(|m| m.matched).sum();
+        let expected: u64 = self.kinds.values().map(|pairs| pairs.expected).sum();
+        let matched: u64 = self.kinds.values().map(|pairs| pairs.matched).sum();
         if expected == 0 {
             return None;
         }
@@ -1244,26 +1364,31 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
             grains: before,
             row: row.key,
         };
-        let mut sources: BTreeMap<KindIx, Vec<Source>> = BTreeMap::new();
         let (mut over, mut under) = (0_f64, 0_f64);
+        for pairs in &self.groups {
+            let mut volumes = vec![0_u64; pairs.group.units.len()];
+            for input in &elements {
+                run.add_usual(*input, pairs.group, first, &past, &mut volumes);
+            }
+            if elements.is_empty() {
+                // Nothing is counted below the line but days: they weigh alike.
+                volumes.fill(1);
+            }
+            for (at, volume) in volumes.iter().enumerate() {
+                over += *volume as f64 * f64::from(pairs.matched[at]);
+                under += *volume as f64 * f64::from(pairs.expected[at]);
+            }
+        }
         for member in &self.members {
             let mut volume = 0_u128;
-            let changed = !matches!(member.presence, Presence::Steady(_));
             for input in &elements {
-                let stock = past.kind_model(*input).is_some_and(OverTime::is_stock);
-                for grain in 0..past.grains.len() {
-                    let got = if changed {
-                        past.one_by_one(*input, member.unit, past.grains[grain].span, &|_| true)
-                    } else {
-                        let sources = sources
-                            .entry(member.kind)
-                            .or_insert_with(|| past.sources(member.kind, false));
-                        past.steady(&sources[*input], *input, member.unit, grain)
-                    };
+                let stock = past.over_time(*input).is_some_and(OverTime::is_stock);
+                for grain in &past.grains {
+                    let got = past.one_by_one(*input, member.unit, grain.span, &|_| true);
                     volume += match got.last {
                         Value::Number(n) if stock => u128::from(n),
                         _ if stock => 0,
-                        _ => got.sum,
+                        _ => u128::from(got.sum),
                     };
                 }
             }

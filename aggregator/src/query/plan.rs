@@ -18,7 +18,7 @@ use banyan_shared::period::{Date, Period};
 use banyan_shared::tables::registry::ExtensionDue;
 
 use super::sets::{Located, Roster, RosterKey, Scope};
-use super::sheet::{CHUNK, Sheet};
+use super::sheet::{CHUNK, Sheet, Usual};
 use crate::cube::{Cube, Slot};
 
 /// Most plans kept; beyond it all are dropped and made anew as they are asked for.
@@ -332,6 +332,7 @@ pub struct Plans {
     plans: RwLock<HashMap<(FormIx, Period), Arc<Plan>>>,
     rosters: RwLock<HashMap<RosterKey, Arc<Roster>>>,
     sheets: RwLock<HashMap<(FormIx, Period), Arc<Sheet>>>,
+    usual: RwLock<HashMap<(FormIx, Period), Arc<Usual>>>,
     formulas: OnceLock<Formulas>,
     working_days: RwLock<HashMap<(Date, Date), Arc<WorkingDays>>>,
     located: RwLock<HashMap<(Scope, Date), Places>>,
@@ -411,6 +412,15 @@ impl Plans {
 
     pub(super) fn keep_sheet(&self, sheet: Arc<Sheet>) {
         keep(&self.sheets, SHEETS_MAX, (sheet.form, sheet.bundle), sheet);
+    }
+
+    /// What a form's slots usually came to before a period, as it was added up last.
+    pub(super) fn usual(&self, form: FormIx, first: Period) -> Option<Arc<Usual>> {
+        kept(&self.usual, &(form, first))
+    }
+
+    pub(super) fn keep_usual(&self, form: FormIx, first: Period, usual: Arc<Usual>) {
+        keep(&self.usual, SHEETS_MAX, (form, first), usual);
     }
 
     /// The catalogue's formulas, compiled.

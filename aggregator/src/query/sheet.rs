@@ -24,6 +24,9 @@ pub(super) const CHUNK: usize = 256;
 /// Most periods in a bundle: the unanswered ones are kept as bits.
 const PERIODS_MAX: usize = 31;
 
+/// How many periods before a span tell what a facility usually comes to.
+pub(super) const USUAL_PERIODS: i32 = 12;
+
 /// One number for each slot of a chunk.
 type Small = [u8; CHUNK];
 
@@ -80,7 +83,7 @@ pub(super) struct Chunk {
 }
 
 /// What a sheet was folded from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Stamp {
     generation: u64,
     slots: usize,
@@ -376,5 +379,78 @@ impl Engine<'_> {
                     .and_then(|report| report.entered)
                     .is_some_and(|entered| !entered.doubtful && in_time(entered.minute)),
         })
+    }
+}
+
+/// What each slot's reports came to in the periods before a span, by line: flows added, stocks their values
+/// added. Folded in chunks from sheets, and thrown away with them.
+pub(super) struct Usual {
+    stamps: Vec<Stamp>,
+    sheets: Vec<Arc<Sheet>>,
+    chunks: Box<[OnceLock<Box<[[u64; CHUNK]]>>]>,
+}
+
+impl std::fmt::Debug for Usual {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Usual({:?})", self.stamps)
+    }
+}
+
+impl Usual {
+    /// What a slot came to in a line.
+    pub(super) fn of(&self, engine: &Engine<'_>, when: When, line: usize, slot: Slot) -> u64 {
+        let (number, place) = Sheet::place(slot);
+        let chunk = self.chunks[number].get_or_init(|| {
+            let lines = self
+                .sheets
+                .first()
+                .map_or(0, |sheet| engine.catalogue.forms[sheet.form.at()].lines.len());
+            let mut sums = vec![[0_u64; CHUNK]; lines].into_boxed_slice();
+            for sheet in &self.sheets {
+                let chunk = sheet.chunk(engine, when, number);
+                for (sums, line) in sums.iter_mut().zip(&chunk.lines) {
+                    match &line.last {
+                        None => {
+                            for (sum, more) in sums.iter_mut().zip(line.sum.iter()) {
+                                *sum = sum.saturating_add(*more);
+                            }
+                        }
+                        Some(last) => {
+                            for (sum, value) in sums.iter_mut().zip(last.iter()) {
+                                *sum = sum.saturating_add(value.number().unwrap_or(0));
+                            }
+                        }
+                    }
+                }
+            }
+            sums
+        });
+        chunk[line][place]
+    }
+}
+
+impl Engine<'_> {
+    pub(super) fn usual_of(
+        &self,
+        form: FormIx,
+        first: Period,
+        sheets: Vec<Arc<Sheet>>,
+        when: When,
+    ) -> Arc<Usual> {
+        let stamps: Vec<Stamp> = sheets.iter().map(|sheet| sheet.stamp).collect();
+        let kept = match when.past {
+            None => self.plans.usual(form, first),
+            Some(_) => None,
+        };
+        if let Some(usual) = kept.filter(|usual| usual.stamps == stamps) {
+            return usual;
+        }
+        let chunks = sheets.first().map_or(0, |sheet| sheet.chunks.len());
+        let chunks = std::iter::repeat_with(OnceLock::new).take(chunks).collect();
+        let usual = Arc::new(Usual { stamps, sheets, chunks });
+        if when.past.is_none() {
+            self.plans.keep_usual(form, first, usual.clone());
+        }
+        usual
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use banyan_shared::catalogue::{
@@ -16,8 +17,8 @@ use banyan_shared::report::Value;
 use super::Engine;
 use super::plan::FormMap;
 use super::request::Dims;
-use super::sets::{Key, Roster, Scope, Wanderer};
-use super::sheet::{Line, Sheet, bundle_type, works_on};
+use super::sets::{Group, Key, Roster, Scope, Wanderer};
+use super::sheet::{Line, Sheet, USUAL_PERIODS, Usual, bundle_type, works_on};
 use crate::cube::{BlockRef, Slot};
 
 /// The flag of a figure some report of which stands in several versions.
@@ -54,23 +55,23 @@ pub(super) type Counts = BTreeMap<Key, BTreeMap<ElementIx, Count>>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Got {
     /// Form-periods owed that ask the line, ended or not.
-    pub(super) asked: u64,
+    pub(super) asked: u32,
     /// Of them: ended.
-    pub(super) owed: u64,
+    pub(super) owed: u32,
     /// Of those ended: answered.
-    pub(super) answered: u64,
+    pub(super) answered: u32,
     /// Of those ended: answered "not applicable".
-    pub(super) not_applicable: u64,
+    pub(super) not_applicable: u32,
     /// Reports with a number.
-    pub(super) numbers: u64,
-    /// Their sum.
-    pub(super) sum: u128,
+    pub(super) numbers: u32,
+    /// Of those owed and not answered "not applicable": past their time. Told only of a reading one by one.
+    pub(super) late: u32,
+    /// The sum of the numbers.
+    pub(super) sum: u64,
     /// Their sum over working days.
-    pub(super) working: u128,
+    pub(super) working: u64,
     /// The newest answer, of stocks.
     pub(super) last: Value,
-    /// Of those owed and not answered "not applicable": past their time. Told only of a reading one by one.
-    pub(super) late: u64,
 }
 
 impl Default for Got {
@@ -97,25 +98,25 @@ impl Got {
         self.answered += later.answered;
         self.not_applicable += later.not_applicable;
         self.numbers += later.numbers;
-        self.sum += later.sum;
-        self.working += later.working;
         self.late += later.late;
+        self.sum = self.sum.saturating_add(later.sum);
+        self.working = self.working.saturating_add(later.working);
         if later.last.is_answer() {
             self.last = later.last;
         }
     }
 
-    fn of(line: &Line, place: usize) -> Got {
+    pub(super) fn of(line: &Line, place: usize) -> Got {
         Got {
-            asked: u64::from(line.asked[place]),
-            owed: u64::from(line.owed[place]),
-            answered: u64::from(line.answered[place]),
-            not_applicable: u64::from(line.not_applicable[place]),
-            numbers: u64::from(line.numbers[place]),
-            sum: u128::from(line.sum[place]),
-            working: line.working.as_ref().map_or(0, |working| u128::from(working[place])),
-            last: line.last.as_ref().map_or(Value::Missing, |last| last[place]),
+            asked: u32::from(line.asked[place]),
+            owed: u32::from(line.owed[place]),
+            answered: u32::from(line.answered[place]),
+            not_applicable: u32::from(line.not_applicable[place]),
+            numbers: u32::from(line.numbers[place]),
             late: 0,
+            sum: line.sum[place],
+            working: line.working.as_ref().map_or(0, |working| working[place]),
+            last: line.last.as_ref().map_or(Value::Missing, |last| last[place]),
         }
     }
 }
@@ -126,13 +127,59 @@ pub(super) struct Asked<'e> {
     pub(super) when: When,
     sheets: RefCell<HashMap<(FormIx, Period), Arc<Sheet>>>,
     rosters: RefCell<Vec<(RosterAsked, Arc<Roster>)>>,
+    dense: RefCell<HashMap<DenseAsked, Rc<[Got]>>>,
+    usual: RefCell<HashMap<(FormIx, Period), Arc<Usual>>>,
 }
 
 type RosterAsked = (Scope, Dims, (Date, Date));
 
+/// A group, by the place in memory it keeps while the question lasts; a form and line; a span.
+type DenseAsked = (usize, FormIx, usize, Span);
+
 impl<'e> Asked<'e> {
     pub(super) fn new(engine: Engine<'e>, when: When) -> Asked<'e> {
-        Asked { engine, when, sheets: RefCell::default(), rosters: RefCell::default() }
+        Asked {
+            engine,
+            when,
+            sheets: RefCell::default(),
+            rosters: RefCell::default(),
+            dense: RefCell::default(),
+            usual: RefCell::default(),
+        }
+    }
+
+    /// What each unit of a group, which must be of a roster of this question, gave in a line over a span.
+    pub(super) fn dense(&self, group: &Group, form: FormIx, line: usize, span: Span) -> Rc<[Got]> {
+        let key = (std::ptr::from_ref(group) as usize, form, line, span);
+        if let Some(dense) = self.dense.borrow().get(&key) {
+            return dense.clone();
+        }
+        let sheets = self.sheets(form, span);
+        let slots = self.engine.slots(form);
+        let of = |unit: &UnitIx| {
+            let mut got = Got::default();
+            if let Some(slot) = slots.slot(*unit) {
+                for sheet in &sheets {
+                    got.then(self.read(sheet, line, slot));
+                }
+            }
+            got
+        };
+        let dense: Rc<[Got]> = group.units.iter().map(of).collect();
+        self.dense.borrow_mut().insert(key, dense.clone());
+        dense
+    }
+
+    /// What a form's lines came to in the periods before `first`, by slot.
+    pub(super) fn usual(&self, form: FormIx, first: Period) -> Arc<Usual> {
+        if let Some(usual) = self.usual.borrow().get(&(form, first)) {
+            return usual.clone();
+        }
+        let before = (-USUAL_PERIODS..0).map(|n| Span::of(first.plus(n)));
+        let sheets: Vec<Arc<Sheet>> = before.flat_map(|span| self.sheets(form, span)).collect();
+        let usual = self.engine.usual_of(form, first, sheets, self.when);
+        self.usual.borrow_mut().insert((form, first), usual.clone());
+        usual
     }
 
     /// The form's sheet of a bundle.
@@ -184,7 +231,7 @@ impl<'e> Asked<'e> {
             if !counts(day) {
                 continue;
             }
-            let asked = u64::from(plan.asked[line][slot as usize]);
+            let asked = u32::from(plan.asked[line][slot as usize]);
             got.asked += asked;
             if at >= sheet.ended {
                 continue;
@@ -203,9 +250,9 @@ impl<'e> Asked<'e> {
                 }
                 Value::Number(n) => {
                     got.numbers += 1;
-                    got.sum += u128::from(n);
+                    got.sum = got.sum.saturating_add(n);
                     if works_on(&self.engine, unit, *period) {
-                        got.working += u128::from(n);
+                        got.working = got.working.saturating_add(n);
                     }
                 }
             }
@@ -378,7 +425,7 @@ impl<'e> Engine<'e> {
     fn count_group(
         &self,
         asked: &Asked<'_>,
-        group: &super::sets::Group,
+        group: &Group,
         map: &FormMap,
         sheets: &[Arc<Sheet>],
         lines: &[usize],
@@ -669,7 +716,7 @@ impl<'e> Engine<'e> {
         if over_time.is_stock() {
             return newest.and_then(|(_, value)| value.number());
         }
-        (got.numbers > 0).then(|| u64::try_from(got.sum).unwrap_or(u64::MAX))
+        (got.numbers > 0).then_some(got.sum)
     }
 
     /// The cube's column of an element on a form.
@@ -766,15 +813,15 @@ impl Count {
     /// Takes in what one unit gave.
     fn take(&mut self, unit: UnitIx, kind: KindIx, got: Got) {
         let tally = &mut self.tally;
-        tally.sum += got.sum;
-        tally.reports += got.numbers;
-        tally.not_applicable += got.not_applicable;
-        tally.expected += got.owed - got.not_applicable;
-        tally.asked += got.asked - got.not_applicable;
-        tally.overdue += got.late;
+        tally.sum += u128::from(got.sum);
+        tally.reports += u64::from(got.numbers);
+        tally.not_applicable += u64::from(got.not_applicable);
+        tally.expected += u64::from(got.owed - got.not_applicable);
+        tally.asked += u64::from(got.asked - got.not_applicable);
+        tally.overdue += u64::from(got.late);
         let entry = self.kinds.entry(kind).or_default();
-        entry.0 += got.asked - got.not_applicable;
-        entry.1 += got.numbers;
+        entry.0 += u64::from(got.asked - got.not_applicable);
+        entry.1 += u64::from(got.numbers);
         if got.numbers > 0 {
             self.givers.push(unit);
         }

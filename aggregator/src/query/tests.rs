@@ -418,8 +418,8 @@ fn the_trace_of_a_number_names_every_version() {
     assert!(trace_table(&trace, &w.catalogue, Lang::Zh).contains("计入"));
     let csv = trace_csv(&trace);
     let lines: Vec<&str> = csv.lines().collect();
-    // Two values counted, then two of each version.
-    assert_eq!(lines.len(), 1 + 2 + 4);
+    // Two values counted, then those each version gave.
+    assert_eq!(lines.len(), 1 + 2 + 3);
     assert!(lines[1].ends_with(",visits,6,reported"), "{csv}");
     assert!(lines[3].contains(",false,direct,") && lines[3].ends_with(",visits,5,"), "{csv}");
     let error = |facility: &str, form: &str, period: &str| {
