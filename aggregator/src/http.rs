@@ -113,6 +113,8 @@ pub enum Request {
     Withdraw(crate::service::ChangeCall),
     /// Takes in a part of a file of counts.
     ImportCounts(crate::service::ImportCall),
+    /// Writes a file of counts on the service's disk.
+    ExportCounts(crate::service::ExportCall),
     /// How the service is.
     Status,
 }
@@ -176,6 +178,10 @@ pub async fn handle(service: &Arc<Service>, by: &str, request: Request) -> Resul
         Request::Withdraw(call) => serde_json::to_value(service.withdraw(by, call).await?)?,
         Request::ImportCounts(call) => {
             serde_json::to_value(service.import_counts(by, call).await?)?
+        }
+        Request::ExportCounts(call) => {
+            let export = move |s: &Service| Ok(serde_json::to_value(s.export_counts(&call)?)?);
+            blocking(service, export).await?
         }
         Request::Status => service.status(),
     })

@@ -1,4 +1,4 @@
-//! Commands about reports: corrections, withdrawals, counts from files.
+//! Commands about reports: corrections, withdrawals, counts from and to files.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -15,7 +15,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::Global;
 use crate::client::{Client, print_json};
 use crate::http::Request;
-use crate::service::{ChangeCall, Changed, Format, ImportCall, Imported, say, usage};
+use crate::service::{
+    ChangeCall, Changed, ExportCall, Exported, Format, ImportCall, Imported, say, usage,
+};
 
 const CORRECT_EXAMPLES: &str = "\
 示例 Examples:
@@ -41,6 +43,15 @@ const IMPORT_EXAMPLES: &str = "\
 被拒的行写入同目录 *.errors.csv，改正后可直接再导入。
 Refused rows are written to *.errors.csv beside it; mended, that file can be imported as it is.";
 
+const EXPORT_EXAMPLES: &str = "\
+示例 Examples:
+  banyan-aggregator export csv 520502 2026-01 -o counts.csv                      每张报表 every report
+  banyan-aggregator export csv 520502 2026-01 --level village_clinic -o vc.csv   只要村卫生室 one kind only
+  banyan-aggregator export csv 52 2026-01 --level county -o counties.csv         按县合计 sums by county
+
+格式 The file: facility,form,period,element,value,how,entered_by,reason；空 empty = 缺失 missing, NA 不适用
+可用 import csv 读回 It can be read back by import csv.";
+
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// 更正报表 Correct a report: values named change, the others stay
@@ -53,6 +64,11 @@ pub(super) enum Command {
     Import {
         #[command(subcommand)]
         command: Import,
+    },
+    /// 导出数据文件 Write the counts known to a file
+    Export {
+        #[command(subcommand)]
+        command: Export,
     },
 }
 
@@ -113,6 +129,30 @@ pub(super) struct ImportCsv {
     empty: Empty,
 }
 
+#[derive(Subcommand)]
+pub(super) enum Export {
+    /// CSV 文件 A CSV file, a row a value
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Csv(ExportCsv),
+}
+
+#[derive(Args)]
+pub(super) struct ExportCsv {
+    /// A unit or network, by code or unique name
+    unit: String,
+    /// The period, for example 2026-01, 2026Q1, 2026-01..2026-03
+    period: String,
+    /// The file to write
+    #[arg(short, long)]
+    output: PathBuf,
+    /// facility, a kind of facility, or an administrative kind (sums)
+    #[arg(long, value_name = "facility|KIND")]
+    level: Option<String>,
+    /// As known at this time (RFC 3339)
+    #[arg(long)]
+    as_of: Option<String>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Empty {
     /// Leaves it as it was
@@ -150,6 +190,7 @@ pub(super) fn run(command: Command, global: &Global, client: &Client) -> Result<
             print_changed(&client.call(&Request::Withdraw(call))?, global)?;
         }
         Command::Import { command: Import::Csv(args) } => return import(&args, global, client),
+        Command::Export { command: Export::Csv(args) } => export(args, global, client)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -216,6 +257,50 @@ fn print_changed(changed: &Changed, global: &Global) -> Result<()> {
         (true, false, false) => say(lang, "已更正。", "Corrected."),
     };
     eprintln!("{done}");
+    Ok(())
+}
+
+fn export(args: ExportCsv, global: &Global, client: &Client) -> Result<()> {
+    let lang = global.lang;
+    let path = std::path::absolute(&args.output)?.display().to_string();
+    let ExportCsv { unit, period, level, as_of, .. } = args;
+    let call = ExportCall { unit, period, level, as_of, path, lang };
+    let written: Exported = client.call(&Request::ExportCounts(call))?;
+    if global.format == Format::Json {
+        return print_json(&written);
+    }
+    if !written.not_additive.is_empty() {
+        let list = written.not_additive.join(", ");
+        eprintln!(
+            "{}",
+            say(
+                lang,
+                format!("不能跨机构相加，未列出：{list}"),
+                format!("left out, since they cannot be added over facilities: {list}"),
+            )
+        );
+    }
+    if written.themselves > 0 {
+        let n = written.themselves;
+        eprintln!(
+            "{}",
+            say(
+                lang,
+                format!("{n} 个机构不在该级区划之下，按本机构列出"),
+                format!("{n} facilities are below no such unit and stand for themselves"),
+            )
+        );
+    }
+    let Exported { reports, rows, path, .. } = &written;
+    eprintln!(
+        "{}",
+        say(
+            lang,
+            format!("{reports} 张报表，{rows} 行 → {path}"),
+            format!("{reports} reports, {rows} rows → {path}"),
+        )
+    );
+    tell!("{path}");
     Ok(())
 }
 

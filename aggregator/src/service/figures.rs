@@ -204,7 +204,7 @@ fn site_states(state: &State) -> SiteStates {
     known
 }
 
-fn moment(text: Option<&str>) -> Result<Option<Millis>> {
+pub(super) fn moment(text: Option<&str>) -> Result<Option<Millis>> {
     text.map(|text| {
         text.parse::<jiff::Timestamp>().map(Millis::from).map_err(|error| {
             usage(format!("as-of {text:?}: write a time like 2026-02-10T09:00:00+08:00 ({error})"))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{Bad, unknown_element};
+use super::value::{Bad, unguarded, unknown_element};
 use super::{Reporters, Standing, parse_cell};
 use crate::catalogue::{Catalogue, FormIx, Lang};
 use crate::ids::UnitCode;
@@ -239,12 +239,15 @@ impl<'t, 'a> Reader<'t, 'a> {
     fn key(&self, row: Row<'_>, errors: &mut Vec<RowError>) -> Option<(Key, Standing)> {
         let catalogue = self.reading.catalogue;
         let [facility, form, period] = KEY.map(|name| self.table.column(name));
-        let code = row.required::<UnitCode>(facility, Fault::BadCode, errors);
+        let code = match unguarded(row.cell(facility)).parse::<UnitCode>() {
+            Ok(code) => Some(code),
+            Err(_) => row.required::<UnitCode>(facility, Fault::BadCode, errors),
+        };
         let code = code.and_then(|code| {
             let known = self.reading.enrolled.facility(code.as_str());
             known.map_err(|bad| errors.push(self.bad(row, KEY[0], code.as_str(), bad))).ok()
         });
-        let form_text = row.cell(form);
+        let form_text = unguarded(row.cell(form));
         let form_ix = catalogue.form(form_text);
         if form_ix.is_none() {
             let codes: Vec<&str> = catalogue.forms.iter().map(|f| f.code.as_str()).collect();
@@ -363,13 +366,14 @@ impl<'t, 'a> Reader<'t, 'a> {
 
     fn long(&mut self, row: Row<'_>) {
         let [element, value] = [LONG[3], LONG[4]].map(|name| self.table.column(name));
+        let name = unguarded(row.cell(element));
         let mut errors = Vec::new();
         let key = self.key(row, &mut errors);
         let (how, entered_by, reason) = self.circumstances(row, &mut errors);
         let mut cell = None;
         if let Some((key, standing)) = &key {
             let catalogue = self.reading.catalogue;
-            match parse_cell(catalogue, key.1, standing, row.cell(element), row.cell(value)) {
+            match parse_cell(catalogue, key.1, standing, name, row.cell(value)) {
                 Ok(read) => cell = Some(read),
                 Err(bad) => {
                     let about_element = matches!(
@@ -382,9 +386,9 @@ impl<'t, 'a> Reader<'t, 'a> {
             }
         } else {
             // Whatever else is wrong is said now, not after the first mistake is mended.
-            if self.reading.catalogue.element(row.cell(element)).is_none() {
-                let bad = unknown_element(self.reading.catalogue, row.cell(element));
-                errors.push(self.bad(row, LONG[3], row.cell(element), bad));
+            if self.reading.catalogue.element(name).is_none() {
+                let bad = unknown_element(self.reading.catalogue, name);
+                errors.push(self.bad(row, LONG[3], name, bad));
             }
             if let Err(bad) = super::parse_value(row.cell(value)) {
                 errors.push(self.bad(row, LONG[4], row.cell(value), bad));
@@ -479,7 +483,7 @@ impl<'t, 'a> Reader<'t, 'a> {
                 None
             }),
         };
-        let read_by = Some(row.cell(by)).filter(|text| !text.is_empty());
+        let read_by = Some(unguarded(row.cell(by))).filter(|text| !text.is_empty());
         if read_by.is_some_and(|text| text.len() > PERSON_BYTES_MAX) {
             errors.push(row.error(
                 by,

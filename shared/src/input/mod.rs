@@ -13,7 +13,7 @@ pub use counts::{
     CountsFile, CountsReport, Reading, RefusedRow, read_counts, read_counts_rows, refused_csv,
 };
 pub use enrolled::{Enrolled, Reporters, Standing};
-pub use value::{Bad, parse_assignment, parse_cell, parse_value};
+pub use value::{Bad, guarded, parse_assignment, parse_cell, parse_value, unguarded};
 
 #[cfg(test)]
 mod tests;

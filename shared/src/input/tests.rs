@@ -311,3 +311,19 @@ fn read_with_cached(bytes: &[u8]) -> Result<CountsFile, Vec<RowError>> {
         Reading { catalogue, enrolled: &enrolled, today: date(2026, 2, 10), clock_trusted: true };
     read_counts(bytes, "in.csv", reading)
 }
+
+#[test]
+fn what_a_spreadsheet_would_take_for_a_formula_is_guarded_and_read_back() {
+    for (text, cell) in [
+        ("=1+1", "'=1+1"),
+        ("-A1", "'-A1"),
+        ("@x", "'@x"),
+        ("＝x", "'＝x"),
+        ("W01", "W01"),
+        ("", ""),
+        ("'quoted'", "'quoted'"),
+    ] {
+        assert_eq!(guarded(text), cell);
+        assert_eq!(unguarded(cell), text);
+    }
+}

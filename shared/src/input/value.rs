@@ -22,6 +22,20 @@ impl Bad {
     }
 }
 
+/// What a spreadsheet takes for the beginning of a formula.
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+
+/// A text for a cell of a file that spreadsheets open: one that they would take for a formula gets a `'` in
+/// front.
+pub fn guarded(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.starts_with(FORMULA) { format!("'{text}").into() } else { text.into() }
+}
+
+/// The text that [`guarded`] was given.
+pub fn unguarded(text: &str) -> &str {
+    text.strip_prefix('\'').filter(|rest| rest.starts_with(FORMULA)).unwrap_or(text)
+}
+
 /// The digits of `text` without separators between thousands, if that is all there is to it.
 fn without_separators(text: &str) -> Option<String> {
     let parts: Vec<&str> = text.split([',', '，', ' ', '\u{a0}', '\'']).collect();

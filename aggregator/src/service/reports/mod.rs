@@ -4,6 +4,7 @@
 //! was shown is what the act names; the service only brings the question in and the answer out.
 
 mod change;
+mod export;
 mod import;
 
 use anyhow::{Result, anyhow};
@@ -23,6 +24,7 @@ use crate::query::QueryError;
 use crate::state::State;
 
 pub use change::{Change, ChangeCall, Changed, ReplacedVersion};
+pub use export::{ExportCall, Exported};
 pub use import::{BrokenRule, ImportCall, Imported, PART_ROWS_MAX};
 
 /// The centre as a writer of versions.

@@ -402,3 +402,203 @@ fn folding_the_acts_again_gives_the_same_state() {
     live.apply_act(&revoked, 99, NOW).unwrap();
     assert_eq!(counted_by(&live), (1, 1), "the centre needs no agent");
 }
+
+/// When the tests of whole centres play: after whatever day they are run on, since `init` looks at the clock.
+const LATER: Millis = Millis(4_000_000_000_000);
+
+/// A centre of the fixture's country in a folder that goes with it.
+struct Centre {
+    dir: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+    service: std::sync::Arc<crate::service::Service>,
+    running: crate::service::Running,
+}
+
+impl Centre {
+    fn new() -> Centre {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        use crate::query::fixture;
+        let sources = crate::init::Sources {
+            catalogue: Some(file("catalogue.toml", fixture::CATALOGUE)),
+            tables: vec![
+                ("units.csv", file("units.csv", fixture::UNITS)),
+                ("networks.csv", file("networks.csv", fixture::NETWORKS)),
+                ("members.csv", file("members.csv", fixture::MEMBERS)),
+            ],
+        };
+        crate::init::init(&dir.path().join("data"), &sources, "test", Lang::En).unwrap();
+        Centre::open(dir)
+    }
+
+    fn open(dir: tempfile::TempDir) -> Centre {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let clock: crate::intake::Clock = std::sync::Arc::new(|| LATER);
+        let data = dir.path().join("data");
+        let opened = crate::service::Service::open(&data, clock, None);
+        let (service, running) = runtime.block_on(opened).unwrap();
+        Centre { dir, runtime, service, running }
+    }
+
+    /// Opens the same folder again.
+    fn again(self) -> Centre {
+        let Centre { dir, runtime, service, running } = self;
+        drop(service);
+        runtime.block_on(running.stop()).unwrap();
+        Centre::open(dir)
+    }
+
+    fn import(&self, text: &str) -> Imported {
+        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+        let header = reader.headers().unwrap().iter().map(str::to_owned).collect();
+        let rows = (2..).zip(reader.records().map(Result::unwrap));
+        let rows = rows.map(|(line, row)| (line, row.iter().map(str::to_owned).collect()));
+        let call = ImportCall {
+            file: "f.csv".into(),
+            header,
+            rows: rows.collect(),
+            ..ImportCall::default()
+        };
+        self.runtime.block_on(self.service.import_counts("operator", call)).unwrap()
+    }
+
+    fn correct(&self, facility: &str, form: &str, period: &str, value: &str) -> Changed {
+        let call = ChangeCall {
+            facility: facility.into(),
+            form: form.into(),
+            period: period.into(),
+            values: vec![value.into()],
+            reason: "recount".into(),
+            ..ChangeCall::default()
+        };
+        self.runtime.block_on(self.service.correct("operator", call)).unwrap()
+    }
+
+    fn export(&self, unit: &str, period: &str, level: Option<&str>) -> (Exported, String) {
+        let path = self.dir.path().join("out.csv").display().to_string();
+        let call = ExportCall {
+            unit: unit.into(),
+            period: period.into(),
+            level: level.map(Into::into),
+            path: path.clone(),
+            lang: Lang::En,
+            ..ExportCall::default()
+        };
+        let written = self.service.export_counts(&call).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        assert_eq!(written.bytes, text.len() as u64);
+        assert_eq!(written.rows, text.lines().count() as u64 - 1);
+        (written, text)
+    }
+
+    fn figures(&self, unit: &str, period: &str, by: &str) -> serde_json::Value {
+        let call = crate::service::QueryCall {
+            unit: unit.into(),
+            period: period.into(),
+            by: vec![by.into()],
+            ..Default::default()
+        };
+        serde_json::to_value(self.service.figures(&call).unwrap().rows).unwrap()
+    }
+}
+
+const COUNTS: &str = "\
+facility,form,period,element,value,how,entered_by,reason
+A,daily,2026-01-05,visits,12,direct,W01,
+A,daily,2026-01-05,home_visits,NA,direct,W01,
+A,daily,2026-01-06,visits,0,proxy,王医生,
+B,daily,2026-01-05,visits,9007199254740991,paper_later,'-x,recount
+M,daily,2026-01-31,visits,3,,,
+H1,hospital_monthly,2026-01,visits,500,,,
+H1,hospital_monthly,2026-01,types_ytd,40,,,
+H2,hospital_monthly,2026-01,visits,300,,,
+H2,hospital_monthly,2026-01,types_ytd,30,,,
+B1,desk_monthly,2026-01,payer_visits,77,,,
+";
+
+#[test]
+fn an_export_read_into_an_empty_centre_gives_the_same_figures() {
+    let centre = Centre::new();
+    let counts = COUNTS.replace("9007199254740991", "1000000000000");
+    let taken = centre.import(&counts);
+    assert!(taken.refused.is_empty(), "{:?}", taken.refused);
+    assert_eq!(taken.new, 7);
+    assert_eq!(centre.import(&counts).unchanged, 7);
+    centre.correct("A", "daily", "2026-01-05", "visits=13");
+    centre.correct("D", "daily", "2026-01-07", "visits=2");
+    let (written, text) = centre.export("P", "2026-01", None);
+    assert_eq!(written.reports, 8);
+    let lines: Vec<&str> = text.lines().collect();
+    for line in [
+        "A,daily,2026-01-05,visits,13,operator,operator,recount",
+        "A,daily,2026-01-05,home_visits,NA,operator,operator,recount",
+        "A,daily,2026-01-06,visits,0,proxy,王医生,",
+        "A,daily,2026-01-06,home_visits,,proxy,王医生,",
+        "B,daily,2026-01-05,visits,1000000000000,paper_later,'-x,recount",
+        "H1,hospital_monthly,2026-01,led,,import,operator,",
+    ] {
+        assert!(lines.contains(&line), "{line}\n{text}");
+    }
+    assert!(!text.contains("H2,hospital_monthly,2026-01,led"), "not asked, not answered: {text}");
+    let empty = Centre::new();
+    let taken = empty.import(&text);
+    assert!(taken.refused.is_empty(), "{:?}", taken.refused);
+    for by in ["facility", "county", "day"] {
+        assert_eq!(empty.figures("P", "2026-01", by), centre.figures("P", "2026-01", by), "{by}");
+    }
+    let (again, second) = empty.export("P", "2026-01", None);
+    assert_eq!((again.rows, second), (written.rows, text), "to the last cell");
+    // A fold from the disk says the same.
+    let figures = centre.figures("P", "2026-01", "facility");
+    let centre = centre.again();
+    assert_eq!(centre.figures("P", "2026-01", "facility"), figures);
+    let report = centre.runtime.block_on(centre.service.verify(true)).unwrap();
+    assert!(report.agrees, "{:?}", report.differences);
+}
+
+#[test]
+fn an_export_is_of_one_set_one_level_and_one_moment() {
+    let centre = Centre::new();
+    centre.import(&COUNTS.replace("9007199254740991", "8"));
+    let (_, kind) = centre.export("P", "2026-01", Some("hospital"));
+    assert_eq!(kind.lines().skip(1).filter(|line| !line.starts_with('H')).count(), 0);
+    let (county, text) = centre.export("P", "2026-01", Some("county"));
+    assert!(text.contains("C1,daily,2026-01-05,visits,20,,,\n"), "{text}");
+    assert!(text.contains("C1,daily,2026-01-05,home_visits,NA,,,\n"), "{text}");
+    assert!(text.contains("C1,hospital_monthly,2026-01,types_ytd,40,,,\n"), "one gave it: {text}");
+    assert!(county.not_additive.is_empty());
+    let (province, text) = centre.export("P", "2026-01", Some("province"));
+    assert_eq!(province.not_additive, ["types_ytd"]);
+    assert!(!text.contains("types_ytd"), "{text}");
+    let (_, network) = centre.export("L2", "2026-01", None);
+    assert!(network.contains("A,daily,2026-01-05") && !network.contains("B,daily"), "{network}");
+    for (unit, period, level, part) in [
+        ("诊所", "2026-01", None, "does not name one thing"),
+        ("P", "2026-13", None, "2026-13"),
+        ("P", "2026-01", Some("clinics"), "there are facility, province"),
+    ] {
+        let call = ExportCall {
+            unit: unit.into(),
+            period: period.into(),
+            level: level.map(Into::into),
+            path: centre.dir.path().join("no.csv").display().to_string(),
+            lang: Lang::En,
+            ..ExportCall::default()
+        };
+        let error = format!("{:#}", centre.service.export_counts(&call).unwrap_err());
+        assert!(error.contains(part), "{error}");
+        assert!(!centre.dir.path().join("no.csv").exists());
+    }
+    let before = ExportCall {
+        unit: "P".into(),
+        period: "2026-01".into(),
+        as_of: Some("2026-02-01T00:00:00+08:00".into()),
+        path: centre.dir.path().join("before.csv").display().to_string(),
+        ..ExportCall::default()
+    };
+    assert_eq!(centre.service.export_counts(&before).unwrap().rows, 0, "nothing was known then");
+}
