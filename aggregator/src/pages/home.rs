@@ -43,7 +43,7 @@ fn home(view: &View<'_>, rows: usize) -> Markup {
         form.search action="/" method="get" {
             @if view.lang == banyan_shared::catalogue::Lang::En { input type="hidden" name="lang" value="en"; }
             p {
-                input type="text" name="q" maxlength="100" title=(view.tr("名称或代码", "Name or code"));
+                input type="text" name="q" maxlength="100" title=(view.tr("名称或代码", "Name or code")) aria-label=(view.tr("名称或代码", "Name or code"));
                 " "
                 button type="submit" { (view.tr("按名称或代码查找", "Find by name or code")) }
                 @if let Some(place) = example {

@@ -23,7 +23,7 @@ pub(super) fn frame(view: &View<'_>, title: &str, other_lang: &str, content: Mar
                     div.right {
                         form action="/" method="get" {
                             @if view.lang == Lang::En { input type="hidden" name="lang" value="en"; }
-                            input type="text" name="q" maxlength="100" title=(view.tr("名称或代码", "Name or code"));
+                            input type="text" name="q" maxlength="100" title=(view.tr("名称或代码", "Name or code")) aria-label=(view.tr("名称或代码", "Name or code"));
                             " "
                             button type="submit" { (view.tr("查找", "Find")) }
                         }
@@ -55,16 +55,19 @@ pub(super) fn other_lang(
         Lang::Zh => Lang::En,
         Lang::En => Lang::Zh,
     };
-    View {
-        service: view.service,
-        params: view.params,
-        lang,
-        catalogue: view.catalogue.clone(),
-        organisation: view.organisation.clone(),
-        name: String::new(),
-        today: view.today,
+    view.url_in(lang, path, params)
+}
+
+/// The way down from the top of the tree to the place itself.
+pub(super) fn trail(view: &View<'_>, places: &[(String, String)], period: &str) -> Markup {
+    html! {
+        div.path {
+            @for (at, (code, name)) in places.iter().enumerate() {
+                @if at > 0 { " › " }
+                a href=(view.place_url(code, Some(period))) { (name) }
+            }
+        }
     }
-    .url(path, params)
 }
 
 /// Why there is no such page, and where to go instead.
@@ -76,10 +79,10 @@ pub(super) fn problem(view: &View<'_>, problem: &Problem) -> Markup {
     };
     let content = html! {
         h1 { (title) }
-        @for line in problem.text.lines() { div.note { (line) } }
+        div.note role="alert" { @for line in problem.text.lines() { div { (line) } } }
         @if !problem.proposed.is_empty() {
             table.list {
-                thead { tr { th { (view.tr("代码", "Code")) } th { (view.tr("所在", "Where")) } } }
+                thead { tr { th scope="col" { (view.tr("代码", "Code")) } th scope="col" { (view.tr("所在", "Where")) } } }
                 tbody {
                     @for place in &problem.proposed {
                         tr {

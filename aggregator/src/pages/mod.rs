@@ -1,14 +1,24 @@
-//! Pages for people: the home page, a page for every unit and network, and the trace of a report.
+//! Pages for people: the home page, a page for every unit and network, the lists behind a reconciliation,
+//! the trace of a report, and the row of the ledger it came in.
 //!
 //! Promises that a page comes whole from here (no script, nothing from elsewhere), that it shows a reason
-//! where there is no number, and that it is at most [`PAGE_BYTES_MAX`] long: longer lists are turned like
-//! pages. Leaves the figures to `query`. Only reads, and only for those who reach the loopback address.
+//! where there is no number, that the map and the moment it was asked for go with every link, and that it is
+//! at most [`PAGE_BYTES_MAX`] long: longer lists are turned like pages. Nothing in it knows a catalogue: what
+//! comes first is chosen by what the figures say of themselves. Leaves the figures to `query`. Only reads,
+//! and only for those who reach the loopback address.
 
+mod batch;
+mod chart;
+mod deadline;
+mod headline;
 mod home;
 mod layout;
+mod list;
 mod place;
 mod report;
+mod selectors;
 mod tables;
+mod words;
 
 use std::sync::Arc;
 
@@ -19,15 +29,17 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use banyan_shared::catalogue::{Catalogue, Lang};
+use banyan_shared::ids::Millis;
 use banyan_shared::organisation::{Found, Lookup, Organisation};
-use banyan_shared::period::{Date, Period, PeriodType};
+use banyan_shared::period::{Date, Period, PeriodType, Span};
 use maud::Markup;
 use serde::Deserialize;
 
-use crate::service::{CompletenessCall, Service};
+use crate::query::{Membership, QueryError};
+use crate::service::{CompletenessCall, QueryCall, Service};
 
 /// Most rows of a list on one page.
-pub const ROWS_MAX: usize = 300;
+pub const ROWS_MAX: usize = 100;
 /// Longest page, in bytes.
 pub const PAGE_BYTES_MAX: usize = 200 * 1024;
 /// How many months back data are looked for when no period is asked for.
@@ -48,7 +60,7 @@ struct Params {
     period: Option<String>,
     /// `zh` or `en`.
     lang: Option<String>,
-    /// The element shown for each part of the place.
+    /// The element or indicator shown for each part of the place.
     show: Option<String>,
     /// The kind of network by which the place is divided.
     groups: Option<String>,
@@ -56,6 +68,14 @@ struct Params {
     from: Option<String>,
     /// What to look for.
     q: Option<String>,
+    /// The map: `as_it_was`, `today`, a date, or `date` for the one in `day`.
+    map: Option<String>,
+    /// The day of the map.
+    day: Option<String>,
+    /// As known at this moment.
+    as_of: Option<String>,
+    /// Only this kind, in a list.
+    kind: Option<String>,
 }
 
 /// What every page is made from.
@@ -69,6 +89,10 @@ struct View<'a> {
     name: String,
     /// Today in the catalogue's zone.
     today: Date,
+    /// On which map.
+    membership: Membership,
+    /// As known at this moment; none = now.
+    as_of: Option<Millis>,
 }
 
 /// What a visitor gets.
@@ -95,13 +119,13 @@ struct Proposed {
 }
 
 impl Problem {
+    fn bad_request(text: String) -> Problem {
+        Problem { status: StatusCode::BAD_REQUEST, text, proposed: Vec::new() }
+    }
+
     fn request(error: anyhow::Error) -> Problem {
         if error.downcast_ref::<crate::service::Usage>().is_some() {
-            return Problem {
-                status: StatusCode::BAD_REQUEST,
-                text: error.to_string(),
-                proposed: Vec::new(),
-            };
+            return Problem::bad_request(error.to_string());
         }
         tracing::error!(error = format!("{error:#}"), "a page failed");
         Problem {
@@ -113,18 +137,36 @@ impl Problem {
 }
 
 impl<'a> View<'a> {
-    fn new(service: &'a Service, params: &'a Params) -> View<'a> {
+    /// The view, and what is wrong with the map or moment asked for, which it then leaves out.
+    fn new(service: &'a Service, params: &'a Params) -> (View<'a>, Option<Problem>) {
         let now = service.now();
-        // The lock is not held: every question takes it again.
-        let state = service.state().read();
-        View {
-            service,
-            params,
-            lang: if params.lang.as_deref() == Some("en") { Lang::En } else { Lang::Zh },
-            today: state.catalogue.day_at(now),
-            catalogue: state.catalogue.clone(),
-            organisation: state.organisation.clone(),
-            name: state.name.clone(),
+        let mut view = {
+            // The lock is not held: every question takes it again.
+            let state = service.state().read();
+            View {
+                service,
+                params,
+                lang: if params.lang.as_deref() == Some("en") { Lang::En } else { Lang::Zh },
+                today: state.catalogue.day_at(now),
+                catalogue: state.catalogue.clone(),
+                organisation: state.organisation.clone(),
+                name: state.name.clone(),
+                membership: Membership::default(),
+                as_of: None,
+            }
+        };
+        let asked = selectors::membership(params).and_then(|membership| {
+            Ok((membership, selectors::moment(params, &view.catalogue)?.filter(|at| *at < now)))
+        });
+        match asked {
+            Ok((membership, as_of)) => {
+                (view.membership, view.as_of) = (membership, as_of);
+                (view, None)
+            }
+            Err(wrong) => {
+                let problem = Problem::bad_request(wrong.text(&view));
+                (view, Some(problem))
+            }
         }
     }
 
@@ -136,27 +178,72 @@ impl<'a> View<'a> {
         }
     }
 
-    /// An address on this site; parameters without a value are left out, the language is kept.
+    /// An address on this site; parameters without a value are left out; language, map and moment are kept.
     fn url(&self, path: &[&str], params: &[(&str, Option<&str>)]) -> String {
-        let mut out = String::new();
-        for part in path {
-            out.push('/');
-            encode(part, &mut out);
-        }
-        if path.is_empty() {
-            out.push('/');
-        }
+        self.url_in(self.lang, path, params)
+    }
+
+    /// The same in a language.
+    fn url_in(&self, lang: Lang, path: &[&str], params: &[(&str, Option<&str>)]) -> String {
+        let (map, as_of) = (self.map_text(), self.as_of_text());
+        let lang = (lang == Lang::En).then_some("en");
+        let kept = [("map", map.as_deref()), ("as_of", as_of.as_deref()), ("lang", lang)];
+        address(path, params.iter().copied().chain(kept))
+    }
+
+    /// An address with the usual map, as known now.
+    fn usual_url(&self, path: &[&str], params: &[(&str, Option<&str>)]) -> String {
         let lang = (self.lang == Lang::En).then_some("en");
-        let mut mark = '?';
-        for (name, value) in params.iter().copied().chain([("lang", lang)]) {
-            let Some(value) = value else { continue };
-            out.push(mark);
-            out.push_str(name);
-            out.push('=');
-            encode(value, &mut out);
-            mark = '&';
+        address(path, params.iter().copied().chain([("lang", lang)]))
+    }
+
+    /// The map as it stands in an address and in questions; none for each period's own.
+    fn map_text(&self) -> Option<String> {
+        match self.membership {
+            Membership::AsItWas => None,
+            Membership::Today => Some("today".to_owned()),
+            Membership::On(date) => Some(date.to_string()),
         }
-        out
+    }
+
+    /// The day of the map, unless it is each period's own.
+    fn map_day(&self) -> Option<Date> {
+        match self.membership {
+            Membership::AsItWas => None,
+            Membership::Today => {
+                Some(self.as_of.map_or(self.today, |at| self.catalogue.day_at(at)))
+            }
+            Membership::On(date) => Some(date),
+        }
+    }
+
+    /// The moment as it stands in an address and in questions.
+    fn as_of_text(&self) -> Option<String> {
+        Some(selectors::moment_text(&self.catalogue, self.as_of?))
+    }
+
+    /// A question for figures, on the map and as known when the page is asked for.
+    fn question(&self, unit: &str, period: &str) -> QueryCall {
+        QueryCall {
+            unit: unit.to_owned(),
+            period: period.to_owned(),
+            membership: self.map_text(),
+            as_of: self.as_of_text(),
+            lang: self.lang,
+            ..QueryCall::default()
+        }
+    }
+
+    /// A question about completeness, likewise.
+    fn completeness(&self, unit: &str, period: &str) -> CompletenessCall {
+        CompletenessCall {
+            unit: unit.to_owned(),
+            period: period.to_owned(),
+            membership: self.map_text(),
+            as_of: self.as_of_text(),
+            lang: self.lang,
+            ..CompletenessCall::default()
+        }
     }
 
     /// The address of a place.
@@ -245,16 +332,31 @@ impl<'a> View<'a> {
         trail
     }
 
+    /// The period or range a page is asked for, if it is asked for one.
+    fn asked_span(&self) -> Result<Option<Span>, Problem> {
+        let asked = self.params.period.as_deref().map(str::trim).filter(|text| !text.is_empty());
+        let Some(text) = asked else { return Ok(None) };
+        let wrong = |reason| Problem::bad_request(QueryError::Period { reason }.text(self.lang));
+        text.parse().map(Some).map_err(wrong)
+    }
+
+    /// The place that `text` names and the span the page is about.
+    fn place_and_span(&self, text: &str) -> Result<(Found, Span), Problem> {
+        let asked = self.asked_span()?;
+        let day = self.map_day().unwrap_or(asked.map_or(self.today, Span::last_day));
+        let found = self.find(text, day)?;
+        let span = match asked {
+            Some(span) => span,
+            None => Span::of(self.usual_period(&self.code(found))),
+        };
+        Ok((found, span))
+    }
+
     /// The last whole month with data of the place, or else this month.
     fn usual_period(&self, code: &str) -> Period {
         let month = Period::containing(PeriodType::Month, self.today);
         let has_data = |period: &Period| {
-            let call = CompletenessCall {
-                unit: code.to_owned(),
-                period: period.to_string(),
-                ..CompletenessCall::default()
-            };
-            let answer = self.service.complete(&call);
+            let answer = self.service.complete(&self.completeness(code, &period.to_string()));
             answer.is_ok_and(|answer| answer.freshness.newest_receipt.is_some())
         };
         // Months of which nothing at all has come in need not be asked for: a province's takes a while.
@@ -269,6 +371,28 @@ impl<'a> View<'a> {
         };
         begun.into_iter().find(has_data).unwrap_or(month)
     }
+}
+
+/// A path with the parameters that have a value.
+fn address<'p>(path: &[&str], params: impl Iterator<Item = (&'p str, Option<&'p str>)>) -> String {
+    let mut out = String::new();
+    for part in path {
+        out.push('/');
+        encode(part, &mut out);
+    }
+    if path.is_empty() {
+        out.push('/');
+    }
+    let mut mark = '?';
+    for (name, value) in params {
+        let Some(value) = value else { continue };
+        out.push(mark);
+        out.push_str(name);
+        out.push('=');
+        encode(value, &mut out);
+        mark = '&';
+    }
+    out
 }
 
 /// Percent-encodes a part of an address.
@@ -310,8 +434,12 @@ fn page(
     params: &Params,
     make: impl FnOnce(&View<'_>) -> Result<Page, Problem>,
 ) -> Page {
-    let view = View::new(service, params);
-    make(&view).unwrap_or_else(|problem| {
+    let (view, wrong) = View::new(service, params);
+    let made = match wrong {
+        Some(problem) => Err(problem),
+        None => make(&view),
+    };
+    made.unwrap_or_else(|problem| {
         Page::Html(problem.status, layout::problem(&view, &problem).into_string())
     })
 }
@@ -337,7 +465,9 @@ pub fn routes(service: Arc<Service>) -> Router {
     Router::new()
         .route("/", get(get_home))
         .route("/place/{code}", get(get_place))
+        .route("/list/{code}/{which}", get(get_list))
         .route("/report/{facility}/{form}/{period}", get(get_report))
+        .route("/batch/{position}", get(get_batch))
         .route_layer(middleware::from_fn(only_by_loopback_name))
         .with_state(service)
 }
@@ -393,6 +523,22 @@ async fn get_place(
     Query(params): Query<Params>,
 ) -> Response {
     blocking(service, params, move |view| place::page(view, &code)).await
+}
+
+async fn get_list(
+    Extract(service): Extract<Arc<Service>>,
+    Path((code, which)): Path<(String, String)>,
+    Query(params): Query<Params>,
+) -> Response {
+    blocking(service, params, move |view| list::page(view, &code, &which)).await
+}
+
+async fn get_batch(
+    Extract(service): Extract<Arc<Service>>,
+    Path(position): Path<String>,
+    Query(params): Query<Params>,
+) -> Response {
+    blocking(service, params, move |view| batch::page(view, &position)).await
 }
 
 async fn get_report(

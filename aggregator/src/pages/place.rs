@@ -5,38 +5,23 @@ use std::collections::HashMap;
 use banyan_shared::catalogue::{Class, NetworkKindIx};
 use banyan_shared::figures::MissingWhy;
 use banyan_shared::organisation::{Found, NetworkIx, UnitIx};
-use banyan_shared::period::{Date, Period, PeriodType, Span};
+use banyan_shared::period::{Date, Period, Span};
 use maud::{Markup, html};
 
-use super::tables::{self, Part, moment};
-use super::{Page, Problem, View, fitted, layout};
-use crate::query::{CompletenessFigure, ElementFigure, QueryAnswer, QueryError, RowKey, Trace};
-use crate::service::{CompletenessCall, QueryCall, ReportCall};
+use super::list::Which;
+use super::tables::{self, Figure, Part, moment};
+use super::{Page, Problem, View, deadline, fitted, headline, layout, selectors};
+use crate::query::{CompletenessFigure, QueryAnswer, RowKey, Trace};
+use crate::service::ReportCall;
 
 pub(super) fn page(view: &View<'_>, text: &str) -> Result<Page, Problem> {
-    let asked = view.params.period.as_deref().map(str::trim).filter(|text| !text.is_empty());
-    let span: Option<Span> = match asked {
-        None => None,
-        Some(period) => Some(period.parse().map_err(|reason| Problem {
-            status: axum::http::StatusCode::BAD_REQUEST,
-            text: QueryError::Period { reason }.text(view.lang),
-            proposed: Vec::new(),
-        })?),
-    };
-    let found = view.find(text, span.map_or(view.today, Span::last_day))?;
+    let (found, span) = view.place_and_span(text)?;
     let code = view.code(found);
-    let span = span.unwrap_or_else(|| Span::of(view.usual_period(&code)));
     let place = Place { view, found, code, span, period: span.to_string() };
-    let answer = view
-        .service
-        .figures(&QueryCall {
-            unit: place.code.clone(),
-            period: place.period.clone(),
-            lang: view.lang,
-            ..QueryCall::default()
-        })
-        .map_err(Problem::request)?;
-    fitted(view, |rows| place.render(&answer, rows))
+    let call = view.question(&place.code, &place.period);
+    let answer = view.service.figures(&call).map_err(Problem::request)?;
+    let made = place.made(&answer)?;
+    fitted(view, |rows| place.render(&answer, &made, rows))
 }
 
 /// Most networks shown at the top of the tree without being asked for.
@@ -57,9 +42,27 @@ struct Division {
     parts: Vec<Part>,
 }
 
+/// The networks of a unit, and how their sum leads to its total.
+struct Networks {
+    kind: NetworkKindIx,
+    /// None where they are a long list nobody asked for.
+    shown: Option<(Vec<Part>, Markup)>,
+}
+
+/// Everything asked of the service for a page, however many rows of it are then shown.
+struct Made {
+    first: Markup,
+    state: Markup,
+    forms: Markup,
+    division: Option<Division>,
+    networks: Option<Networks>,
+    shown: Option<String>,
+}
+
 impl Place<'_> {
+    /// The day whose map is shown.
     fn day(&self) -> Date {
-        self.span.last_day()
+        self.view.map_day().unwrap_or(self.span.last_day())
     }
 
     fn is_reporter(&self) -> bool {
@@ -85,10 +88,12 @@ impl Place<'_> {
         self.link(&self.period, show, groups, from)
     }
 
-    /// The element shown for each part: the one asked for, or the first with a value.
+    /// The figure shown for each part: the one asked for, or the first element with a value.
     fn shown(&self, answer: &QueryAnswer) -> Option<String> {
-        let asked = self.view.params.show.as_deref();
-        if let Some(code) = asked.filter(|code| self.view.catalogue.element(code).is_some()) {
+        let catalogue = &self.view.catalogue;
+        let is_known =
+            |code: &&str| catalogue.element(code).is_some() || catalogue.indicator(code).is_some();
+        if let Some(code) = self.view.params.show.as_deref().filter(is_known) {
             return Some(code.to_owned());
         }
         let elements = &answer.rows.first()?.elements.0;
@@ -96,51 +101,88 @@ impl Place<'_> {
         first.map(|(code, _)| code.clone())
     }
 
-    fn render(&self, answer: &QueryAnswer, rows: usize) -> Result<Markup, Problem> {
+    fn shown_name<'c>(&'c self, code: &'c str) -> &'c str {
+        if self.view.catalogue.element(code).is_some() {
+            self.view.element_name(code)
+        } else {
+            self.view.indicator_name(code)
+        }
+    }
+
+    fn made(&self, answer: &QueryAnswer) -> Result<Made, Problem> {
+        let view = self.view;
+        let shown = self.shown(answer);
+        let complete = view
+            .service
+            .complete(&view.completeness(&self.code, &self.period))
+            .map_err(Problem::request)?;
+        let forms = complete.rows.into_iter().next().map(|row| row.forms).unwrap_or_default();
+        let codes: Vec<String> = forms.iter().map(|(form, _)| form.clone()).collect();
+        // What comes next is asked of now, whatever the moment of the page.
+        let next = match view.as_of {
+            None => deadline::next(view, self.found, &codes),
+            Some(_) => Vec::new(),
+        };
+        let reporter = self.is_reporter();
+        let divided = |code: &str| {
+            let anchor = if reporter { "" } else { "#parts" };
+            format!("{}{anchor}", self.here(Some(code), view.params.groups.as_deref(), 0))
+        };
+        let division = match self.found {
+            _ if reporter => None,
+            Found::Unit(unit) => Some(self.children(unit, shown.as_deref())?),
+            Found::Network(network) => Some(self.members(network, shown.as_deref())?),
+        };
+        let networks = match self.groups_kind() {
+            Some(kind) if !reporter => Some(self.networks(kind, shown.as_deref())?),
+            _ => None,
+        };
+        Ok(Made {
+            first: headline::cards(view, self.found, self.span, answer, &divided),
+            state: tables::state(view, answer, &next),
+            forms: tables::forms(view, &forms),
+            division,
+            networks,
+            shown,
+        })
+    }
+
+    fn render(&self, answer: &QueryAnswer, made: &Made, rows: usize) -> Result<Markup, Problem> {
         let view = self.view;
         let trail = view.trail(self.found, self.day());
         let name = trail.last().map_or_else(|| self.code.clone(), |(_, name)| name.clone());
-        let shown = self.shown(answer);
-        let groups = self.groups_kind();
-        let groups_code = groups.map(|kind| self.network_kind_code(kind));
-        let params = (view.params.show.as_deref(), view.params.groups.as_deref());
+        let (show, groups) = (view.params.show.as_deref(), view.params.groups.as_deref());
         let reporter = self.is_reporter();
-        let divide = |code: &str| format!("{}#parts", self.here(Some(code), params.1, 0));
+        let divide = |code: &str| format!("{}#parts", self.here(Some(code), groups, 0));
         let divide: Option<&dyn Fn(&str) -> String> = if reporter { None } else { Some(&divide) };
-        let none = crate::query::Ordered::default();
-        let elements = answer.rows.first().map_or(&none, |row| &row.elements);
+        let none = crate::query::Row::default();
+        let row = answer.rows.first().unwrap_or(&none);
+        let params = [("period", Some(self.period.as_str())), ("show", show), ("groups", groups)];
+        let action = address(&self.code);
         let content = html! {
-            div.path {
-                @for (code, name) in &trail[..trail.len().saturating_sub(1)] {
-                    a href=(view.place_url(code, Some(&self.period))) { (name) } " › "
-                }
-            }
+            (layout::trail(view, &trail[..trail.len().saturating_sub(1)], &self.period))
             h1 { (name) " " small { (self.what()) " · " (self.code) } }
-            (self.periods())
-            (tables::state(view, answer))
+            (selectors::line(view, self.span, &action, &[("show", show), ("groups", groups)], |period| self.link(period, show, groups, 0)))
+            (selectors::notice(view, &view.usual_url(&["place", &self.code], &params)))
+            (made.state)
+            @if reporter { (self.memberships()) }
+            (made.first)
             p.jump {
-                a href="#elements" { (view.tr("数据", "Figures")) }
-                a href="#parts" { @if reporter { (view.tr("报表", "Reports")) } @else { (view.tr("构成", "Parts")) } }
-                @if groups.is_some() { a href="#groups" { (view.tr("网络与对账", "Networks and reconciliation")) } }
+                @if reporter { a href="#parts" { (view.tr("本期报表", "Reports")) } }
+                @if !row.indicators.0.is_empty() { a href="#indicators" { (view.tr("全部指标", "All indicators")) } }
+                @if let Some(division) = &made.division { a href="#parts" { (division.title) } }
+                @if made.networks.is_some() { a href="#groups" { (view.tr("网络与对账", "Networks and reconciliation")) } }
+                a href="#elements" { (view.tr("数据元", "Elements")) }
                 a href="#forms" { (view.tr("各报表完整性", "Completeness by form")) }
             }
-            @if reporter { (self.memberships()) (self.reports(rows)?) }
-            (tables::elements(view, elements, divide))
-            @if !reporter {
-                (self.division(shown.as_deref(), rows)?)
-                @if let Some(kind) = groups { (self.networks(kind, shown.as_deref(), rows)?) }
-            }
-            (tables::forms(view, &answer.completeness))
+            @if reporter { (self.reports(rows)?) }
+            (headline::table(view, &row.indicators, divide))
+            @if let Some(division) = &made.division { (self.division(division, made.shown.as_deref(), rows)) }
+            @if let Some(networks) = &made.networks { (self.networks_shown(networks, made.shown.as_deref(), rows)) }
+            (tables::elements(view, &row.elements, divide))
+            (made.forms)
         };
-        let other = layout::other_lang(
-            view,
-            &["place", &self.code],
-            &[
-                ("period", Some(&self.period)),
-                ("show", params.0),
-                ("groups", groups_code.filter(|_| params.1.is_some())),
-            ],
-        );
+        let other = layout::other_lang(view, &["place", &self.code], &params);
         Ok(layout::frame(view, &format!("{name} {}", self.period), &other, content))
     }
 
@@ -161,35 +203,6 @@ impl Place<'_> {
 
     fn network_kind_code(&self, kind: NetworkKindIx) -> &str {
         self.view.catalogue.network_kinds[kind.at()].code.as_str()
-    }
-
-    /// Links to the periods around this one.
-    fn periods(&self) -> Markup {
-        let view = self.view;
-        let show = view.params.show.as_deref();
-        let groups = view.params.groups.as_deref();
-        let link = |period: Period| self.link(&period.to_string(), show, groups, 0);
-        let single = self.span.single();
-        let wider: Vec<Period> = [PeriodType::Month, PeriodType::Quarter, PeriodType::Year]
-            .into_iter()
-            .map(|kind| Period::containing(kind, self.day()))
-            .filter(|wide| single.is_some_and(|p| *wide != p && wide.contains(p)))
-            .collect();
-        html! {
-            div.periods {
-                @if let Some(period) = single { a rel="prev" href=(link(period.plus(-1))) { "← " (period.plus(-1)) } }
-                b { (self.period) }
-                @if let Some(next) = single.map(|p| p.plus(1)).filter(|p| p.first_day() <= view.today) {
-                    a rel="next" href=(link(next)) { (next) " →" }
-                }
-                @for wide in wider { a href=(link(wide)) { (wide) } }
-                form action=(view.url(&["place", &self.code], &[])) method="get" {
-                    @if view.lang == banyan_shared::catalogue::Lang::En { input type="hidden" name="lang" value="en"; }
-                    input type="text" name="period" size="18" maxlength="30" value=(self.period) title="2026-01  2026Q1  2026  2026-01..2026-03";
-                    " " button type="submit" { (view.tr("换统计期", "Other period")) }
-                }
-            }
-        }
     }
 
     /// The networks a facility is in.
@@ -221,6 +234,7 @@ impl Place<'_> {
     fn reports(&self, rows: usize) -> Result<Markup, Problem> {
         let view = self.view;
         let Found::Unit(unit) = self.found else { return Ok(html! {}) };
+        let (show, groups) = (view.params.show.as_deref(), view.params.groups.as_deref());
         let spells = &view.organisation.info(unit).spells;
         let mut asked: Vec<(String, Period)> = Vec::new();
         for form in &view.catalogue.forms {
@@ -241,6 +255,7 @@ impl Place<'_> {
                     facility: self.code.clone(),
                     form: form.clone(),
                     period: period.to_string(),
+                    as_of: view.as_of_text(),
                     lang: view.lang,
                     ..ReportCall::default()
                 };
@@ -248,18 +263,18 @@ impl Place<'_> {
             })
             .collect::<Result<Vec<Trace>, Problem>>()?;
         let told = |t: &&Trace| t.status != "not_expected" || t.versions > 0;
-        let link = |from| format!("{}#parts", self.here(None, None, from));
+        let link = |from| format!("{}#parts", self.here(show, groups, from));
         Ok(html! {
             h2 id="parts" { (view.tr("本期报表", "Reports of the period")) }
-            table.list {
+            div.wide { table.list {
                 thead { tr {
-                    th { (view.tr("报表", "Form")) } th { (view.tr("统计期", "Period")) } th { (view.tr("状态", "Status")) }
-                    th { (view.tr("截止", "Due")) } th { (view.tr("收到", "Arrived")) } th.n { (view.tr("版本", "Versions")) }
+                    th scope="col" { (view.tr("报表", "Form")) } th scope="col" { (view.tr("统计期", "Period")) } th scope="col" { (view.tr("状态", "Status")) }
+                    th scope="col" { (view.tr("截止", "Due")) } th scope="col" { (view.tr("收到", "Arrived")) } th.n scope="col" { (view.tr("版本", "Versions")) }
                 } }
                 tbody {
                     @for t in traces.iter().filter(told) {
                         tr {
-                            td { (view.form_name(&t.form)) " " span.code { (t.form) } }
+                            td title=(t.form) { (view.form_name(&t.form)) }
                             td.nowrap { a href=(view.url(&["report", &t.facility, &t.form, &t.period], &[])) { (t.period) } }
                             td { (status(view, t)) }
                             td.nowrap { @if let Some(due) = &t.due { (moment(due)) } }
@@ -268,34 +283,28 @@ impl Place<'_> {
                         }
                     }
                 }
-            }
+            } }
             (layout::pager(view, window, asked.len(), link))
         })
     }
 
     /// Children, or members.
-    fn division(&self, shown: Option<&str>, rows: usize) -> Result<Markup, Problem> {
+    fn division(&self, division: &Division, shown: Option<&str>, rows: usize) -> Markup {
         let view = self.view;
-        let division = match self.found {
-            Found::Unit(unit) => self.children(unit, shown)?,
-            Found::Network(network) => self.members(network, shown)?,
-        };
         let window = layout::window(view, division.parts.len(), rows);
         let link = |from| {
             let params = (view.params.show.as_deref(), view.params.groups.as_deref());
             format!("{}#parts", self.here(params.0, params.1, from))
         };
-        let area: &[UnitIx] = match self.found {
-            Found::Network(network) => &view.organisation.network_info(network).area,
-            Found::Unit(_) => &[],
-        };
-        let kind = match self.found {
-            Found::Network(n) => {
-                Some(self.network_kind_code(view.organisation.network_info(n).kind))
+        let (area, kind): (&[UnitIx], _) = match self.found {
+            Found::Network(network) => {
+                let info = view.organisation.network_info(network);
+                (&info.area, Some(self.network_kind_code(info.kind)))
             }
-            Found::Unit(_) => None,
+            Found::Unit(_) => (&[], None),
         };
-        Ok(html! {
+        let caption = self.caption(&division.title, shown);
+        html! {
             h2 id="parts" { (division.title) " " small { (division.parts.len()) } }
             @if !area.is_empty() {
                 p {
@@ -308,9 +317,21 @@ impl Place<'_> {
                     }
                 }
             }
-            (tables::parts(view, &division.parts[window.clone()], &self.period, shown))
+            (tables::parts(view, &caption, &division.parts[window.clone()], &self.period, shown.map(|code| self.shown_name(code))))
             (layout::pager(view, window, division.parts.len(), link))
-        })
+        }
+    }
+
+    /// What a table of parts shows, for those who hear it.
+    fn caption(&self, title: &str, shown: Option<&str>) -> String {
+        let what = shown.map(|code| self.shown_name(code)).unwrap_or_default();
+        let comma = self.view.tr("，", ", ");
+        [title, self.period.as_str(), what]
+            .iter()
+            .filter(|t| !t.is_empty())
+            .copied()
+            .collect::<Vec<_>>()
+            .join(comma)
     }
 
     fn children(&self, unit: UnitIx, shown: Option<&str>) -> Result<Division, Problem> {
@@ -321,6 +342,7 @@ impl Place<'_> {
             parts.push(self.unit_part(child, Vec::new(), &mut found));
         }
         self.add_others(&mut parts, found);
+        self.hear(&mut parts);
         Ok(Division { title: view.tr("下级", "Below").to_owned(), parts })
     }
 
@@ -333,6 +355,7 @@ impl Place<'_> {
             parts.push(self.unit_part(member.unit, roles, &mut found));
         }
         self.add_others(&mut parts, found);
+        self.hear(&mut parts);
         Ok(Division { title: view.tr("成员", "Members").to_owned(), parts })
     }
 
@@ -363,11 +386,36 @@ impl Place<'_> {
             what: more,
             completeness: found.completeness.remove(&code),
             figure: found.figures.remove(&code),
+            heard: None,
             code,
         }
     }
 
-    /// Completeness and one element of each part.
+    /// Notes when the agents of each part were last heard of. Only of the present: beacons are no history.
+    fn hear(&self, parts: &mut [Part]) {
+        if self.view.as_of.is_some() {
+            return;
+        }
+        let org = &self.view.organisation;
+        let mut places: HashMap<UnitIx, usize> = HashMap::new();
+        for (at, part) in parts.iter().enumerate() {
+            if let Some(unit) = org.unit(&part.code) {
+                places.insert(unit, at);
+            }
+        }
+        let sites = self.view.service.sites();
+        for (code, site) in &sites.sites {
+            let Some((heard, unit)) = site.last_heard.zip(org.unit(code.as_str())) else {
+                continue;
+            };
+            let mut upwards = org.upwards(unit, self.day());
+            if let Some(at) = upwards.find_map(|unit| places.get(&unit)) {
+                parts[*at].heard = parts[*at].heard.max(Some(heard));
+            }
+        }
+    }
+
+    /// Completeness and one figure of each part.
     fn divided(
         &self,
         by: &str,
@@ -376,33 +424,33 @@ impl Place<'_> {
         code: impl Fn(&RowKey) -> Option<String>,
     ) -> Result<Divided, Problem> {
         let mut found = Divided::default();
-        let call = CompletenessCall {
-            unit: self.code.clone(),
-            period: self.period.clone(),
-            by: vec![by.to_owned()],
-            network: network.map(str::to_owned),
-            lang: self.view.lang,
-            ..CompletenessCall::default()
-        };
+        let mut call = self.view.completeness(&self.code, &self.period);
+        call.by = vec![by.to_owned()];
+        call.network = network.map(str::to_owned);
         for row in self.view.service.complete(&call).map_err(Problem::request)?.rows {
             if let Some(code) = code(&row.key) {
                 found.completeness.insert(code, row.total);
             }
         }
-        let Some(element) = shown else { return Ok(found) };
-        let call = QueryCall {
-            unit: self.code.clone(),
-            period: self.period.clone(),
-            by: vec![by.to_owned()],
-            network: network.map(str::to_owned),
-            element: vec![element.to_owned()],
-            lang: self.view.lang,
-            ..QueryCall::default()
-        };
+        let Some(shown) = shown else { return Ok(found) };
+        let mut call = self.view.question(&self.code, &self.period);
+        call.by = vec![by.to_owned()];
+        call.network = network.map(str::to_owned);
+        let wanted = vec![shown.to_owned()];
+        if self.view.catalogue.element(shown).is_some() {
+            call.element = wanted;
+        } else {
+            call.indicator = wanted;
+        }
         let answer = self.view.service.figures(&call).map_err(Problem::request)?;
         for row in answer.rows {
-            let figure = row.elements.0.into_iter().next();
-            if let (Some(code), Some((_, figure))) = (code(&row.key), figure) {
+            let Some(code) = code(&row.key) else { continue };
+            let element = row.elements.0.into_iter().find(|(code, _)| code == shown);
+            let indicator = row.indicators.0.into_iter().find(|(code, _)| code == shown);
+            let figure = element
+                .map(|(_, figure)| Figure::Element(figure))
+                .or(indicator.map(|(code, figure)| Figure::Indicator(code, figure)));
+            if let Some(figure) = figure {
                 found.figures.insert(code, figure);
             }
         }
@@ -412,21 +460,10 @@ impl Place<'_> {
 
     /// The kinds of network that serve this unit or a part of it.
     fn network_kinds(&self) -> Vec<NetworkKindIx> {
-        let org = &self.view.organisation;
-        let Found::Unit(unit) = self.found else { return Vec::new() };
-        if self.is_reporter() {
-            return Vec::new();
+        match self.found {
+            Found::Unit(unit) if !self.is_reporter() => network_kinds(self.view, unit, self.day()),
+            _ => Vec::new(),
         }
-        let mut kinds: Vec<NetworkKindIx> = org
-            .networks()
-            .filter(|n| org.is_in_force(*n, self.day()))
-            .map(|n| org.network_info(n))
-            .filter(|info| info.area.iter().any(|area| org.is_below(*area, unit, self.day())))
-            .map(|info| info.kind)
-            .collect();
-        kinds.sort_unstable();
-        kinds.dedup();
-        kinds
     }
 
     /// The kind of network by which the unit is divided: the one asked for, or the first.
@@ -438,75 +475,115 @@ impl Place<'_> {
     }
 
     /// The networks of a unit, and how their sum leads to its total.
-    fn networks(
-        &self,
-        kind: NetworkKindIx,
-        shown: Option<&str>,
-        rows: usize,
-    ) -> Result<Markup, Problem> {
+    fn networks(&self, kind: NetworkKindIx, shown: Option<&str>) -> Result<Networks, Problem> {
         let view = self.view;
-        let code = self.network_kind_code(kind);
-        let name = |kind: NetworkKindIx| {
-            view.catalogue.network_kinds[kind.at()].name.get(view.lang).to_owned()
-        };
+        let kind_code = self.network_kind_code(kind);
         // A province's networks are a long list, and long to work out: shown when asked for.
         let top = matches!(self.found, Found::Unit(u) if view.organisation.parent_on(u, self.day()).is_none());
         let many =
             view.organisation.networks_of_kind_on(kind, self.day()).len() > NETWORKS_UNASKED_MAX;
-        let unasked = view.params.groups.is_none() && top && many;
-        let mut found = if unasked {
-            Divided::default()
-        } else {
-            self.divided("network", Some(code), shown, |key| key.network.clone())?
-        };
-        let mut codes: Vec<String> = found.completeness.keys().cloned().collect();
-        codes
-            .extend(found.figures.keys().filter(|c| !found.completeness.contains_key(*c)).cloned());
+        if view.params.groups.is_none() && top && many {
+            return Ok(Networks { kind, shown: None });
+        }
+        let mut found =
+            self.divided("network", Some(kind_code), shown, |key| key.network.clone())?;
+        let mut codes: Vec<String> =
+            found.completeness.keys().chain(found.figures.keys()).cloned().collect();
         codes.sort_unstable();
-        let all = codes.len();
+        codes.dedup();
+        let name = view.catalogue.network_kinds[kind.at()].name.get(view.lang);
         let parts: Vec<Part> = codes
             .into_iter()
-            .take(rows)
-            .map(|code| {
-                let network = view.organisation.network(&code);
-                Part {
-                    name: network.map_or_else(
-                        || code.clone(),
-                        |n| view.organisation.network_info(n).name.to_string(),
-                    ),
-                    what: vec![name(kind)],
-                    completeness: found.completeness.remove(&code),
-                    figure: found.figures.remove(&code),
-                    code,
-                }
+            .map(|code| Part {
+                name: view.place_name(&code),
+                what: vec![name.to_owned()],
+                completeness: found.completeness.remove(&code),
+                figure: found.figures.remove(&code),
+                heard: None,
+                code,
             })
             .collect();
-        let line =
+        let link = |which: Which, only: Option<&str>| {
+            view.url(
+                &["list", &self.code, which.code()],
+                &[
+                    ("period", Some(&self.period)),
+                    ("groups", Some(kind_code)),
+                    ("show", shown),
+                    ("kind", only),
+                ],
+            )
+        };
+        let sum =
             shown.and_then(|element| Some((element, found.reconciliation.as_ref()?.get(element)?)));
+        let sum = html! {
+            @if let Some((element, sum)) = sum {
+                (tables::reconciliation(view, element, sum, &link))
+            } @else {
+                p.dim {
+                    (view.tr("比率与指标不相加，没有对账；", "Ratios are not added, so there is nothing to reconcile; "))
+                    a href=(link(Which::None, None)) { (view.tr("未入任何网络的机构", "facilities in none of the networks")) }
+                }
+            }
+        };
+        Ok(Networks { kind, shown: Some((parts, sum)) })
+    }
+
+    fn networks_shown(&self, networks: &Networks, shown: Option<&str>, rows: usize) -> Markup {
+        let view = self.view;
         let show = view.params.show.as_deref();
-        Ok(html! {
+        let name =
+            |kind: NetworkKindIx| view.catalogue.network_kinds[kind.at()].name.get(view.lang);
+        let title = name(networks.kind);
+        html! {
             h2 id="groups" {
-                @if unasked { (view.tr("网络与对账", "Networks and reconciliation")) } @else { (name(kind)) " " small { (all) } }
+                @match &networks.shown {
+                    None => (view.tr("网络与对账", "Networks and reconciliation")),
+                    Some((parts, _)) => { (title) " " small { (parts.len()) } }
+                }
             }
             p.jump {
                 @for other in self.network_kinds() {
-                    @if other == kind && !unasked { b { (name(other)) } " " } @else {
+                    @if other == networks.kind && networks.shown.is_some() { b { (name(other)) } " " } @else {
                         a href=(format!("{}#groups", self.here(show, Some(self.network_kind_code(other)), 0))) { (name(other)) } " "
                     }
                 }
             }
-            @if !unasked { (tables::parts(view, &parts, &self.period, shown)) }
-            @if all > parts.len() { p.dim { "… " (all - parts.len()) } }
-            @if let Some((element, line)) = line { (tables::reconciliation(view, element, line)) }
-        })
+            @if let Some((parts, sum)) = &networks.shown {
+                @let most = parts.len().min(rows);
+                (tables::parts(view, &self.caption(title, shown), &parts[..most], &self.period, shown.map(|code| self.shown_name(code))))
+                @if most < parts.len() { p.dim { "… " (parts.len() - most) } }
+                (sum)
+            }
+        }
     }
+}
+
+/// This place's address, without parameters.
+fn address(code: &str) -> String {
+    super::address(&["place", code], std::iter::empty())
+}
+
+/// The kinds of network that serve a unit or a part of it.
+pub(super) fn network_kinds(view: &View<'_>, unit: UnitIx, day: Date) -> Vec<NetworkKindIx> {
+    let org = &view.organisation;
+    let mut kinds: Vec<NetworkKindIx> = org
+        .networks()
+        .filter(|n| org.is_in_force(*n, day))
+        .map(|n| org.network_info(n))
+        .filter(|info| info.area.iter().any(|area| org.is_below(*area, unit, day)))
+        .map(|info| info.kind)
+        .collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
 }
 
 /// Completeness and figures by code.
 #[derive(Default)]
 struct Divided {
     completeness: HashMap<String, CompletenessFigure>,
-    figures: HashMap<String, ElementFigure>,
+    figures: HashMap<String, Figure>,
     reconciliation: Option<crate::query::Ordered<crate::query::ReconciliationFigure>>,
 }
 

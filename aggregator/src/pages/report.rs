@@ -8,7 +8,7 @@ use maud::{Markup, html};
 
 use super::place::status;
 use super::tables::moment;
-use super::{Page, Problem, View, fitted, layout};
+use super::{Page, Problem, View, fitted, layout, selectors};
 use crate::query::{Trace, TraceValue, TraceVersion, grouped};
 use crate::service::ReportCall;
 
@@ -27,6 +27,7 @@ pub(super) fn page(
             form: form.to_owned(),
             period: period.to_owned(),
             history: true,
+            as_of: view.as_of_text(),
             lang: view.lang,
             ..ReportCall::default()
         })
@@ -45,6 +46,7 @@ fn value(value: &TraceValue) -> String {
 fn render(view: &View<'_>, found: Found, trace: &Trace, rows: usize) -> Markup {
     let period: Option<Period> = trace.period.parse().ok();
     let trail = view.trail(found, period.map_or(view.today, Period::last_day));
+    let name = trail.last().map_or(trace.facility.as_str(), |(_, name)| name);
     let path = ["report", &trace.facility, &trace.form, &trace.period];
     let form_name = view.form_name(&trace.form);
     let near = |n| period.map(|period| period.plus(n));
@@ -57,30 +59,27 @@ fn render(view: &View<'_>, found: Found, trace: &Trace, rows: usize) -> Markup {
     };
     let window = layout::window(view, trace.history.len(), rows);
     let further = |from: usize| view.url(&path, &[("from", Some(&from.to_string()))]);
+    let usual = view.usual_url(&path, &[]);
     let content = html! {
-        div.path {
-            @for (at, (code, name)) in trail.iter().enumerate() {
-                @if at > 0 { " › " }
-                a href=(view.place_url(code, None)) { (name) }
-            }
-        }
-        h1 { (form_name) " · " (trace.period) " " small { (trace.facility) " · " (trace.form) } }
+        (layout::trail(view, &trail, &trace.period))
+        h1 { (form_name) " · " (trace.period) " " small { (name) " · " (trace.facility) " · " (trace.form) } }
         div.periods {
             @if let Some(p) = near(-1) { a rel="prev" href=(link(p)) { "← " (p) } }
             b { (trace.period) }
             @if let Some(p) = near(1).filter(|p| p.first_day() <= view.today) { a rel="next" href=(link(p)) { (p) " →" } }
         }
+        (selectors::notice(view, &usual))
         table.facts {
-            tr { td.label { (view.tr("状态", "Status")) } td { (status(view, trace)) } }
-            tr { td.label { (view.tr("截止", "Due")) } td { (trace.due.as_deref().map_or("–".to_owned(), moment)) } }
-            tr { td.label { (view.tr("此后算迟报", "Late after")) } td { (trace.late_after.as_deref().map_or("–".to_owned(), moment)) } }
-            tr { td.label { (view.tr("收到", "Arrived")) } td {
+            tr { th.label scope="row" { (view.tr("状态", "Status")) } td { (status(view, trace)) } }
+            tr { th.label scope="row" { (view.tr("截止", "Due")) } td { (trace.due.as_deref().map_or("–".to_owned(), moment)) } }
+            tr { th.label scope="row" { (view.tr("此后算迟报", "Late after")) } td { (trace.late_after.as_deref().map_or("–".to_owned(), moment)) } }
+            tr { th.label scope="row" { (view.tr("收到", "Arrived")) } td {
                 @match &trace.arrived {
                     Some(at) => (moment(at)),
                     None => span.none { (view.tr("尚无有效回报", "nothing that answers it")) },
                 }
             } }
-            tr { td.label { (view.tr("版本", "Versions")) } td { (trace.versions)
+            tr { th.label scope="row" { (view.tr("版本", "Versions")) } td { (trace.versions)
                 @if trace.heads > 1 { " · " span.bad { (trace.heads) " " (view.tr("个版本并存（冲突），待有人确认", "stand side by side (a conflict) until one replaces the others")) } }
             } }
         }
@@ -89,11 +88,11 @@ fn render(view: &View<'_>, found: Found, trace: &Trace, rows: usize) -> Markup {
             p.none { (view.tr("本报表没有要求该机构填报的内容", "This form asks nothing of this facility")) }
         } @else {
             table {
-                thead { tr { th { (view.tr("数据元", "Element")) } th.n { (view.tr("数值", "Value")) } th { (view.tr("单位", "Unit")) } } }
+                thead { tr { th scope="col" { (view.tr("数据元", "Element")) } th.n scope="col" { (view.tr("数值", "Value")) } th scope="col" { (view.tr("单位", "Unit")) } } }
                 tbody {
                     @for ((code, v), (_, state)) in trace.values.0.iter().zip(&trace.states.0) {
                         tr {
-                            td { (view.element_name(code)) " " span.code { (code) } }
+                            td title=(code) { (view.element_name(code)) }
                             td.n { @if *state == State::Reported { span.big { (value(v)) } } @else { span.none { "— " (state.text(view.lang)) } } }
                             td { (unit(code)) }
                         }
@@ -105,13 +104,13 @@ fn render(view: &View<'_>, found: Found, trace: &Trace, rows: usize) -> Markup {
         @if trace.history.is_empty() {
             p.none { (view.tr("没有收到过任何版本", "No version has ever come in")) }
         } @else {
-            table.list {
+            div.wide { table.list {
                 thead { tr {
-                    th { (view.tr("版本", "Version")) } th { (view.tr("录入", "Entered")) } th { (view.tr("收到", "Received")) }
-                    th { (view.tr("说明", "Notes")) } th { (view.tr("数值", "Values")) }
+                    th scope="col" { (view.tr("版本", "Version")) } th scope="col" { (view.tr("录入", "Entered")) } th scope="col" { (view.tr("收到", "Received")) }
+                    th scope="col" { (view.tr("说明", "Notes")) } th scope="col" { (view.tr("数值", "Values")) }
                 } }
                 tbody { @for v in &trace.history[window.clone()] { (version(view, v)) } }
-            }
+            } }
             (layout::pager(view, window, trace.history.len(), further))
         }
     };
@@ -131,7 +130,7 @@ fn version(view: &View<'_>, v: &TraceVersion) -> Markup {
                 @if v.entered_at_doubtful { " " span.part { (view.tr("（时钟存疑）", "(clock in doubt)")) } }
                 br; span.dim { (how) @if let Some(by) = &v.entered_by { " · " (by) } }
             }
-            td { span.nowrap { (moment(&v.received_at)) } br; span.dim { (view.tr("账本第 ", "ledger ")) (v.position) (view.tr(" 位", "")) } }
+            td { span.nowrap { (moment(&v.received_at)) } br; a href=(view.url(&["batch", &v.position.to_string()], &[])) { (view.tr("账本第 ", "ledger ")) (v.position) (view.tr(" 位", "")) } }
             td {
                 @if v.counted { span.good { (view.tr("计入", "counted")) } " " }
                 @if v.withdrawn { span.bad { (view.tr("撤回", "withdrawn")) } " " }

@@ -1,12 +1,14 @@
 //! The tables of a place page: the state of reporting, elements, and the parts of a place.
 
 use banyan_shared::figures::MissingWhy;
+use banyan_shared::ids::Millis;
 use maud::{Markup, html};
 
-use super::View;
+use super::deadline::Next;
+use super::{View, chart, selectors};
 use crate::query::{
-    AddendFigure, CompletenessFigure, ElementFigure, Freshness, Ordered, QueryAnswer,
-    ReconciliationFigure, causes, flag_text, grouped,
+    AddendFigure, CompletenessFigure, ElementFigure, Freshness, IndicatorFigure, Ordered,
+    QueryAnswer, ReconciliationFigure, causes, grouped,
 };
 
 /// One part of a place: a child, a member, a network.
@@ -16,7 +18,18 @@ pub(super) struct Part {
     /// Kind, and roles in a network.
     pub(super) what: Vec<String>,
     pub(super) completeness: Option<CompletenessFigure>,
-    pub(super) figure: Option<ElementFigure>,
+    pub(super) figure: Option<Figure>,
+    /// When its agents, or those of facilities below it, were last heard of.
+    pub(super) heard: Option<Millis>,
+}
+
+/// What is shown of each part.
+#[derive(Clone, Debug)]
+pub(super) enum Figure {
+    /// An element's figure.
+    Element(ElementFigure),
+    /// An indicator's, with its code.
+    Indicator(String, IndicatorFigure),
 }
 
 /// RFC 3339 as people read it: `2026-02-10 08:57`.
@@ -30,29 +43,33 @@ fn percent(part: u64, whole: u64) -> Option<String> {
     (whole > 0).then(|| format!("{}.{}%", thousandths / 10, thousandths % 10))
 }
 
-/// A bar of the four parts of what was expected, in thousandths.
-fn bar(c: &CompletenessFigure) -> Markup {
-    let width = |n: u64| {
-        let tenths = u128::from(n) * 1000 / u128::from(c.expected.max(1));
-        format!("width:{}.{}%", tenths / 10, tenths % 10)
-    };
-    html! {
-        div.bar {
-            span.b1 style=(width(c.on_time)) {} span.b2 style=(width(c.late)) {}
-            span.b3 style=(width(c.not_yet_due)) {} span.b4 style=(width(c.missing)) {}
-        }
-    }
+/// The four parts of what was expected, as a bar.
+fn bar(view: &View<'_>, c: &CompletenessFigure) -> Markup {
+    let label = format!(
+        "{} {}, {} {}, {} {}, {} {}",
+        view.tr("按时", "on time"),
+        c.on_time,
+        view.tr("迟报", "late"),
+        c.late,
+        view.tr("未到期", "not yet due"),
+        c.not_yet_due,
+        view.tr("缺报", "missing"),
+        c.missing,
+    );
+    chart::bar(
+        &label,
+        &[
+            (c.on_time, chart::BLUE),
+            (c.late, chart::AMBER),
+            (c.not_yet_due, chart::GREY),
+            (c.missing, chart::VERMILION),
+        ],
+    )
 }
 
-fn fact(label: &str, content: Markup) -> Markup {
-    html! { tr { td.label { (label) } td { (content) } } }
-}
-
-/// The state of reporting: one line a question a reader has before trusting a number.
-pub(super) fn state(view: &View<'_>, answer: &QueryAnswer) -> Markup {
-    let c = &answer.completeness;
-    let f: &Freshness = &answer.freshness;
-    let why: Vec<String> = MissingWhy::ALL
+/// Missing by cause, in words.
+fn why_missing(view: &View<'_>, c: &CompletenessFigure) -> String {
+    let named: Vec<String> = MissingWhy::ALL
         .iter()
         .zip(causes(c))
         .filter_map(|(why, n)| {
@@ -60,6 +77,13 @@ pub(super) fn state(view: &View<'_>, answer: &QueryAnswer) -> Markup {
             Some(format!("{} {}", why.text(view.lang), grouped(n)))
         })
         .collect();
+    named.join(view.tr("、", ", "))
+}
+
+/// The state of reporting in one line: what a reader asks before trusting a number.
+pub(super) fn state(view: &View<'_>, answer: &QueryAnswer, next: &[Next]) -> Markup {
+    let c = &answer.completeness;
+    let f: &Freshness = &answer.freshness;
     let of_received: Vec<String> = [
         (c.incomplete, view.tr("不完整", "incomplete")),
         (c.proxy, view.tr("代报", "by proxy")),
@@ -71,79 +95,114 @@ pub(super) fn state(view: &View<'_>, answer: &QueryAnswer) -> Markup {
     .map(|(n, text)| format!("{text} {}", grouped(n)))
     .collect();
     let sep = view.tr("、", ", ");
+    let stage = match answer.stage.as_str() {
+        "locked" => view.tr("已锁定", "locked"),
+        "signed" => view.tr("已签核", "signed off"),
+        _ => view.tr("未锁定，数据可能变动", "not locked: figures may change"),
+    };
+    let key = |class: &str, text: &str, n: u64| {
+        html! { span.part_of { span class=(format!("key {class}")) {} (text) " " b { (grouped(n)) } } " " }
+    };
     html! {
-        table.facts {
-            (fact(view.tr("统计期", "Period"), html! {
-                b { (answer.period) }
-                span.dim { " · " (view.tr("查询时刻 ", "as of ")) (moment(&answer.as_of)) " · "
-                    @match &answer.map_date {
-                        Some(day) => { (view.tr("按此日归属 ", "on the map of ")) (day) }
-                        None => (view.tr("按当时归属", "membership as it was")),
-                    }
-                    @if answer.provisional { " · " (view.tr("未锁定，数据可能变动", "not locked: figures may change") ) }
+        div.state {
+            div.fact {
+                div.label { (view.tr("统计期", "Period")) }
+                div { b { (answer.period) } }
+                div.dim { (stage)
+                    @if answer.restated { " · " (view.tr("有重述", "restated")) }
                 }
-            }))
-            (fact(view.tr("数据截至", "Data until"), html! {
+            }
+            div.fact {
+                div.label { (view.tr("数据截至", "Data until")) }
                 @match &f.newest_receipt {
-                    Some(at) => (moment(at)),
-                    None => span.none { (view.tr("本期尚未收到任何报表", "no report of this period has come in")) },
+                    Some(at) => div { b { (moment(at)) } },
+                    None => div.none { (view.tr("本期尚未收到任何报表", "no report of this period has come in")) },
                 }
-            }))
-            (fact(view.tr("机构", "Sites"), html! {
-                (grouped(f.sites)) span.dim { " · " (view.tr("已注册 ", "enrolled ")) (grouped(f.sites_enrolled))
-                    @if let Some(n) = f.sites_with_backlog { " · " (view.tr("有积压 ", "with a backlog ")) (grouped(n)) }
+                div.dim { (view.tr("查询时刻 ", "as of ")) (moment(&answer.as_of)) }
+            }
+            div.fact {
+                div.label { (view.tr("机构", "Sites")) }
+                div { b { (grouped(f.sites)) } " " span.dim { (view.tr("已注册 ", "enrolled ")) (grouped(f.sites_enrolled)) } }
+                div.dim {
+                    @if let Some(n) = f.sites_with_backlog { (view.tr("有积压 ", "with a backlog ")) (grouped(n)) }
                     @if let Some(n) = f.sites_silent { " · " (view.tr("失联 ", "silent ")) (grouped(n)) }
                 }
-            }))
-            (fact(view.tr("应报报表", "Reports expected"), html! {
-                b { (grouped(c.expected)) } " = "
-                span.key.b1 {} (view.tr("按时 ", "on time ")) (grouped(c.on_time)) " + "
-                span.key.b2 {} (view.tr("迟报 ", "late ")) (grouped(c.late)) " + "
-                span.key.b3 {} (view.tr("未到期 ", "not yet due ")) (grouped(c.not_yet_due)) " + "
-                span.key.b4 {} (view.tr("缺报 ", "missing ")) (grouped(c.missing))
-                @if let Some(rate) = percent(c.received, c.expected) {
-                    span.dim { " · " (view.tr("上报率 ", "reported ")) (rate) }
+            }
+            div.fact.broad {
+                div.label { (view.tr("应报报表", "Reports expected")) " " b { (grouped(c.expected)) }
+                    @if let Some(rate) = percent(c.received, c.expected) { " · " (view.tr("上报率 ", "reported ")) (rate) }
                 }
-                @if c.expected > 0 { (bar(c)) }
-            }))
-            @if c.missing > 0 { (fact(view.tr("缺报原因", "Missing because"), html! { (why.join(sep)) })) }
-            @if !of_received.is_empty() { (fact(view.tr("其中", "Of these"), html! { (of_received.join(sep)) })) }
-            (fact(view.tr("冲突", "Conflicts"), html! {
-                @if answer.conflicts > 0 {
-                    span.bad { (grouped(answer.conflicts)) " " (view.tr("张报表有多个并存版本，待确认", "reports with several standing versions")) }
-                } @else { (view.tr("无", "none")) }
-                @if answer.pending_after_lock > 0 {
-                    " · " (view.tr("锁定后待批准 ", "awaiting approval behind a lock ")) (grouped(answer.pending_after_lock))
+                @if c.expected > 0 {
+                    (bar(view, c))
+                    div.keys {
+                        (key("b1", view.tr("按时", "on time"), c.on_time)) (key("b2", view.tr("迟报", "late"), c.late))
+                        (key("b3", view.tr("未到期", "not yet due"), c.not_yet_due)) (key("b4", view.tr("缺报", "missing"), c.missing))
+                    }
+                } @else { div.dim { (view.tr("本期尚无到期的报表", "nothing of this period has been due yet")) } }
+            }
+            @if c.missing > 0 {
+                div.fact { div.label { (view.tr("缺报原因", "Missing because")) } div { (why_missing(view, c)) } }
+            }
+            @if !next.is_empty() {
+                div.fact {
+                    div.label { (view.tr("下一截止", "Next due")) }
+                    @for one in next {
+                        div { b { (moment(&one.due)) } " " span.dim { (view.form_name(&one.form)) " " (one.period)
+                            @if one.expected > 0 { " · " (view.tr("已收 ", "in ")) (grouped(one.received)) " / " (grouped(one.expected)) }
+                        } }
+                    }
                 }
-            }))
-        }
-    }
-}
-
-/// Completeness of each form.
-pub(super) fn forms(view: &View<'_>, c: &CompletenessFigure) -> Markup {
-    html! {
-        @if !c.by_form.is_empty() {
-            h2 id="forms" { (view.tr("各报表完整性", "Completeness by form")) }
-            table.list {
-                thead { tr {
-                    th { (view.tr("报表", "Form")) }
-                    th.n { (view.tr("应报", "Expected")) } th.n { (view.tr("实报", "Received")) } th.n { (view.tr("按时", "On time")) }
-                    th.n { (view.tr("迟报", "Late")) } th.n { (view.tr("未到期", "Not yet due")) } th.n { (view.tr("缺报", "Missing")) }
-                    th.n { (view.tr("上报率", "Reported")) }
-                } }
-                tbody {
-                    @for f in &c.by_form {
-                        tr {
-                            td { (view.form_name(&f.form)) " " span.code { (f.form) } }
-                            td.n { (grouped(f.expected)) } td.n { (grouped(f.received)) } td.n { (grouped(f.on_time)) }
-                            td.n { (grouped(f.late)) } td.n { (grouped(f.not_yet_due)) }
-                            td.n.bad[f.missing > 0] { (grouped(f.missing)) }
-                            td.n { (percent(f.received, f.expected).unwrap_or_else(|| "–".to_owned())) }
+            }
+            @if !of_received.is_empty() || answer.conflicts > 0 || answer.pending_after_lock > 0 {
+                div.fact {
+                    div.label { (view.tr("其中", "Of these")) }
+                    div {
+                        @if answer.conflicts > 0 {
+                            span.bad { (view.tr("冲突报表 ", "conflicts ")) (grouped(answer.conflicts)) }
+                            @if !of_received.is_empty() { (sep) }
+                        }
+                        (of_received.join(sep))
+                        @if answer.pending_after_lock > 0 {
+                            " · " (view.tr("锁定后待批准 ", "awaiting approval behind a lock ")) (grouped(answer.pending_after_lock))
                         }
                     }
                 }
             }
+        }
+    }
+}
+
+/// Completeness of each form, with the causes of what is missing.
+pub(super) fn forms(view: &View<'_>, list: &[(String, CompletenessFigure)]) -> Markup {
+    html! {
+        @if !list.is_empty() {
+            h2 id="forms" { (view.tr("各报表完整性", "Completeness by form")) }
+            div.wide { table.list {
+                thead { tr {
+                    th scope="col" { (view.tr("报表", "Form")) }
+                    th.n scope="col" { (view.tr("应报", "Expected")) } th.n scope="col" { (view.tr("实报", "Received")) }
+                    th.n scope="col" { (view.tr("按时", "On time")) } th.n scope="col" { (view.tr("迟报", "Late")) }
+                    th.n scope="col" { (view.tr("未到期", "Not yet due")) } th.n scope="col" { (view.tr("缺报", "Missing")) }
+                    th.n scope="col" { (view.tr("上报率", "Reported")) } th.shape scope="col" { (view.tr("构成", "Parts")) }
+                    th scope="col" { (view.tr("缺报原因及其他", "Missing because, and more")) }
+                } }
+                tbody {
+                    @for (form, c) in list {
+                        tr {
+                            td title=(form) { (view.form_name(form)) }
+                            td.n { (grouped(c.expected)) } td.n { (grouped(c.received)) } td.n { (grouped(c.on_time)) }
+                            td.n { (grouped(c.late)) } td.n { (grouped(c.not_yet_due)) }
+                            td.n.bad[c.missing > 0] { (grouped(c.missing)) }
+                            td.n { (percent(c.received, c.expected).unwrap_or_else(|| "–".to_owned())) }
+                            td.shape { (bar(view, c)) }
+                            td.dim { (why_missing(view, c))
+                                @if c.incomplete > 0 { " · " (view.tr("不完整 ", "incomplete ")) (grouped(c.incomplete)) }
+                                @if c.unexpected > 0 { " · " (view.tr("非应报 ", "not expected ")) (grouped(c.unexpected)) }
+                            }
+                        }
+                    }
+                }
+            } }
         }
     }
 }
@@ -156,7 +215,8 @@ fn value(view: &View<'_>, e: &ElementFigure) -> Markup {
     }
 }
 
-fn of(part: u64, whole: u64) -> Markup {
+/// A number of a whole.
+pub(super) fn of(part: u64, whole: u64) -> Markup {
     html! {
         @if whole == 0 && part == 0 {
             span.dim { "–" }
@@ -174,66 +234,80 @@ pub(super) fn elements(
     divide: Option<&dyn Fn(&str) -> String>,
 ) -> Markup {
     let notes = |e: &ElementFigure| {
-        let mut notes: Vec<String> =
-            e.flags.iter().map(|flag| flag_text(&view.catalogue, flag, view.lang)).collect();
+        let mut notes = view.flags(&e.flags);
         if e.not_applicable > 0 {
             notes.push(format!("{} {}", view.tr("不适用", "not applicable"), e.not_applicable));
         }
-        if let Some(area) = &e.area {
-            notes.push(format!("{} {area}", view.tr("辖区数据", "figure of the area")));
-        }
+        notes.extend(view.area_note(e.area.as_deref()));
         notes.join(view.tr("；", "; "))
     };
     html! {
-        h2 id="elements" { (view.tr("数据", "Figures")) }
+        h2 id="elements" { (view.tr("数据元", "Elements")) " " small { (list.0.len()) } }
         @if list.0.is_empty() {
             p.none { (view.tr("本期没有应报的数据元", "Nothing is asked of this place in this period")) }
         } @else {
-            table.list {
+            div.wide { table.list {
                 thead { tr {
-                    th { (view.tr("数据元", "Element")) }
-                    th.n { (view.tr("数值", "Value")) } th { (view.tr("单位", "Unit")) }
-                    th.n { (view.tr("报表 / 应报", "Reports / expected")) }
-                    th.n { (view.tr("机构 / 应报机构", "Facilities / expected")) }
-                    th { (view.tr("说明", "Notes")) }
+                    th scope="col" { (view.tr("数据元", "Element")) }
+                    th.n scope="col" { (view.tr("数值", "Value")) } th scope="col" { (view.tr("单位", "Unit")) }
+                    th.n scope="col" { (view.tr("报表 / 应报", "Reports / expected")) }
+                    th.n scope="col" { (view.tr("机构 / 应报机构", "Facilities / expected")) }
+                    th scope="col" { (view.tr("说明", "Notes")) }
                 } }
                 tbody {
                     @for (code, e) in &list.0 {
                         tr {
-                            td {
+                            td title=(code) {
                                 @match divide {
                                     Some(link) => a href=(link(code)) { (view.element_name(code)) },
                                     None => (view.element_name(code)),
                                 }
-                                " " span.code { (code) }
                             }
-                            td.n { (value(view, e)) } td.nowrap { (view.unit_text(&e.unit)) }
+                            td.n { @match e.value { Some(value) => span.big { (grouped(value)) }, None => span.none { "—" } } }
+                            td.nowrap { (view.unit_text(&e.unit)) }
                             td.n { (of(e.reports, e.expected)) } td.n { (of(e.facilities, e.facilities_expected)) }
-                            td.dim { (notes(e)) }
+                            td.dim {
+                                @if let Some(reason) = view.element_reason(e) { span.none { (reason) } " " }
+                                (notes(e))
+                            }
                         }
                     }
                 }
-            }
+            } }
         }
     }
 }
 
-/// The parts of a place, each with its completeness and one element.
-pub(super) fn parts(view: &View<'_>, parts: &[Part], period: &str, shown: Option<&str>) -> Markup {
+/// The parts of a place, each with its completeness and one figure. `shown` is that figure's name.
+pub(super) fn parts(
+    view: &View<'_>,
+    caption: &str,
+    parts: &[Part],
+    period: &str,
+    shown: Option<&str>,
+) -> Markup {
+    let heard = parts.iter().any(|part| part.heard.is_some());
+    let at = |part: &Part| {
+        let at = part.heard.map(|at| selectors::moment_text(&view.catalogue, at));
+        at.map_or_else(|| "–".to_owned(), |text| moment(&text))
+    };
     html! {
-        table.list {
+        div.wide { table.list {
+            caption { (caption) }
             thead { tr {
-                th { (view.tr("名称", "Name")) } th { (view.tr("类型", "What")) }
-                th.n { (view.tr("应报", "Expected")) } th.n { (view.tr("按时", "On time")) } th.n { (view.tr("迟报", "Late")) }
-                th.n { (view.tr("未到期", "Not yet due")) } th.n { (view.tr("缺报", "Missing")) } th.n { (view.tr("上报率", "Reported")) }
-                @if let Some(element) = shown {
-                    th.n { (view.element_name(element)) } th.n { (view.tr("报表 / 应报", "Reports / expected")) }
+                th scope="col" { (view.tr("名称", "Name")) } th scope="col" { (view.tr("类型与角色", "What")) }
+                th.n scope="col" { (view.tr("应报", "Expected")) } th.n scope="col" { (view.tr("按时", "On time")) }
+                th.n scope="col" { (view.tr("迟报", "Late")) } th.n scope="col" { (view.tr("未到期", "Not yet due")) }
+                th.n scope="col" { (view.tr("缺报", "Missing")) } th.n scope="col" { (view.tr("上报率", "Reported")) }
+                @if heard { th scope="col" { (view.tr("最近联系", "Last heard")) } }
+                @if let Some(name) = shown {
+                    th.n scope="col" { (name) } th.n scope="col" { (view.tr("已报 / 应报", "Covered / expected")) }
                 }
             } }
             tbody {
                 @for part in parts {
                     tr {
-                        td { a href=(view.place_url(&part.code, Some(period))) { (part.name) } " " span.code { (part.code) } }
+                        td { a href=(view.place_url(&part.code, Some(period))) title=(part.code) { (part.name) } }
                         td { (part.what.join(" · ")) }
                         @match &part.completeness {
                             Some(c) => {
@@ -243,38 +317,66 @@ pub(super) fn parts(view: &View<'_>, parts: &[Part], period: &str, shown: Option
                             }
                             None => td.dim colspan="6" { (view.tr("本期无应报报表", "nothing is due of it in this period")) },
                         }
-                        @if shown.is_some() {
-                            @match &part.figure {
-                                Some(e) => { td.n { (value(view, e)) } td.n { (of(e.reports, e.expected)) } }
-                                None => { td.n { "–" } td.n { "–" } }
-                            }
-                        }
+                        @if heard { td.nowrap.dim { (at(part)) } }
+                        @if shown.is_some() { (figure_cells(view, part.figure.as_ref())) }
                     }
                 }
             }
+        } }
+    }
+}
+
+/// A figure and what it covers, as two cells.
+pub(super) fn figure_cells(view: &View<'_>, figure: Option<&Figure>) -> Markup {
+    html! {
+        @match figure {
+            Some(Figure::Element(e)) => { td.n { (value(view, e)) } td.n { (of(e.reports, e.expected)) } }
+            Some(Figure::Indicator(code, i)) => {
+                td.n {
+                    @match i.value {
+                        Some(v) => {
+                            @match i.met { Some(true) => span.good { "√ " }, Some(false) => span.bad { "× " }, None => {} }
+                            span.big { (view.indicator_number(code, v)) }
+                        }
+                        None => span.none title=[view.indicator_reason(code, i)] { "— " (i.state.text(view.lang)) },
+                    }
+                }
+                td.n { (of(i.coverage.matched, i.coverage.expected)) }
+            }
+            None => { td.n { "–" } td.n { "–" } }
         }
     }
 }
 
-/// How the networks' sum leads to the administrative total.
-pub(super) fn reconciliation(view: &View<'_>, element: &str, r: &ReconciliationFigure) -> Markup {
-    let line = |sign: &str, text: &str, a: &AddendFigure| {
-        html! { tr { td { (sign) " " (text) } td.n { (grouped(a.value)) } td.n { (grouped(a.facilities)) } } }
+/// How the networks' sum leads to the administrative total. `link` gives the address of the list behind a
+/// line, with the kind it is of.
+pub(super) fn reconciliation(
+    view: &View<'_>,
+    element: &str,
+    r: &ReconciliationFigure,
+    link: &dyn Fn(super::list::Which, Option<&str>) -> String,
+) -> Markup {
+    use super::list::Which;
+    let line = |sign: &str, which: Which, kind: Option<&str>, text: &str, a: &AddendFigure| {
+        html! { tr class=[kind.map(|_| "dim")] {
+            td { @if kind.is_some() { span.inset {} } (sign) " " a href=(link(which, kind)) { (text) } }
+            td.n { (grouped(a.value)) } td.n { (grouped(a.facilities)) }
+        } }
     };
     let none = AddendFigure { facilities: r.in_none.facilities, value: r.in_none.value };
     html! {
-        h2 { (view.tr("与行政合计对账", "Reconciliation to the administrative total")) " " small { (view.element_name(element)) } }
-        table {
-            thead { tr { th {} th.n { (view.tr("数值", "Value")) } th.n { (view.tr("机构", "Facilities")) } } }
+        h3 id="reconciliation" { (view.tr("与行政合计对账：", "Reconciliation to the administrative total: ")) (view.element_name(element)) }
+        table.sum {
+            thead { tr { th scope="col" { (view.tr("项目（点开看机构名单）", "Line (open for the list of facilities)")) } th.n scope="col" { (view.tr("数值", "Value")) } th.n scope="col" { (view.tr("机构", "Facilities")) } } }
             tbody {
-                (line("", view.tr("各网络之和", "sum of the networks"), &r.sum_of_groups))
-                (line("−", view.tr("重复计入", "counted more than once"), &r.more_than_once))
-                (line("−", view.tr("辖区以外", "outside the area"), &r.outside_area))
-                (line("+", view.tr("未入任何网络", "in none of them"), &none))
+                (line("", Which::Groups, None, view.tr("各网络之和", "sum of the networks"), &r.sum_of_groups))
+                (line("−", Which::Repeated, None, view.tr("重复计入", "counted more than once"), &r.more_than_once))
+                (line("−", Which::Outside, None, view.tr("辖区以外", "outside the area"), &r.outside_area))
+                (line("+", Which::None, None, view.tr("未入任何网络", "in none of them"), &none))
                 @for (kind, a) in &r.in_none.by_kind.0 {
-                    tr.dim { td { "      " (view.kind_name(kind)) } td.n { (grouped(a.value)) } td.n { (grouped(a.facilities)) } }
+                    (line("", Which::None, Some(kind), view.kind_name(kind), a))
                 }
-                (line("=", view.tr("行政合计", "administrative total"), &r.administrative_total))
+                (line("=", Which::Total, None, view.tr("行政合计", "administrative total"), &r.administrative_total))
             }
         }
     }

@@ -233,6 +233,12 @@ impl Service {
         work(&engine, now).map_err(|error| usage(error.text(lang)))
     }
 
+    /// What is known of sites now.
+    pub fn sites(&self) -> Arc<SiteStates> {
+        let now = self.now();
+        self.plans.sites(&self.state.read(), now)
+    }
+
     /// Answers a question for figures.
     ///
     /// # Errors

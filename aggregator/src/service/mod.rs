@@ -9,6 +9,7 @@ mod figures;
 mod lists;
 mod registry;
 mod reports;
+mod rows;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub use reports::{
     BrokenRule, Change, ChangeCall, Changed, ExportCall, Exported, ImportCall, Imported,
     PART_ROWS_MAX, ReplacedVersion,
 };
+pub use rows::{EntryWhat, LedgerRow, RowContent, RowEntry, Standing};
 pub use upkeep::{VerifyReport, restore};
 
 /// Acts waiting for the intake.

@@ -1,0 +1,318 @@
+//! The lists behind a reconciliation: which facilities make up a line.
+//!
+//! Membership is that of the map, or of the last day of the period where each period has its own: a facility
+//! that changed inside the period stands where it ended.
+
+use std::collections::HashMap;
+
+use banyan_shared::catalogue::{Class, NetworkKindIx};
+use banyan_shared::organisation::{Found, NetworkIx, UnitIx};
+use banyan_shared::period::Date;
+use maud::{Markup, html};
+
+use super::tables::{Figure, figure_cells};
+use super::{Page, Problem, View, fitted, layout};
+
+/// A line of the reconciliation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Members of any of the networks.
+    Groups,
+    /// Members of several.
+    Repeated,
+    /// Members that lie outside the area.
+    Outside,
+    /// In the area and in none of the networks.
+    None,
+    /// All of the area.
+    Total,
+}
+
+impl Which {
+    const ALL: [Which; 5] =
+        [Which::Groups, Which::Repeated, Which::Outside, Which::None, Which::Total];
+
+    /// As it stands in an address.
+    pub(super) fn code(self) -> &'static str {
+        match self {
+            Which::Groups => "groups",
+            Which::Repeated => "repeated",
+            Which::Outside => "outside",
+            Which::None => "none",
+            Which::Total => "total",
+        }
+    }
+
+    fn title(self, view: &View<'_>) -> &'static str {
+        match self {
+            Which::Groups => view.tr("任一网络的成员机构", "Facilities in any of the networks"),
+            Which::Repeated => view.tr("加入多个网络的机构", "Facilities in several networks"),
+            Which::Outside => view.tr("辖区以外的成员机构", "Member facilities outside the area"),
+            Which::None => view.tr("未入任何网络的机构", "Facilities in none of the networks"),
+            Which::Total => view.tr("辖区全部机构", "All facilities of the area"),
+        }
+    }
+}
+
+/// A facility of the list.
+struct Listed {
+    unit: UnitIx,
+    networks: Vec<NetworkIx>,
+}
+
+pub(super) fn page(view: &View<'_>, text: &str, which: &str) -> Result<Page, Problem> {
+    let known = |which: &str| Which::ALL.into_iter().find(|one| one.code() == which);
+    let which = known(which).ok_or_else(|| {
+        let names: Vec<&str> = Which::ALL.iter().map(|one| one.code()).collect();
+        Problem::bad_request(format!("{which:?}: {}", names.join(", ")))
+    })?;
+    let (found, span) = view.place_and_span(text)?;
+    let Found::Unit(area) = found else {
+        return Err(Problem::bad_request(
+            view.tr(
+                "名单按行政区列出，请选县、市或省",
+                "lists are of places: choose a county, city or province",
+            )
+            .to_owned(),
+        ));
+    };
+    let day = view.map_day().unwrap_or(span.last_day());
+    let org = &view.organisation;
+    let asked = view.params.groups.as_deref().and_then(|code| view.catalogue.network_kind(code));
+    let of_place = || super::place::network_kinds(view, area, day).into_iter().next();
+    let Some(kind) = asked.or_else(of_place) else {
+        return Err(Problem::bad_request(
+            view.tr("这里没有任何网络", "there is no network here").to_owned(),
+        ));
+    };
+    let only = view.params.kind.as_deref().and_then(|code| view.catalogue.kind(code));
+    let mut list = facilities(view, area, kind, day, which);
+    list.retain(|one| only.is_none_or(|only| org.kind_on(one.unit, day) == only));
+    let place = List { view, area, kind, day, which, period: span.to_string(), list };
+    let figures = place.figures()?;
+    fitted(view, |rows| Ok(place.render(&figures, rows)))
+}
+
+/// The facilities of a line, in administrative order.
+fn facilities(
+    view: &View<'_>,
+    area: UnitIx,
+    kind: NetworkKindIx,
+    day: Date,
+    which: Which,
+) -> Vec<Listed> {
+    let org = &view.organisation;
+    let facility = |unit: &UnitIx| org.class(*unit) == Class::Facility;
+    let inside: Vec<UnitIx> =
+        org.facilities_below(area, day).into_iter().filter(facility).collect();
+    let networks = |unit: UnitIx| org.networks_of(unit, day, Some(kind));
+    if matches!(which, Which::None | Which::Total) {
+        let listed = |unit: UnitIx| Listed { unit, networks: networks(unit) };
+        let all = inside.into_iter().map(listed);
+        return all.filter(|one| which == Which::Total || one.networks.is_empty()).collect();
+    }
+    // The networks that serve the area or have a member in it, with all their members.
+    let mut touching: Vec<NetworkIx> = inside.iter().flat_map(|unit| networks(*unit)).collect();
+    let serves =
+        |n: &NetworkIx| org.network_info(*n).area.iter().any(|unit| org.is_below(*unit, area, day));
+    touching.extend(org.networks_of_kind_on(kind, day).into_iter().filter(serves));
+    touching.sort_unstable();
+    touching.dedup();
+    let mut units: Vec<UnitIx> =
+        touching.iter().flat_map(|n| org.facilities_in(*n, day)).filter(facility).collect();
+    units.sort_unstable();
+    units.dedup();
+    units
+        .into_iter()
+        .map(|unit| {
+            let mut networks = networks(unit);
+            networks.retain(|n| touching.contains(n));
+            Listed { unit, networks }
+        })
+        .filter(|one| match which {
+            Which::Repeated => one.networks.len() > 1,
+            Which::Outside => !org.is_below(one.unit, area, day),
+            _ => true,
+        })
+        .collect()
+}
+
+/// A list and what it is of.
+struct List<'v> {
+    view: &'v View<'v>,
+    area: UnitIx,
+    kind: NetworkKindIx,
+    day: Date,
+    which: Which,
+    period: String,
+    list: Vec<Listed>,
+}
+
+impl List<'_> {
+    fn code(&self) -> String {
+        self.view.organisation.code(self.area).to_string()
+    }
+
+    fn kind_code(&self) -> &str {
+        self.view.catalogue.network_kinds[self.kind.at()].code.as_str()
+    }
+
+    /// The element shown, if it is one.
+    fn element(&self) -> Option<&str> {
+        let code = self.view.params.show.as_deref()?;
+        self.view.catalogue.element(code).map(|_| code)
+    }
+
+    /// The element's figure of each facility listed.
+    fn figures(&self) -> Result<HashMap<String, Figure>, Problem> {
+        let view = self.view;
+        let mut out = HashMap::new();
+        let Some(element) = self.element() else { return Ok(out) };
+        let mut places = vec![self.code()];
+        if matches!(self.which, Which::Outside | Which::Groups | Which::Repeated) {
+            let org = &view.organisation;
+            let mut networks: Vec<NetworkIx> = self
+                .list
+                .iter()
+                .filter(|one| !org.is_below(one.unit, self.area, self.day))
+                .flat_map(|one| one.networks.iter().copied())
+                .collect();
+            networks.sort_unstable();
+            networks.dedup();
+            places.extend(networks.into_iter().map(|n| org.network_code(n).to_string()));
+        }
+        for place in places {
+            let mut call = view.question(&place, &self.period);
+            call.by = vec!["facility".to_owned()];
+            call.element = vec![element.to_owned()];
+            let answer = view.service.figures(&call).map_err(Problem::request)?;
+            for row in answer.rows {
+                if let (Some(unit), Some((_, figure))) =
+                    (row.key.unit, row.elements.0.into_iter().next())
+                {
+                    out.entry(unit).or_insert(Figure::Element(figure));
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn link(&self, which: Which, kind: Option<&str>, from: usize) -> String {
+        let from = (from > 0).then(|| from.to_string());
+        let code = self.code();
+        self.view.url(
+            &["list", &code, which.code()],
+            &[
+                ("period", Some(&self.period)),
+                ("groups", Some(self.kind_code())),
+                ("show", self.view.params.show.as_deref()),
+                ("kind", kind),
+                ("from", from.as_deref()),
+            ],
+        )
+    }
+
+    /// How many there are of each kind, in the catalogue's order.
+    fn by_kind(&self) -> Vec<(usize, usize)> {
+        let org = &self.view.organisation;
+        let mut counts = vec![0; self.view.catalogue.kinds.len()];
+        for one in &self.list {
+            counts[org.kind_on(one.unit, self.day).at()] += 1;
+        }
+        counts.into_iter().enumerate().filter(|(_, n)| *n > 0).collect()
+    }
+
+    fn render(&self, figures: &HashMap<String, Figure>, rows: usize) -> Markup {
+        let view = self.view;
+        let org = &view.organisation;
+        let window = layout::window(view, self.list.len(), rows);
+        let area = org.name_on(self.area, self.day, view.lang);
+        let network = view.catalogue.network_kinds[self.kind.at()].name.get(view.lang);
+        let only = view.params.kind.as_deref();
+        let element = self.element();
+        let path = view.trail(Found::Unit(self.area), self.day);
+        let back = view.url(
+            &["place", &self.code()],
+            &[
+                ("period", Some(&self.period)),
+                ("groups", Some(self.kind_code())),
+                ("show", view.params.show.as_deref()),
+            ],
+        );
+        let place = |unit: UnitIx| {
+            let above = org.path(unit, self.day);
+            let names = above.iter().take(above.len().saturating_sub(1));
+            names.map(|u| org.name_on(*u, self.day, view.lang)).collect::<Vec<_>>().join(" › ")
+        };
+        let content = html! {
+            (layout::trail(view, &path, &self.period))
+            h1 { (self.which.title(view)) " " small { (area) " · " (network) " · " (self.period) } }
+            p.dim {
+                (view.tr("归属取 ", "Membership on ")) (self.day) " · "
+                a href=(format!("{back}#reconciliation")) { (view.tr("返回对账", "back to the reconciliation")) }
+            }
+            p.jump {
+                @for which in Which::ALL {
+                    @if which == self.which && only.is_none() { b { (which.title(view)) } " " }
+                    @else { a href=(self.link(which, None, 0)) { (which.title(view)) } " " }
+                }
+            }
+            @if only.is_none() && self.list.len() > 1 {
+                p { (view.tr("按类型：", "By kind: "))
+                    @for (at, n) in self.by_kind() {
+                        @let kind = &view.catalogue.kinds[at];
+                        a href=(self.link(self.which, Some(kind.code.as_str()), 0)) { (kind.name.get(view.lang)) } " " b { (n) } " "
+                    }
+                }
+            }
+            @if self.list.is_empty() {
+                p.none { (view.tr("没有这样的机构", "There is no such facility")) }
+            } @else {
+                div.wide { table.list {
+                    thead { tr {
+                        th scope="col" { (view.tr("机构", "Facility")) } th scope="col" { (view.tr("类型", "Kind")) }
+                        th scope="col" { (view.tr("所在", "Where")) } th scope="col" { (network) }
+                        @if let Some(element) = element {
+                            th.n scope="col" { (view.element_name(element)) } th.n scope="col" { (view.tr("报表 / 应报", "Reports / expected")) }
+                        }
+                    } }
+                    tbody {
+                        @for one in &self.list[window.clone()] {
+                            @let code = org.code(one.unit).as_str();
+                            tr {
+                                td { a href=(view.place_url(code, Some(&self.period))) title=(code) { (org.name_on(one.unit, self.day, view.lang)) } }
+                                td { (view.catalogue.kinds[org.kind_on(one.unit, self.day).at()].name.get(view.lang)) }
+                                td.dim { (place(one.unit)) }
+                                td {
+                                    @for (at, n) in one.networks.iter().enumerate() {
+                                        @if at > 0 { (view.tr("、", ", ")) }
+                                        a href=(view.place_url(org.network_code(*n).as_str(), Some(&self.period))) { (org.network_info(*n).name) }
+                                    }
+                                    @if one.networks.is_empty() { span.dim { (view.tr("无", "none")) } }
+                                }
+                                @if element.is_some() { (figure_cells(view, figures.get(code))) }
+                            }
+                        }
+                    }
+                } }
+                (layout::pager(view, window, self.list.len(), |from| self.link(self.which, only, from)))
+            }
+        };
+        let title = format!("{} {area} {}", self.which.title(view), self.period);
+        layout::frame(view, &title, &self.other_lang(), content)
+    }
+
+    fn other_lang(&self) -> String {
+        let code = self.code();
+        layout::other_lang(
+            self.view,
+            &["list", &code, self.which.code()],
+            &[
+                ("period", Some(&self.period)),
+                ("groups", Some(self.kind_code())),
+                ("show", self.view.params.show.as_deref()),
+                ("kind", self.view.params.kind.as_deref()),
+            ],
+        )
+    }
+}
