@@ -49,16 +49,69 @@ fn out(command: &mut Command) -> String {
     text
 }
 
-/// The page as the browser has it after loading.
-fn page(url: &str) -> String {
+/// A browser of its own at an address, with these switches as well; what it writes to stdout.
+fn browse(url: &str, switches: &[String]) -> String {
     let home = tempfile::tempdir().unwrap();
     let mut command = Command::new("chromium");
     command
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"])
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        // A county's network leads nowhere else.
+        .arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
         .arg(format!("--user-data-dir={}", home.path().display()))
+        .args(switches)
         .arg(url);
     out(&mut command)
+}
+
+/// What a page asked for by itself, by the browser's own log: pictures, styles, fonts, programs. What the
+/// browser asks for on its own behalf has no origin.
+fn asked_by_page(log: &Path) -> Vec<String> {
+    let log: Value = serde_json::from_slice(&std::fs::read(log).unwrap()).unwrap();
+    let start = &log["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"];
+    assert!(start.is_number(), "the log names its events");
+    let events = log["events"].as_array().unwrap().iter().filter(|event| event["type"] == *start);
+    events
+        .map(|event| &event["params"])
+        .filter(|params| params["initiator"].as_str().is_some_and(|by| by != "not an origin"))
+        .filter_map(|params| params["url"].as_str().map(str::to_owned))
+        .collect()
+}
+
+/// The page as the browser has it after loading; it must have asked nobody for anything more.
+fn page(url: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("net.json");
+    let html = browse(url, &["--dump-dom".to_owned(), format!("--log-net-log={}", log.display())]);
+    assert_eq!(asked_by_page(&log), [""; 0], "{url} is whole by itself");
+    html
+}
+
+/// The picture of a page at a window's size.
+fn picture(url: &str, width: u32, height: u32) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("page.png");
+    let size = format!("--window-size={width},{height}");
+    browse(url, &[size, format!("--screenshot={}", file.display())]);
+    std::fs::read(&file).unwrap()
+}
+
+/// The first link in the page that begins so.
+fn link(html: &str, beginning: &str) -> String {
+    let mut links = html.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let found = links.find(|link| link.starts_with(beginning));
+    found.unwrap_or_else(|| panic!("no link to {beginning} in {html}")).replace("&amp;", "&")
+}
+
+#[test]
+fn the_browsers_log_shows_what_a_page_asks_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("page.html");
+    std::fs::write(&file, "<img src=\"http://elsewhere.example/x.png\">").unwrap();
+    let log = folder.path().join("net.json");
+    let switches = ["--dump-dom".to_owned(), format!("--log-net-log={}", log.display())];
+    browse(&format!("file://{}", file.display()), &switches);
+    assert_eq!(asked_by_page(&log), ["http://elsewhere.example/x.png"]);
 }
 
 #[test]
@@ -113,25 +166,47 @@ fn a_report_is_read_on_the_pages_of_its_facility_county_and_network() {
     let home = page(&format!("{site}/"));
     assert!(home.contains("贵州省") && home.contains("/place/520502"), "{home}");
     let of_visits = |html: &str| {
-        let row = html.split("<tr>").find(|row| row.contains("total_visits</span>"));
-        row.unwrap_or_else(|| panic!("no row of visits in {html}")).to_owned()
+        let mut rows = html.split("<tr").filter(|row| row.contains("<td title=\"total_visits\""));
+        rows.next().unwrap_or_else(|| panic!("no row of visits in {html}")).to_owned()
     };
-    let county = page(&format!("{site}/place/520502?period={month}"));
+    let county_url = format!("{site}/place/520502?period={month}");
+    let county = page(&county_url);
     assert!(of_visits(&county).contains(r#"<span class="big">321</span>"#), "{county}");
-    for text in ["七星关区", "数据截至", "应报报表", "缺报原因", "行政合计", network]
+    for text in ["七星关区", "数据截至", "应报报表", "缺报原因", "下一截止", "重点指标", "行政合计"]
     {
         assert!(county.contains(text), "{text} in {county}");
     }
-    let members = page(&format!("{site}/place/{network}?period={month}&lang=en"));
-    assert!(of_visits(&members).contains(r#"<span class="big">321</span>"#), "{members}");
-    for text in ["Members", "Reports expected", "Missing because", code] {
-        assert!(members.contains(text), "{text} in {members}");
+    // Down from the county: its community, a member, a report, the batch it came in.
+    let community_link = link(&county, &format!("/place/{network}"));
+    let community = page(&format!("{site}{community_link}"));
+    assert!(of_visits(&community).contains(r#"<span class="big">321</span>"#), "{community}");
+    let english = page(&format!("{site}{community_link}&lang=en"));
+    for text in ["Members", "Reports expected", "Missing because", "Headline figures", code] {
+        assert!(english.contains(text), "{text} in {english}");
     }
-    let facility = page(&format!("{site}/place/{code}?period={month}"));
-    let link = format!("/report/{code}/vc_daily/{day}");
-    assert!(facility.contains(name) && facility.contains(&link), "{facility}");
-    let report = page(&format!("{site}{link}"));
+    let facility = page(&format!("{site}{}", link(&community, &format!("/place/{code}"))));
+    assert!(facility.contains(name), "{facility}");
+    let report =
+        page(&format!("{site}{}", link(&facility, &format!("/report/{code}/vc_daily/{day}"))));
     assert!(report.contains("计入") && report.contains(">321<"), "{report}");
+    let batch = page(&format!("{site}{}", link(&report, "/batch/")));
+    for text in ["账本中的一批", "重新核验，有效", "计入", name, "/vc_daily/"] {
+        assert!(batch.contains(text), "{text} in {batch}");
+    }
+    // Who is in no network, from the reconciliation.
+    let none = page(&format!("{site}{}", link(&county, "/list/520502/none")));
+    assert!(none.contains("未入任何网络的机构") && none.contains("/place/520502"), "{none}");
+    // A city group, on which nothing has come in.
+    let group = page(&format!("{site}/place/CG-5201-1?period={month}"));
+    for text in ["城市医疗集团", "本期尚未收到任何报表", "成员"] {
+        assert!(group.contains(text), "{text} in {group}");
+    }
+    for (width, height) in [(1366, 768), (375, 1200)] {
+        let png = picture(&county_url, width, height);
+        assert!(png.starts_with(b"\x89PNG"), "a picture");
+        // An empty window makes a picture a tenth of this size.
+        assert!(png.len() > 40_000, "{} bytes at {width} x {height}", png.len());
+    }
     let unknown = page(&format!("{site}/place/520502999"));
     assert!(unknown.contains("没有找到") && unknown.contains("/place/520502"), "{unknown}");
 }

@@ -53,13 +53,15 @@ fn drawn(
     Some(svg.get(from..to)?.replace(" opacity=\"1\"", "").replace('\n', ""))
 }
 
-/// The values of a figure over time as a line, the target as a dashed one; nothing where there is no value.
-pub(super) fn trend(label: &str, points: &[Point], target: Option<f64>) -> Markup {
+/// The values of a figure over time as a line, the bounds of its target as dashed ones; nothing where there
+/// is no value.
+pub(super) fn trend(label: &str, points: &[Point], targets: &[f64]) -> Markup {
     let known = || points.iter().filter_map(|p| p.value).filter(|v| v.is_finite());
-    let bounds = known().chain(target).fold(None, |bounds: Option<(f64, f64)>, v| {
-        let (low, high) = bounds.unwrap_or((v, v));
-        Some((low.min(v), high.max(v)))
-    });
+    let bounds =
+        known().chain(targets.iter().copied()).fold(None, |bounds: Option<(f64, f64)>, v| {
+            let (low, high) = bounds.unwrap_or((v, v));
+            Some((low.min(v), high.max(v)))
+        });
     let Some((low, high)) = bounds.filter(|_| known().next().is_some()) else { return html! {} };
     let room = if high > low { (high - low) * ROOM } else { high.abs().max(1.0) * ROOM };
     let last = points.len().saturating_sub(1);
@@ -68,8 +70,8 @@ pub(super) fn trend(label: &str, points: &[Point], target: Option<f64>) -> Marku
         let mut chart = ChartBuilder::on(area)
             .margin(4)
             .build_cartesian_2d(0.0..place(last.max(1)), low - room..high + room)?;
-        if let Some(target) = target {
-            let line = [(0.0, target), (place(last.max(1)), target)];
+        for target in targets {
+            let line = [(0.0, *target), (place(last.max(1)), *target)];
             chart.draw_series(LineSeries::new(line, VERMILION.stroke_width(1)))?;
         }
         for run in runs(points) {
@@ -156,7 +158,7 @@ mod tests {
     fn a_gap_is_a_gap_and_the_target_a_line_of_its_own() {
         let list = points(&[Some(1.0), Some(2.0), None, Some(4.0), None, Some(3.0), Some(0.0)]);
         assert_eq!(runs(&list), [0..2, 3..4, 5..7]);
-        let svg = trend("x<y", &list, Some(2.5)).into_string();
+        let svg = trend("x<y", &list, &[2.5]).into_string();
         assert_eq!(svg.matches("<polyline").count(), 3, "{svg}");
         assert_eq!(svg.matches("#D55E00").count(), 1, "{svg}");
         assert_eq!(svg.matches("<circle").count(), 2, "{svg}");
@@ -169,10 +171,10 @@ mod tests {
 
     #[test]
     fn without_a_value_there_is_no_chart() {
-        assert_eq!(trend("x", &points(&[None, None]), Some(1.0)).into_string(), "");
-        assert_eq!(trend("x", &points(&[Some(f64::NAN)]), None).into_string(), "");
-        assert_eq!(trend("x", &[], None).into_string(), "");
-        assert!(trend("x", &points(&[Some(5.0)]), None).into_string().contains("<circle"));
+        assert_eq!(trend("x", &points(&[None, None]), &[1.0]).into_string(), "");
+        assert_eq!(trend("x", &points(&[Some(f64::NAN)]), &[]).into_string(), "");
+        assert_eq!(trend("x", &[], &[]).into_string(), "");
+        assert!(trend("x", &points(&[Some(5.0)]), &[]).into_string().contains("<circle"));
         assert_eq!(bar("x", &[(0, BLUE)]).into_string(), "");
     }
 

@@ -4,6 +4,7 @@
 //! target, then those meant for this level, in the catalogue's order. Without indicators elements take
 //! their place.
 
+use banyan_shared::catalogue::Lang;
 use banyan_shared::catalogue::indicator::Level;
 use banyan_shared::figures::State;
 use banyan_shared::organisation::Found;
@@ -39,6 +40,7 @@ fn has_target(figure: &IndicatorFigure) -> bool {
 fn is_of_level(view: &View<'_>, code: &str, found: Found, span: Span) -> bool {
     let day = view.map_day().unwrap_or(span.last_day());
     let level = match found {
+        Found::Unit(_) if view.is_reporter(found) => Level::Facility,
         Found::Unit(unit) => Level::Unit(view.organisation.kind_on(unit, day)),
         Found::Network(network) => Level::Network(view.organisation.network_info(network).kind),
     };
@@ -61,6 +63,8 @@ fn chosen<'a>(view: &View<'_>, found: Found, span: Span, row: &'a Row) -> Vec<He
             (rank, Headline::Indicator(code, figure))
         })
         .collect();
+    // Of a single facility counts say more than what is computed for every place alike.
+    ranked.retain(|(rank, _)| *rank < 2 || !view.is_reporter(found));
     ranked.sort_by_key(|(rank, _)| *rank);
     ranked.truncate(HEADLINES_MAX);
     let mut list: Vec<Headline<'a>> = ranked.into_iter().map(|(_, one)| one).collect();
@@ -158,13 +162,13 @@ pub(super) fn cards(
 }
 
 /// A trend with its ends and its range in words.
-fn trend(view: &View<'_>, name: &str, points: &[Point], target: Option<f64>) -> Markup {
+fn trend(view: &View<'_>, name: &str, points: &[Point], targets: &[f64]) -> Markup {
     let known = || points.iter().filter(|p| p.value.is_some());
     let by =
         |a: &&Point, b: &&Point| a.value.partial_cmp(&b.value).unwrap_or(std::cmp::Ordering::Equal);
     let (low, high) = (known().min_by(by), known().max_by(by));
     html! {
-        (chart::trend(name, points, target))
+        (chart::trend(name, points, targets))
         @if let (Some(first), Some(last), Some(low), Some(high)) = (points.first(), points.last(), low, high) {
             div.ends {
                 span.left { (first.period) } span.right { (last.period) }
@@ -203,7 +207,7 @@ fn target(view: &View<'_>, figure: &IndicatorFigure) -> Markup {
                     span.dim title=[figure.target_source.as_deref()] { (view.tr("（", " (")) (status) (view.tr("）", ")")) }
                 }
             }
-            None => span.dim { (view.direction(figure.direction.as_deref())) },
+            None => span.dim { (view.tr("无目标值 · ", "none · ")) (view.direction(figure.direction.as_deref())) },
         }
     }
 }
@@ -214,7 +218,7 @@ fn coverage(view: &View<'_>, figure: &IndicatorFigure) -> Markup {
         @if c.expected > 0 {
             span class=[(c.matched < c.expected).then_some("part")] { (grouped(c.matched)) " / " (grouped(c.expected)) }
             @if let Some(usual) = c.share_of_usual {
-                " " span.dim { (view.tr("占常量 ", "of usual ")) (share(usual)) }
+                " " span.dim { (view.tr("占平时 ", "of usual ")) (share(usual)) }
             }
         } @else { span.dim { "–" } }
     }
@@ -240,6 +244,7 @@ fn indicator_card(
         None => "card",
     };
     let notes = notes(view, figure);
+    let targets: Vec<f64> = figure.low.into_iter().chain(figure.high).collect();
     html! {
         div class=(class) { div.box {
             h3 { a href=(link(code)) title=(code) { (name) } }
@@ -251,8 +256,8 @@ fn indicator_card(
                 span.verdict { (attainment(view, code, figure)) }
             }
             @if let Some(reason) = view.indicator_reason(code, figure) { div.why { (reason) } }
-            div.line { span.dim { (view.tr("目标 ", "Target ")) } (target(view, figure)) }
-            (trend(view, name, points, figure.low.or(figure.high)))
+            div.line { @if has_target(figure) || view.lang == Lang::En { span.dim { (view.tr("目标 ", "Target ")) } } (target(view, figure)) }
+            (trend(view, name, points, &targets))
             div.line { span.dim { (view.tr("覆盖 ", "Coverage ")) } (coverage(view, figure)) }
             @if !notes.is_empty() { div.line.dim { (notes) } }
         } }
@@ -278,7 +283,7 @@ fn element_card(
                 }
             }
             @if let Some(reason) = view.element_reason(figure) { div.why { (reason) } }
-            (trend(view, name, points, None))
+            (trend(view, name, points, &[]))
             div.line { span.dim { (view.tr("报表 ", "Reports ")) } (super::tables::of(figure.reports, figure.expected)) }
             @if !notes.is_empty() { div.line.dim { (notes) } }
         } }
@@ -329,8 +334,8 @@ pub(super) fn table(
                                     None => span.none { "—" },
                                 }
                             }
-                            td { (target(view, figure)) }
-                            td { (attainment(view, code, figure)) }
+                            td.nowrap { (target(view, figure)) }
+                            td.nowrap { (attainment(view, code, figure)) }
                             td.n { @if let Some(text) = parts(figure) { (text) } @else { span.dim { "–" } } }
                             td.n { (coverage(view, figure)) }
                             td {

@@ -28,7 +28,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use banyan_shared::catalogue::{Catalogue, Lang};
+use banyan_shared::catalogue::{Catalogue, Class, Lang};
 use banyan_shared::ids::Millis;
 use banyan_shared::organisation::{Found, Lookup, Organisation};
 use banyan_shared::period::{Date, Period, PeriodType, Span};
@@ -311,6 +311,12 @@ impl<'a> View<'a> {
             Found::Unit(unit) => self.organisation.code(unit).to_string(),
             Found::Network(network) => self.organisation.network_code(network).to_string(),
         }
+    }
+
+    /// Whether it is a unit that reports.
+    fn is_reporter(&self, found: Found) -> bool {
+        let class = |unit| self.organisation.class(unit);
+        matches!(found, Found::Unit(u) if matches!(class(u), Class::Facility | Class::Desk))
     }
 
     /// Codes and names from the top of the tree down to the place itself.

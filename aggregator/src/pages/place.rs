@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use banyan_shared::catalogue::{Class, NetworkKindIx};
+use banyan_shared::catalogue::NetworkKindIx;
 use banyan_shared::figures::MissingWhy;
 use banyan_shared::organisation::{Found, NetworkIx, UnitIx};
 use banyan_shared::period::{Date, Period, Span};
@@ -66,8 +66,7 @@ impl Place<'_> {
     }
 
     fn is_reporter(&self) -> bool {
-        let class = |unit| self.view.organisation.class(unit);
-        matches!(self.found, Found::Unit(u) if matches!(class(u), Class::Facility | Class::Desk))
+        self.view.is_reporter(self.found)
     }
 
     /// This page with other parameters.
@@ -88,7 +87,7 @@ impl Place<'_> {
         self.link(&self.period, show, groups, from)
     }
 
-    /// The figure shown for each part: the one asked for, or the first element with a value.
+    /// The figure shown for each part: the one asked for, or the element most are asked.
     fn shown(&self, answer: &QueryAnswer) -> Option<String> {
         let catalogue = &self.view.catalogue;
         let is_known =
@@ -97,7 +96,9 @@ impl Place<'_> {
             return Some(code.to_owned());
         }
         let elements = &answer.rows.first()?.elements.0;
-        let first = elements.iter().find(|(_, e)| e.value.is_some()).or(elements.first());
+        // What most are asked, and of that the first of the catalogue.
+        let most = elements.iter().map(|(_, e)| e.facilities_expected).max()?;
+        let first = elements.iter().find(|(_, e)| e.facilities_expected == most);
         first.map(|(code, _)| code.clone())
     }
 
