@@ -459,7 +459,7 @@ impl Place<'_> {
         Ok(found)
     }
 
-    /// The kinds of network that serve this unit or a part of it.
+    /// The kinds of network by which this unit can be divided.
     fn network_kinds(&self) -> Vec<NetworkKindIx> {
         match self.found {
             Found::Unit(unit) if !self.is_reporter() => network_kinds(self.view, unit, self.day()),
@@ -565,16 +565,16 @@ fn address(code: &str) -> String {
     super::address(&["place", code], std::iter::empty())
 }
 
-/// The kinds of network that serve a unit or a part of it.
+/// The kinds of network that serve a unit or a part of it; of those that serve no place, the kinds that have
+/// a member in it.
 pub(super) fn network_kinds(view: &View<'_>, unit: UnitIx, day: Date) -> Vec<NetworkKindIx> {
     let org = &view.organisation;
-    let mut kinds: Vec<NetworkKindIx> = org
-        .networks()
-        .filter(|n| org.is_in_force(*n, day))
-        .map(|n| org.network_info(n))
-        .filter(|info| info.area.iter().any(|area| org.is_below(*area, unit, day)))
-        .map(|info| info.kind)
-        .collect();
+    let is_here = |n: &NetworkIx| match &*org.network_info(*n).area {
+        [] => org.members_on(*n, day).iter().any(|member| org.is_below(member.unit, unit, day)),
+        area => area.iter().any(|area| org.is_below(*area, unit, day)),
+    };
+    let here = org.networks().filter(|n| org.is_in_force(*n, day)).filter(is_here);
+    let mut kinds: Vec<NetworkKindIx> = here.map(|n| org.network_info(n).kind).collect();
     kinds.sort_unstable();
     kinds.dedup();
     kinds

@@ -392,13 +392,16 @@ fn the_first_screen_has_the_figures_with_a_target_their_trend_and_reasons() {
         assert!(first.contains(text), "{text} in {first}");
     }
     assert!(first.find("诊所占比") < first.find("医保占比"), "targets come first: {first}");
-    assert!(rest.contains("只在以下层级显示：机构"), "{rest}");
+    assert!(rest.contains("标准 &lt;70&gt;") && !rest.contains("出诊占比"), "{rest}");
+    let show = [("period", "2026-01"), ("show", "home_share")];
+    let (_, html) = centre.open(&show, &["place", "C1"]);
+    assert!(html.contains("本级不显示：只在以下层级显示：机构"), "{html}");
 
     centre.put("H1", "hospital_monthly", "2026-01", &["90", "20", "3", "1"], "李");
     let (_, html) = centre.place("C1", "2026-01", "zh");
     let (first, rest) = html.split_once("id=\"indicators\"").expect("there are indicators");
     for text in
-        ["<b>91.1</b>", "√ 达标", "<svg class=\"trend\"", "2025-01 ", "2026-01 91.1", "#D55E00"]
+        ["<b>91.2</b>", "√ 达标", "<svg class=\"trend\"", "2025-01 ", "2026-01 91.2", "#D55E00"]
     {
         assert!(first.contains(text), "{text} in {first}");
     }
@@ -406,7 +409,7 @@ fn the_first_screen_has_the_figures_with_a_target_their_trend_and_reasons() {
     // By parts of the place.
     let show = [("period", "2026-01"), ("show", "clinic_share")];
     let (_, html) = centre.open(&show, &["place", "P"]);
-    assert!(html.contains(">诊所占比</th>") && html.contains("91.1"), "{html}");
+    assert!(html.contains(">诊所占比</th>") && html.contains("91.2"), "{html}");
     // Of a facility: what is meant for facilities.
     let (_, html) = centre.place("A", "2026-01", "en");
     let (first, _) = html.split_once("id=\"indicators\"").expect("there are indicators");
@@ -506,6 +509,7 @@ fn periods_lead_to_their_neighbours_and_to_longer_ones() {
 fn every_line_of_a_reconciliation_leads_to_its_facilities() {
     let mut centre = Centre::new("");
     centre.put("A", "daily", "2026-01-05", &["7", ""], "张");
+    centre.put("B", "daily", "2026-01-05", &["3", ""], "乙");
     centre.put("D", "daily", "2026-01-05", &["5", ""], "丁");
     let (_, html) = centre.open(
         &[("period", "2026-01"), ("groups", "alliance"), ("show", "visits")],
@@ -522,7 +526,7 @@ fn every_line_of_a_reconciliation_leads_to_its_facilities() {
     };
     let listed = |html: &str| -> Vec<String> {
         let codes = ["A", "B", "D", "K", "M", "N", "H1", "H2", "X"];
-        let is = |code: &&str| html.contains(&format!("/place/{code}?"));
+        let is = |code: &&&str| html.contains(&format!("/place/{code}?"));
         codes.iter().filter(is).map(|code| (*code).to_owned()).collect()
     };
     let codes = |which: &str| {
