@@ -450,7 +450,7 @@ impl Place<'_> {
             let indicator = row.indicators.0.into_iter().find(|(code, _)| code == shown);
             let figure = element
                 .map(|(_, figure)| Figure::Element(figure))
-                .or(indicator.map(|(code, figure)| Figure::Indicator(code, figure)));
+                .or(indicator.map(|(code, figure)| Figure::Indicator(code, Box::new(figure))));
             if let Some(figure) = figure {
                 found.figures.insert(code, figure);
             }

@@ -29,7 +29,7 @@ pub(super) enum Figure {
     /// An element's figure.
     Element(ElementFigure),
     /// An indicator's, with its code.
-    Indicator(String, IndicatorFigure),
+    Indicator(String, Box<IndicatorFigure>),
 }
 
 /// RFC 3339 as people read it: `2026-02-10 08:57`.
