@@ -174,7 +174,7 @@ pub struct Version {
 }
 
 /// What is known of writers' histories, beyond the versions themselves.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {
     /// For each writer, the writer it came after: a replaced PC's predecessor.
     predecessors: BTreeMap<AgentId, AgentId>,

@@ -1,6 +1,9 @@
 //! What the centre holds of one agent: which numbers of which life, with which hashes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::codes::{ParkReason, Refusal};
 use crate::ids::{Epoch, Seq};
@@ -22,27 +25,70 @@ pub enum Fate {
     Early,
 }
 
-/// Numbers without gaps: `first`, and the hashes from there on.
+/// The hashes of numbers without gaps, eight bytes each and little more: a province's year has seven
+/// million. Kept as plain bytes: there is nothing in a hash to make smaller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Hashes(Vec<u64>);
+
+impl Hashes {
+    fn push(&mut self, hash: u64) {
+        self.make_room(1);
+        self.0.push(hash);
+    }
+
+    fn append(&mut self, after: &Hashes) {
+        self.make_room(after.0.len());
+        self.0.extend_from_slice(&after.0);
+    }
+
+    /// Grows by an eighth, not to double the size: there are tens of thousands of these.
+    fn make_room(&mut self, more: usize) {
+        if self.0.capacity() - self.0.len() < more {
+            self.0.reserve_exact(more.max(self.0.len() / 8 + 2));
+        }
+    }
+}
+
+impl Serialize for Hashes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes: Vec<u8> = self.0.iter().flat_map(|hash| hash.to_le_bytes()).collect();
+        serializer.serialize_bytes(&bytes)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hashes {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Hashes, D::Error> {
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        let (hashes, rest) = bytes.as_chunks::<8>();
+        if rest.is_empty() {
+            Ok(Hashes(hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect()))
+        } else {
+            Err(serde::de::Error::custom("a hash has eight bytes"))
+        }
+    }
+}
+
+/// Numbers without gaps: `first`, and the hashes from there on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Life {
-    runs: BTreeMap<Seq, Vec<u64>>,
+    runs: BTreeMap<Seq, Hashes>,
     /// With the hash of what was refused: a void may stand there since, or another machine's entry come.
     refused: BTreeMap<Seq, (u64, Refusal)>,
     parked: BTreeMap<Seq, ParkReason>,
 }
 
-fn len(run: &[u64]) -> u64 {
-    u64::try_from(run.len()).unwrap_or(u64::MAX)
+fn len(run: &Hashes) -> u64 {
+    u64::try_from(run.0.len()).unwrap_or(u64::MAX)
 }
 
-fn sum(hashes: &[u64]) -> u64 {
-    hashes.iter().fold(0, |sum, hash| sum.wrapping_add(*hash))
+fn sum(hashes: &Hashes) -> u64 {
+    hashes.0.iter().fold(0, |sum, hash| sum.wrapping_add(*hash))
 }
 
 impl Life {
     fn hash(&self, seq: Seq) -> Option<u64> {
         let (first, run) = self.runs.range(..=seq).next_back()?;
-        run.get(usize::try_from(seq - first).ok()?).copied()
+        run.0.get(usize::try_from(seq - first).ok()?).copied()
     }
 
     fn hold(&mut self, seq: Seq, hash: u64) {
@@ -56,21 +102,21 @@ impl Life {
         };
         self.runs.entry(at).or_default().push(hash);
         if let Some(after) = seq.checked_add(1).and_then(|next| self.runs.remove(&next)) {
-            self.runs.entry(at).or_default().extend(after);
+            self.runs.entry(at).or_default().append(&after);
         }
     }
 
     fn forget(&mut self, seq: Seq) {
         let Some((&first, run)) = self.runs.range_mut(..=seq).next_back() else { return };
-        let Some(at) = usize::try_from(seq - first).ok().filter(|at| *at < run.len()) else {
+        let Some(at) = usize::try_from(seq - first).ok().filter(|at| *at < run.0.len()) else {
             return;
         };
-        let after = run.split_off(at);
+        let after = run.0.split_off(at);
         if at == 0 {
             self.runs.remove(&first);
         }
         if after.len() > 1 {
-            self.runs.insert(seq + 1, after[1..].to_vec());
+            self.runs.insert(seq + 1, Hashes(after[1..].to_vec()));
         }
     }
 
@@ -89,13 +135,17 @@ impl Life {
     }
 }
 
-/// What the centre holds of one agent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the centre holds of one agent. A copy shares the content until either changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inbox {
-    lives: BTreeMap<Epoch, Life>,
+    lives: Arc<BTreeMap<Epoch, Life>>,
 }
 
 impl Inbox {
+    fn life(&mut self, epoch: Epoch) -> &mut Life {
+        Arc::make_mut(&mut self.lives).entry(epoch).or_default()
+    }
+
     /// What is to be done with an entry, given the first entries that came with it: `begins_here` says
     /// whether number 1 of the life is in the same batch.
     pub fn fate(&self, epoch: Epoch, seq: Seq, hash: u64, begins_here: bool) -> Fate {
@@ -122,7 +172,7 @@ impl Inbox {
     /// Notes that the ledger holds the entry. The first content of a number stays, and what was refused
     /// stays refused.
     pub fn hold(&mut self, epoch: Epoch, seq: Seq, hash: u64) {
-        let life = self.lives.entry(epoch).or_default();
+        let life = self.life(epoch);
         if life.refused.get(&seq).is_none_or(|(refused, _)| *refused != hash) {
             life.hold(seq, hash);
         }
@@ -130,7 +180,7 @@ impl Inbox {
 
     /// Undoes [`Inbox::hold`] of an entry, or else [`Inbox::refuse`], for a commit that failed.
     pub fn forget(&mut self, epoch: Epoch, seq: Seq) {
-        let Some(life) = self.lives.get_mut(&epoch) else { return };
+        let Some(life) = Arc::make_mut(&mut self.lives).get_mut(&epoch) else { return };
         if life.hash(seq).is_some() {
             life.forget(seq);
             life.parked.remove(&seq);
@@ -138,18 +188,18 @@ impl Inbox {
             life.refused.remove(&seq);
         }
         if *life == Life::default() {
-            self.lives.remove(&epoch);
+            Arc::make_mut(&mut self.lives).remove(&epoch);
         }
     }
 
     /// Notes that the entry with this hash was refused.
     pub fn refuse(&mut self, epoch: Epoch, seq: Seq, hash: u64, refusal: Refusal) {
-        self.lives.entry(epoch).or_default().refused.insert(seq, (hash, refusal));
+        self.life(epoch).refused.insert(seq, (hash, refusal));
     }
 
     /// Notes that a held entry is not counted for now, or (with `None`) that it is.
     pub fn park(&mut self, epoch: Epoch, seq: Seq, reason: Option<ParkReason>) {
-        let Some(life) = self.lives.get_mut(&epoch) else { return };
+        let Some(life) = Arc::make_mut(&mut self.lives).get_mut(&epoch) else { return };
         match reason {
             Some(reason) => life.parked.insert(seq, reason),
             None => life.parked.remove(&seq),
