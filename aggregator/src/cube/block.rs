@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use banyan_shared::figures;
 use banyan_shared::ids::{AgentId, Millis, Position, VersionId};
 use banyan_shared::report::{Content, EnteredAt, How, Lineage, Value, Version, admitted, current};
+use serde::{Deserialize, Serialize};
 
 use super::column::{Column, Scan};
 use super::{Author, Authors, Lock, Slot};
 
 /// A version as the cube holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
     /// Its identity.
     pub id: VersionId,
@@ -24,7 +26,7 @@ pub struct Stored {
 }
 
 /// What is counted of one report.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The version counted; none while every version is pending.
     pub current: Option<VersionId>,
@@ -44,9 +46,9 @@ pub struct Report {
     pub versions: usize,
 }
 
-const PRESENT: u8 = 1;
+pub(super) const PRESENT: u8 = 1;
 /// The versions stand in `histories`.
-const HISTORY: u8 = 2;
+pub(super) const HISTORY: u8 = 2;
 const ANSWERED: u8 = 4;
 /// Every column of the block is answered.
 const FULL: u8 = 8;
@@ -55,19 +57,19 @@ const FULL: u8 = 8;
 const ENTERED_AHEAD_MINUTES: i64 = 1_024;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Rows {
-    flags: Vec<u8>,
-    author: Vec<u32>,
-    seq: Vec<u32>,
-    position: Vec<u32>,
-    received_s: Vec<u32>,
-    received_ms: Vec<u16>,
+pub(super) struct Rows {
+    pub(super) flags: Vec<u8>,
+    pub(super) author: Vec<u32>,
+    pub(super) seq: Vec<u32>,
+    pub(super) position: Vec<u32>,
+    pub(super) received_s: Vec<u32>,
+    pub(super) received_ms: Vec<u16>,
     /// Minutes from entry to receipt, plus [`ENTERED_AHEAD_MINUTES`].
-    entered: Vec<u16>,
+    pub(super) entered: Vec<u16>,
 }
 
 impl Rows {
-    fn grow(&mut self, length: usize) {
+    pub(super) fn grow(&mut self, length: usize) {
         fn to<T: Clone + Default>(list: &mut Vec<T>, length: usize) {
             if list.len() < length {
                 list.reserve_exact(length - list.len());
@@ -125,28 +127,28 @@ fn compact(stored: &Stored) -> Option<Compact> {
 
 /// The versions of a report that needs more than the compact form, and what they come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct History {
+pub(super) struct History {
     /// In order of identity.
-    versions: Vec<Stored>,
-    report: Report,
+    pub(super) versions: Vec<Stored>,
+    pub(super) report: Report,
 }
 
 /// One form and period.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Block {
-    columns: Vec<Column>,
-    rows: Rows,
-    histories: BTreeMap<Slot, History>,
-    newest: Millis,
+    pub(super) columns: Vec<Column>,
+    pub(super) rows: Rows,
+    pub(super) histories: BTreeMap<Slot, History>,
+    pub(super) newest: Millis,
 }
 
-/// A block to read: one held in memory, or one made for the reader.
+/// A block to read: one held in memory, or one made or loaded for the reader.
 #[derive(Clone, Debug)]
 pub enum BlockRef<'a> {
     /// Held.
     Here(&'a Block),
-    /// Made.
-    Loaded(std::sync::Arc<Block>),
+    /// Made or loaded.
+    Loaded(Arc<Block>),
 }
 
 impl std::ops::Deref for BlockRef<'_> {
@@ -311,7 +313,7 @@ impl Block {
         slot: Slot,
         slots: usize,
         stored: Stored,
-        authors: &mut Authors,
+        authors: &mut Arc<Authors>,
         lineage: &Lineage,
         lock: Option<&Lock>,
     ) -> Option<Vec<AgentId>> {
@@ -319,7 +321,7 @@ impl Block {
         self.rows.grow(slots.max(at + 1));
         self.newest = self.newest.max(stored.received_at);
         let flags = self.rows.flags[at];
-        if flags & PRESENT == 0 && lock.is_none() {
+        if flags & PRESENT == 0 && admits(lock, stored.id) {
             if let Some(row) = compact(&stored) {
                 self.write_row(slot, slots, &stored, row, authors);
                 return None;
@@ -357,17 +359,20 @@ impl Block {
         slots: usize,
         stored: &Stored,
         row: Compact,
-        authors: &mut Authors,
+        authors: &mut Arc<Authors>,
     ) {
         let at = slot as usize;
         let content = &stored.content;
-        self.rows.author[at] = authors.number(Author {
-            writer: stored.id.writer,
-            epoch: stored.id.epoch,
-            how: content.how,
-            entered_by: content.entered_by.clone(),
-            doubtful: content.entered_at.doubtful,
-        });
+        self.rows.author[at] = Authors::number(
+            authors,
+            Author {
+                writer: stored.id.writer,
+                epoch: stored.id.epoch,
+                how: content.how,
+                entered_by: content.entered_by.clone(),
+                doubtful: content.entered_at.doubtful,
+            },
+        );
         self.rows.seq[at] = row.seq;
         self.rows.position[at] = row.position;
         self.rows.received_s[at] = row.received_s;
@@ -407,6 +412,13 @@ impl Block {
         vec![writer]
     }
 
+    /// Whether a lock changes nothing about the slot: no report, or one of a single version it admits.
+    pub(super) fn unmoved(&self, slot: Slot, authors: &Authors, lock: &Lock) -> bool {
+        let flags = self.flags(slot);
+        let single = || self.id(slot as usize, authors.get(self.rows.author[slot as usize]));
+        flags & PRESENT == 0 || flags & HISTORY == 0 && admits(Some(lock), single())
+    }
+
     /// Decides anew what is counted of a report with a history, and writes its cells.
     pub(super) fn judge(&mut self, slot: Slot, lineage: &Lineage, lock: Option<&Lock>) {
         let Some(history) = self.histories.get_mut(&slot) else { return };
@@ -428,7 +440,7 @@ impl Block {
         &mut self,
         slot: Slot,
         id: VersionId,
-        authors: &mut Authors,
+        authors: &mut Arc<Authors>,
         lineage: &Lineage,
         lock: Option<&Lock>,
     ) -> bool {
@@ -447,7 +459,7 @@ impl Block {
                 self.write_cells(slot, 0, &[]);
                 return found;
             }
-            [one] if lock.is_none() => compact(one).map(|row| (one.clone(), row)),
+            [one] if admits(lock, one.id) => compact(one).map(|row| (one.clone(), row)),
             _ => None,
         };
         match left {
@@ -523,6 +535,11 @@ impl History {
             },
         }
     }
+}
+
+/// Whether a report's lock, if it has one, admits a version.
+fn admits(lock: Option<&Lock>, id: VersionId) -> bool {
+    lock.is_none_or(|lock| admitted(id, lock.seen.as_deref(), &lock.approved))
 }
 
 /// What a set of versions comes to, and the place of the one counted.

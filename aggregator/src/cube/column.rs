@@ -16,8 +16,8 @@ const LARGE: u32 = u32::MAX - 2;
 /// One element's values for one form and period. Slots beyond its length are missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Column {
-    cells: Vec<u32>,
-    large: BTreeMap<Slot, u64>,
+    pub(super) cells: Vec<u32>,
+    pub(super) large: BTreeMap<Slot, u64>,
 }
 
 /// What [`Column::scan`] found in a range of slots.

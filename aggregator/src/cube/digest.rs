@@ -103,7 +103,7 @@ impl Cube {
         for form in self.forms() {
             for (period, block) in form.blocks() {
                 for slot in block.present_slots() {
-                    sum = sum.wrapping_add(self.report_digest(form, period, block, slot));
+                    sum = sum.wrapping_add(self.report_digest(form, period, &block, slot));
                 }
             }
         }
@@ -115,20 +115,23 @@ impl Cube {
         let mut found = Vec::new();
         for (one, two) in [(self, other), (other, self)] {
             for form in one.forms() {
+                let theirs = two.form(form.code());
                 for (period, block) in form.blocks() {
+                    let block2 = theirs.and_then(|form2| form2.block(period));
                     for slot in block.present_slots() {
                         if found.len() >= limit {
                             return found;
                         }
                         let code = one.facility_code(form.slots()[slot as usize]);
-                        let same = two.place(code, form.code()).is_some_and(|(number, theirs)| {
-                            let form2 = &two.forms[number];
-                            form2.block(period).is_some_and(|block2| {
-                                block2.present(theirs)
-                                    && one.report_digest(form, period, block, slot)
-                                        == two.report_digest(form2, period, block2, theirs)
-                            })
-                        });
+                        let place = two.place(code, form.code());
+                        let same = match (theirs, &block2, place) {
+                            (Some(form2), Some(block2), Some((_, slot2))) => {
+                                block2.present(slot2)
+                                    && one.report_digest(form, period, &block, slot)
+                                        == two.report_digest(form2, period, block2, slot2)
+                            }
+                            _ => false,
+                        };
                         let key = (code.clone(), form.code().clone(), period);
                         if !same && !found.contains(&key) {
                             found.push(key);

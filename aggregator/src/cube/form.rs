@@ -1,40 +1,57 @@
 //! One form's slots, columns and blocks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use banyan_shared::ids::{ElementCode, FormCode};
 use banyan_shared::period::{Period, PeriodType};
 
-use super::{Block, FacilityNo, Lock, Slot};
+use super::{Block, BlockRef, FacilityNo, FormFrame, Lock, Month, Older, Slot};
 
 /// Numbers of contents, given out once in the life of the process.
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
-/// Everything held of one form. Slots and columns never move; new ones go to the end.
+/// Where a block is.
+#[derive(Clone, Debug)]
+enum Held {
+    /// In memory.
+    Here(Arc<Block>),
+    /// With the older months.
+    Aside,
+}
+
+/// Everything held of one form. Slots and columns never move; new ones go to the end. A copy shares its
+/// blocks with the original until either changes them.
 #[derive(Clone, Debug)]
 pub struct FormStore {
+    /// Its place among the cube's forms.
+    number: usize,
     code: FormCode,
     columns: Vec<ElementCode>,
     column_numbers: HashMap<ElementCode, usize>,
     slots: Vec<FacilityNo>,
     slot_of: HashMap<FacilityNo, Slot>,
-    blocks: BTreeMap<Period, Block>,
-    locks: HashMap<(Period, Slot), Lock>,
+    blocks: BTreeMap<Period, Held>,
+    /// Where the blocks are that are not in memory.
+    older: Option<Arc<dyn Older>>,
+    locks: Arc<HashMap<(Period, Slot), Lock>>,
     /// By month: the number of what its blocks hold.
     generations: HashMap<Period, u64>,
 }
 
 impl FormStore {
-    pub(super) fn new(code: FormCode) -> FormStore {
+    pub(super) fn new(number: usize, code: FormCode) -> FormStore {
         FormStore {
+            number,
             code,
             columns: Vec::new(),
             column_numbers: HashMap::new(),
             slots: Vec::new(),
             slot_of: HashMap::new(),
             blocks: BTreeMap::new(),
-            locks: HashMap::new(),
+            older: None,
+            locks: Arc::default(),
             generations: HashMap::new(),
         }
     }
@@ -82,14 +99,128 @@ impl FormStore {
         })
     }
 
-    /// The block of a period, if anything was accepted for it.
-    pub fn block(&self, period: Period) -> Option<&Block> {
-        self.blocks.get(&period)
+    /// The block of a period, if anything was accepted for it: the one in memory, else loaded.
+    pub fn block(&self, period: Period) -> Option<BlockRef<'_>> {
+        self.blocks.get(&period).map(|held| self.read(period, held))
     }
 
-    /// The blocks in order of time.
-    pub fn blocks(&self) -> impl Iterator<Item = (Period, &Block)> {
-        self.blocks.iter().map(|(period, block)| (*period, block))
+    fn read<'a>(&self, period: Period, held: &'a Held) -> BlockRef<'a> {
+        match held {
+            Held::Here(block) => BlockRef::Here(block),
+            Held::Aside => BlockRef::Loaded(self.load(period)),
+        }
+    }
+
+    /// A block that is not in memory.
+    fn load(&self, period: Period) -> Arc<Block> {
+        let older =
+            self.older.as_ref().expect("a block is put aside only where it can be had again");
+        let month = older.month(self.number, month_of(period));
+        month.block(period).cloned().unwrap_or_default()
+    }
+
+    /// The periods anything was accepted for, in order of time.
+    pub fn periods(&self) -> impl Iterator<Item = Period> {
+        self.blocks.keys().copied()
+    }
+
+    /// The blocks in order of time, loaded one by one where they are not in memory.
+    pub fn blocks(&self) -> impl Iterator<Item = (Period, BlockRef<'_>)> {
+        self.blocks.iter().map(|(period, held)| (*period, self.read(*period, held)))
+    }
+
+    /// The months in which the periods end that have blocks, in order.
+    pub(crate) fn months(&self) -> BTreeSet<Period> {
+        self.blocks.keys().map(|period| month_of(*period)).collect()
+    }
+
+    /// The blocks of the periods that end in `month`.
+    pub(crate) fn month(&self, month: Period) -> impl Iterator<Item = (Period, BlockRef<'_>)> {
+        let of_month = self.blocks.iter().filter(move |(period, _)| month_of(**period) == month);
+        of_month.map(|(period, held)| (*period, self.read(*period, held)))
+    }
+
+    /// Takes a month into memory that was aside.
+    pub(super) fn bring(&mut self, month: Month) {
+        for (period, block) in month.into_blocks() {
+            self.changed(period);
+            self.blocks.insert(period, Held::Here(block));
+        }
+    }
+
+    /// Puts a month aside: from now on it is had from where the older months are. Returns what was in memory.
+    pub(super) fn put_aside(&mut self, month: Period) -> Vec<Arc<Block>> {
+        let of_month = self.blocks.iter_mut().filter(|(period, _)| month_of(**period) == month);
+        let put = of_month.map(|(_, held)| std::mem::replace(held, Held::Aside));
+        put.filter_map(|held| match held {
+            Held::Here(block) => Some(block),
+            Held::Aside => None,
+        })
+        .collect()
+    }
+
+    /// Whether any block of the month is in memory.
+    pub(super) fn has_here(&self, month: Period) -> bool {
+        let here = |held: &Held| matches!(held, Held::Here(_));
+        self.blocks.iter().any(|(period, held)| month_of(*period) == month && here(held))
+    }
+
+    /// Where the blocks are from now on that are not in memory.
+    pub(super) fn set_older(&mut self, older: Arc<dyn Older>) {
+        self.older = Some(older);
+    }
+
+    /// The same form without its blocks.
+    pub(super) fn without_blocks(&self) -> FormStore {
+        FormStore {
+            columns: self.columns.clone(),
+            column_numbers: self.column_numbers.clone(),
+            slots: self.slots.clone(),
+            slot_of: self.slot_of.clone(),
+            locks: self.locks.clone(),
+            ..FormStore::new(self.number, self.code.clone())
+        }
+    }
+
+    /// All of it but the blocks, to be kept.
+    pub(super) fn frame(&self) -> FormFrame {
+        let FormStore {
+            number: _,
+            code,
+            columns,
+            column_numbers: _,
+            slots,
+            slot_of: _,
+            blocks,
+            older: _,
+            locks,
+            generations: _,
+        } = self;
+        let mut locks: Vec<_> = locks.iter().map(|(place, lock)| (*place, lock.clone())).collect();
+        locks.sort_unstable_by_key(|(place, _)| *place);
+        FormFrame {
+            code: code.clone(),
+            columns: columns.clone(),
+            slots: slots.clone(),
+            periods: blocks.keys().copied().collect(),
+            locks,
+        }
+    }
+
+    /// The form of a frame, every block aside.
+    pub(super) fn of_frame(number: usize, frame: FormFrame, older: Arc<dyn Older>) -> FormStore {
+        let FormFrame { code, columns, slots, periods, locks } = frame;
+        let mut form = FormStore::new(number, code);
+        form.column_numbers = columns.iter().cloned().zip(0..).collect();
+        form.slot_of = slots.iter().copied().zip(0..).collect();
+        (form.columns, form.slots) = (columns, slots);
+        form.locks = Arc::new(locks.into_iter().collect());
+        form.older = Some(older);
+        for period in periods {
+            form.blocks.insert(period, Held::Aside);
+            form.changed(period);
+        }
+        form
     }
 
     /// A number for what the blocks of the month hold in which `period` ends: another one after every change,
@@ -103,13 +234,24 @@ impl FormStore {
     }
 
     pub(super) fn block_mut(&mut self, period: Period) -> &mut Block {
-        self.changed(period);
-        self.blocks.entry(period).or_default()
+        if !self.blocks.contains_key(&period) {
+            self.blocks.insert(period, Held::Here(Arc::default()));
+        }
+        self.block_if(period).expect("it was put in just now")
     }
 
     pub(super) fn block_if(&mut self, period: Period) -> Option<&mut Block> {
+        let aside = matches!(self.blocks.get(&period)?, Held::Aside);
+        if aside {
+            let block = self.load(period);
+            self.blocks.insert(period, Held::Here(block));
+        }
         self.changed(period);
-        self.blocks.get_mut(&period)
+        match self.blocks.get_mut(&period)? {
+            // A snapshot may still be read: then the block is copied first.
+            Held::Here(block) => Some(Arc::make_mut(block)),
+            Held::Aside => None,
+        }
     }
 
     pub(super) fn lock(&self, period: Period, slot: Slot) -> Option<&Lock> {
@@ -117,7 +259,7 @@ impl FormStore {
     }
 
     pub(super) fn lock_mut(&mut self, period: Period, slot: Slot) -> &mut Lock {
-        self.locks.entry((period, slot)).or_default()
+        Arc::make_mut(&mut self.locks).entry((period, slot)).or_default()
     }
 }
 

@@ -10,19 +10,26 @@ mod block;
 mod column;
 mod digest;
 mod form;
+mod month;
+mod pack;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use banyan_shared::catalogue::{Catalogue, CatalogueHash, FormIx};
-use banyan_shared::ids::{AgentId, Epoch, FormCode, Millis, Position, Seq, UnitCode, VersionId};
+use banyan_shared::ids::{
+    AgentId, ElementCode, Epoch, FormCode, Millis, Position, Seq, UnitCode, VersionId,
+};
 use banyan_shared::period::Period;
 use banyan_shared::report::{Content, Lineage, Value, VersionVector};
+use serde::{Deserialize, Serialize};
 
 pub use block::{Block, BlockRef, Report, Stored};
 pub use column::{Column, Scan};
 pub use digest::Digest;
 pub use form::FormStore;
+pub use month::Month;
+pub use pack::Damaged;
 
 /// A facility by its number in one cube: given out in order of first appearance, never changed.
 pub type FacilityNo = u32;
@@ -30,7 +37,7 @@ pub type FacilityNo = u32;
 pub type Slot = u32;
 
 /// A version the ledger has accepted, on its way into the cube.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcceptedVersion {
     /// The facility it is about.
     pub facility: UnitCode,
@@ -81,8 +88,15 @@ pub enum CubeError {
     },
 }
 
+/// Where the months are that are not in memory.
+pub trait Older: Send + Sync + std::fmt::Debug {
+    /// One form's blocks of one month, by the form's place in the cube. What was put aside is always had
+    /// again, however long it takes.
+    fn month(&self, form: usize, month: Period) -> Arc<Month>;
+}
+
 /// Who wrote a version, without its number: repeated in every report, so held once.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Author {
     pub(crate) writer: AgentId,
     pub(crate) epoch: Epoch,
@@ -98,14 +112,16 @@ pub(crate) struct Authors {
 }
 
 impl Authors {
-    fn number(&mut self, author: Author) -> u32 {
-        if let Some(&number) = self.numbers.get(&author) {
+    /// The author's number; only a new one changes anything.
+    fn number(this: &mut Arc<Authors>, author: Author) -> u32 {
+        if let Some(&number) = this.numbers.get(&author) {
             return number;
         }
+        let authors = Arc::make_mut(this);
         let number =
-            u32::try_from(self.list.len()).expect("fewer than 2^32 agents and persons write");
-        self.list.push(author.clone());
-        self.numbers.insert(author, number);
+            u32::try_from(authors.list.len()).expect("fewer than 2^32 agents and persons write");
+        authors.list.push(author.clone());
+        authors.numbers.insert(author, number);
         number
     }
 
@@ -115,7 +131,7 @@ impl Authors {
 }
 
 /// What a lock had seen of a report, and what has been approved since.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lock {
     pub(crate) seen: Option<Arc<VersionVector>>,
     pub(crate) approved: Vec<VersionId>,
@@ -127,19 +143,63 @@ type Mapping = (usize, Vec<usize>);
 /// Which report: a facility, a form (by its number in the cube) and a period.
 type ReportKey = (usize, Period, Slot);
 
-/// Every accepted version of every report in memory. See the module's promises.
+/// The facilities by number.
+#[derive(Clone, Debug, Default)]
+struct Facilities {
+    list: Vec<UnitCode>,
+    numbers: HashMap<UnitCode, FacilityNo>,
+}
+
+impl Facilities {
+    fn number(this: &mut Arc<Facilities>, code: &UnitCode) -> FacilityNo {
+        if let Some(&number) = this.numbers.get(code) {
+            return number;
+        }
+        let facilities = Arc::make_mut(this);
+        let number = u32::try_from(facilities.list.len()).expect("fewer than 2^32 facilities");
+        facilities.list.push(code.clone());
+        facilities.numbers.insert(code.clone(), number);
+        number
+    }
+}
+
+/// Every accepted version of every report. See the module's promises.
+///
+/// A copy costs little: it shares what is large with the original, and whichever is changed first copies
+/// what it changes, block by block.
 #[derive(Clone, Debug, Default)]
 pub struct Cube {
-    facilities: Vec<UnitCode>,
-    facility_numbers: HashMap<UnitCode, FacilityNo>,
-    authors: Authors,
+    facilities: Arc<Facilities>,
+    authors: Arc<Authors>,
     forms: Vec<FormStore>,
     form_numbers: HashMap<FormCode, usize>,
     /// For a form of a catalogue version: its number here and the column of each line.
     mappings: HashMap<(CatalogueHash, FormIx), Arc<Mapping>>,
-    lineage: Lineage,
+    lineage: Arc<Lineage>,
     /// The reports with a history each writer has a version in.
-    contested: HashMap<AgentId, HashSet<ReportKey>>,
+    contested: Arc<HashMap<AgentId, HashSet<ReportKey>>>,
+    /// Where the blocks are that are not in memory.
+    older: Option<Arc<dyn Older>>,
+}
+
+/// All of a cube but its blocks: what the numbers in them stand for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Frame {
+    facilities: Vec<UnitCode>,
+    authors: Vec<Author>,
+    forms: Vec<FormFrame>,
+    lineage: Lineage,
+    contested: Vec<(AgentId, Vec<ReportKey>)>,
+}
+
+/// All of a form but its blocks.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FormFrame {
+    code: FormCode,
+    columns: Vec<ElementCode>,
+    slots: Vec<FacilityNo>,
+    periods: Vec<Period>,
+    locks: Vec<((Period, Slot), Lock)>,
 }
 
 impl Cube {
@@ -171,7 +231,11 @@ impl Cube {
             form: form.0,
         })?;
         let number = *self.form_numbers.entry(model.code.clone()).or_insert_with(|| {
-            self.forms.push(FormStore::new(model.code.clone()));
+            let mut form = FormStore::new(self.forms.len(), model.code.clone());
+            if let Some(older) = &self.older {
+                form.set_older(older.clone());
+            }
+            self.forms.push(form);
             self.forms.len() - 1
         });
         let store = &mut self.forms[number];
@@ -194,19 +258,9 @@ impl Cube {
     ) {
         let Some(&number) = self.form_numbers.get(form) else { return };
         for code in facilities {
-            let facility = self.number_of(code);
+            let facility = Facilities::number(&mut self.facilities, code);
             self.forms[number].slot_or_new(facility);
         }
-    }
-
-    fn number_of(&mut self, code: &UnitCode) -> FacilityNo {
-        if let Some(&number) = self.facility_numbers.get(code) {
-            return number;
-        }
-        let number = u32::try_from(self.facilities.len()).expect("fewer than 2^32 facilities");
-        self.facilities.push(code.clone());
-        self.facility_numbers.insert(code.clone(), number);
-        number
     }
 
     /// Takes one accepted version in. Taking it in again changes nothing; the order plays no part.
@@ -232,7 +286,7 @@ impl Cube {
                 period: version.period,
             });
         }
-        let facility = self.number_of(&version.facility);
+        let facility = Facilities::number(&mut self.facilities, &version.facility);
         let mut content = version.content;
         let identity = columns.iter().enumerate().all(|(at, column)| at == *column);
         if !identity || self.forms[*number].columns().len() != columns.len() {
@@ -261,8 +315,9 @@ impl Cube {
             lock.as_ref(),
         );
         if let Some(others) = others {
+            let contested = Arc::make_mut(&mut self.contested);
             for writer in others.into_iter().chain([writer]) {
-                self.contested.entry(writer).or_default().insert((*number, version.period, slot));
+                contested.entry(writer).or_default().insert((*number, version.period, slot));
             }
         }
         Ok(())
@@ -286,7 +341,7 @@ impl Cube {
 
     /// Notes that `newer` took over from `older`, and judges again what that may change.
     pub fn succeeds(&mut self, newer: AgentId, older: AgentId) {
-        self.lineage.succeeds(newer, older);
+        Arc::make_mut(&mut self.lineage).succeeds(newer, older);
         let keys: HashSet<ReportKey> = self.contested.values().flatten().copied().collect();
         self.judge_again(&keys);
     }
@@ -294,7 +349,7 @@ impl Cube {
     /// Notes what the first entry of a writer's life says of its earlier lives, and judges again what
     /// that may change.
     pub fn begins(&mut self, writer: AgentId, epoch: Epoch, earlier: Vec<(Epoch, Seq)>) {
-        self.lineage.begins(writer, epoch, earlier);
+        Arc::make_mut(&mut self.lineage).begins(writer, epoch, earlier);
         if let Some(keys) = self.contested.get(&writer).cloned() {
             self.judge_again(&keys);
         }
@@ -338,18 +393,22 @@ impl Cube {
         change: impl FnOnce(&mut Lock),
     ) {
         let Some(&number) = self.form_numbers.get(form) else { return };
-        let facility = self.number_of(facility);
+        let facility = Facilities::number(&mut self.facilities, facility);
         let store = &mut self.forms[number];
         let slot = store.slot_or_new(facility);
         change(store.lock_mut(period, slot));
-        let lock = store.lock(period, slot).cloned();
+        let lock = store.lock(period, slot).cloned().unwrap_or_default();
         let slots = store.slots().len();
-        let block = store.block_mut(period);
-        // A locked report keeps its versions apart, so that one may be pending.
-        for writer in block.expand(slot, slots, &self.authors) {
-            self.contested.entry(writer).or_default().insert((number, period, slot));
+        let Some(block) = store.block_if(period) else { return };
+        if block.unmoved(slot, &self.authors, &lock) {
+            return;
         }
-        block.judge(slot, &self.lineage, lock.as_ref());
+        // Its version is kept apart, because it is pending.
+        for writer in block.expand(slot, slots, &self.authors) {
+            let contested = Arc::make_mut(&mut self.contested);
+            contested.entry(writer).or_default().insert((number, period, slot));
+        }
+        block.judge(slot, &self.lineage, Some(&lock));
     }
 
     /// Whether a version waits for approval behind a lock.
@@ -367,7 +426,7 @@ impl Cube {
 
     fn place(&self, facility: &UnitCode, form: &FormCode) -> Option<(usize, Slot)> {
         let number = *self.form_numbers.get(form)?;
-        let facility = *self.facility_numbers.get(facility)?;
+        let facility = *self.facilities.numbers.get(facility)?;
         Some((number, self.forms[number].slot(facility)?))
     }
 
@@ -401,17 +460,17 @@ impl Cube {
 
     /// A facility's number here, if anything was reserved or applied for it.
     pub fn facility(&self, code: &UnitCode) -> Option<FacilityNo> {
-        self.facility_numbers.get(code).copied()
+        self.facilities.numbers.get(code).copied()
     }
 
     /// The code of a facility's number.
     pub fn facility_code(&self, number: FacilityNo) -> &UnitCode {
-        &self.facilities[number as usize]
+        &self.facilities.list[number as usize]
     }
 
     /// How many facilities have a number.
     pub fn facility_count(&self) -> usize {
-        self.facilities.len()
+        self.facilities.list.len()
     }
 
     /// The block as it stood at `at`: the one held when nothing came later, rebuilt otherwise.
@@ -428,7 +487,7 @@ impl Cube {
                     block.as_of(at, &self.lineage, |slot| form.lock(period, slot)),
                 ))
             }
-            _ => BlockRef::Here(block),
+            _ => block,
         })
     }
 
@@ -439,6 +498,125 @@ impl Cube {
 
     pub(crate) fn authors(&self) -> &Authors {
         &self.authors
+    }
+}
+
+impl Cube {
+    /// All of it but the blocks, to be kept beside them.
+    pub(crate) fn frame(&self) -> Frame {
+        let Cube {
+            facilities,
+            authors,
+            forms,
+            form_numbers: _,
+            mappings: _,
+            lineage,
+            contested,
+            older: _,
+        } = self;
+        // In order, so that the same cube always gives the same frame.
+        let keys = |(writer, keys): (&AgentId, &HashSet<ReportKey>)| {
+            let mut keys: Vec<ReportKey> = keys.iter().copied().collect();
+            keys.sort_unstable();
+            (*writer, keys)
+        };
+        let mut contested: Vec<_> = contested.iter().map(keys).collect();
+        contested.sort_unstable();
+        Frame {
+            facilities: facilities.list.clone(),
+            authors: authors.list.clone(),
+            forms: forms.iter().map(FormStore::frame).collect(),
+            lineage: Lineage::clone(lineage),
+            contested,
+        }
+    }
+
+    /// The cube of a frame, every block with the older ones.
+    pub(crate) fn of_frame(frame: Frame, older: Arc<dyn Older>) -> Cube {
+        let Frame { facilities, authors, forms, lineage, contested } = frame;
+        let facility_numbers = facilities.iter().cloned().zip(0..).collect();
+        let author_numbers = authors.iter().cloned().zip(0..).collect();
+        let forms: Vec<FormStore> = forms
+            .into_iter()
+            .enumerate()
+            .map(|(number, form)| FormStore::of_frame(number, form, older.clone()))
+            .collect();
+        Cube {
+            facilities: Arc::new(Facilities { list: facilities, numbers: facility_numbers }),
+            authors: Arc::new(Authors { list: authors, numbers: author_numbers }),
+            form_numbers: forms.iter().map(|form| form.code().clone()).zip(0..).collect(),
+            forms,
+            mappings: HashMap::new(),
+            lineage: Arc::new(lineage),
+            contested: Arc::new(
+                contested
+                    .into_iter()
+                    .map(|(writer, keys)| (writer, keys.into_iter().collect()))
+                    .collect(),
+            ),
+            older: Some(older),
+        }
+    }
+
+    /// The same cube without its blocks.
+    pub(crate) fn without_blocks(&self) -> Cube {
+        let forms = self.forms.iter().map(FormStore::without_blocks).collect();
+        Cube { forms, older: None, ..self.clone() }
+    }
+
+    /// Takes a month of a form into memory, as it was put aside.
+    pub(crate) fn bring(&mut self, form: usize, month: Month) {
+        self.forms[form].bring(month);
+    }
+
+    /// Puts a month of a form aside; it must be had again from [`Cube::set_older`]'s. Returns what was in
+    /// memory, to be dropped when no lock is held.
+    pub(crate) fn put_aside(&mut self, form: usize, month: Period) -> Vec<Arc<Block>> {
+        self.forms[form].put_aside(month)
+    }
+
+    /// Whether any block of a form's month is in memory.
+    pub(crate) fn has_here(&self, form: usize, month: Period) -> bool {
+        self.forms[form].has_here(month)
+    }
+
+    /// From where months are had that are not in memory.
+    pub(crate) fn set_older(&mut self, older: Arc<dyn Older>) {
+        self.forms.iter_mut().for_each(|form| form.set_older(older.clone()));
+        self.older = Some(older);
+    }
+
+    /// A month of another cube with the same reports, in the numbers of this one.
+    pub(crate) fn adopt(&self, other: &Cube, form: usize, month: Period) -> Month {
+        let mut adopted = Month::default();
+        let store = &self.forms[form];
+        let Some(theirs) = other.form(store.code()) else { return adopted };
+        let columns: Vec<Option<usize>> =
+            theirs.columns().iter().map(|element| store.column(element.as_str())).collect();
+        let (mut authors, slots) = (self.authors.clone(), store.slots().len());
+        for (period, block) in theirs.month(month) {
+            let mut own = Block::default();
+            for slot in block.present_slots() {
+                let code = other.facility_code(theirs.slots()[slot as usize]);
+                let Some(slot_here) = self.facility(code).and_then(|number| store.slot(number))
+                else {
+                    continue;
+                };
+                for mut stored in block.versions(slot, other.authors()) {
+                    let mut values = vec![Value::Missing; store.columns().len()];
+                    for (value, column) in stored.content.values.iter().zip(&columns) {
+                        if let Some(column) = column {
+                            values[*column] = *value;
+                        }
+                    }
+                    stored.content.values = values;
+                    let lock = store.lock(period, slot_here);
+                    own.insert(slot_here, slots, stored, &mut authors, &self.lineage, lock);
+                }
+            }
+            adopted.insert(period, own);
+        }
+        adopted
     }
 }
 

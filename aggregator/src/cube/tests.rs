@@ -182,6 +182,71 @@ fn a_version_that_does_not_fit_its_catalogue_is_refused() {
     assert!(matches!(cube.apply(&catalogue, bad), Err(CubeError::WrongPeriodType { .. })));
 }
 
+/// Older months as they lie in a file.
+#[derive(Debug, Default)]
+struct Packed(std::sync::Mutex<HashMap<(usize, Period), Vec<u8>>>);
+
+impl Older for Packed {
+    fn month(&self, form: usize, month: Period) -> Arc<Month> {
+        Arc::new(Month::decode(&self.0.lock().unwrap()[&(form, month)]).unwrap())
+    }
+}
+
+/// The same cube, all of it put aside.
+fn aside(cube: &Cube) -> Cube {
+    let packed = Packed::default();
+    for (number, form) in cube.forms().iter().enumerate() {
+        for month in form.months() {
+            packed.0.lock().unwrap().insert((number, month), Month::encode(form.month(month)));
+        }
+    }
+    let frame: Frame =
+        banyan_shared::wire::decode(&banyan_shared::wire::encode(&cube.frame())).unwrap();
+    Cube::of_frame(frame, Arc::new(packed))
+}
+
+#[test]
+fn a_lock_that_admits_the_only_version_leaves_it_in_the_compact_form() {
+    let catalogue = fixture::catalogue();
+    let mut cube = Cube::new(&catalogue);
+    let (a, form): (UnitCode, FormCode) = ("A".parse().unwrap(), "daily".parse().unwrap());
+    let one = version("A", DAY, id(1, 1, 1), [Value::Number(1); 2]);
+    let seen = || Some(Arc::new(VersionVector::from([((one.id.writer, one.id.epoch), 1)])));
+    cube.apply(&catalogue, one.clone()).unwrap();
+    let report = cube.report(&a, &form, one.period);
+    cube.lock(&a, &form, one.period, seen());
+    assert_eq!(cube.report(&a, &form, one.period), report);
+    let block =
+        |cube: &Cube| cube.form(&form).unwrap().block(one.period).unwrap().histories(0..9).count();
+    assert_eq!(block(&cube), 0);
+    // Locked before it came; a lock that saw less holds it back.
+    let mut other = Cube::new(&catalogue);
+    other.lock(&a, &form, one.period, seen());
+    other.apply(&catalogue, one.clone()).unwrap();
+    assert_eq!((block(&other), other.digest()), (0, cube.digest()));
+    cube.lock(&a, &form, one.period, Some(Arc::default()));
+    assert_eq!(cube.report(&a, &form, one.period).unwrap().pending, 1);
+    assert_eq!(cell(&cube, "A", DAY), Value::Missing);
+}
+
+#[test]
+fn a_copy_keeps_what_it_showed_while_the_original_goes_on() {
+    let catalogue = fixture::catalogue();
+    let mut cube = Cube::new(&catalogue);
+    let one = version("A", DAY, id(1, 1, 1), [Value::Number(1); 2]);
+    cube.apply(&catalogue, one.clone()).unwrap();
+    let (copy, digest) = (cube.clone(), cube.digest());
+    let generation =
+        |cube: &Cube| cube.form(&"daily".parse().unwrap()).unwrap().generation(one.period);
+    assert_eq!(generation(&cube), generation(&copy));
+    cube.apply(&catalogue, version("A", DAY, id(1, 1, 2), [Value::Number(7); 2])).unwrap();
+    cube.apply(&catalogue, version("B", DAY, id(2, 1, 1), [Value::Number(7); 2])).unwrap();
+    cube.begins(one.id.writer, Epoch { counter: 2, random: 1 }, vec![(one.id.epoch, 5)]);
+    assert_ne!(generation(&cube), generation(&copy));
+    assert_eq!((copy.digest(), cell(&copy, "A", DAY)), (digest, Value::Number(1)));
+    assert_ne!(cube.digest(), digest);
+}
+
 fn any_version() -> impl Strategy<Value = AcceptedVersion> {
     let value = prop_oneof![
         Just(Value::Missing),
@@ -236,6 +301,24 @@ proptest! {
         let shuffled = build(&other);
         prop_assert_eq!(cube.digest(), shuffled.digest());
         prop_assert!(cube.differences(&shuffled, 10).is_empty());
+
+        // Put aside, packed, and read again, all of it or in part, it is the same; also what comes later.
+        let mut put = aside(&cube);
+        prop_assert_eq!(put.digest(), cube.digest());
+        prop_assert!(put.differences(&cube, 10).is_empty());
+        let (first, rest) = versions.split_at(turn % versions.len());
+        let mut later = aside(&build(first));
+        for v in rest.iter().chain(first) {
+            later.apply(&catalogue, v.clone()).unwrap();
+        }
+        prop_assert_eq!(later.digest(), cube.digest());
+        let months: Vec<Period> = put.forms()[0].months().into_iter().collect();
+        for month in &months {
+            let adopted = cube.without_blocks().adopt(&shuffled, 0, *month);
+            put.bring(0, Month::decode(&Month::encode(adopted.blocks())).unwrap());
+            prop_assert!(put.has_here(0, *month));
+        }
+        prop_assert_eq!(put.digest(), cube.digest());
 
         // A version taken out leaves what the others alone would give.
         let gone = versions.remove(gone % versions.len());

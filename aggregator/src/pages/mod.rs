@@ -370,8 +370,8 @@ impl<'a> View<'a> {
             let state = self.service.state().read();
             let months = (1..=MONTHS_BACK_MAX).map(|n| month.plus(-n));
             let any = |month: &Period| {
-                let mut blocks = state.cube.forms().iter().flat_map(|form| form.blocks());
-                blocks.any(|(period, _)| month.contains(period))
+                let mut periods = state.cube.forms().iter().flat_map(|form| form.periods());
+                periods.any(|period| month.contains(period))
             };
             months.filter(any).collect()
         };
