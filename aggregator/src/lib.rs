@@ -8,6 +8,7 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod cube;
+pub mod derived;
 pub mod front_door;
 pub mod http;
 pub mod identity;

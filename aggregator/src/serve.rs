@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::broker::{Broker, BrokerConfig};
+use crate::derived::checkpoints;
 use crate::front_door::{Counters, DoorConfig, FrontDoor, Registry};
 use crate::http;
 use crate::identity::{random, write_secret};
@@ -152,6 +153,7 @@ pub async fn serve(
     let pages = tokio::spawn(
         axum::serve(listener, routes).with_graceful_shutdown(until(stopped)).into_future(),
     );
+    let kept = tokio::spawn(checkpoints(service.clone(), stop.subscribe()));
     set_public(dir, public_mqtt)?;
     write_secret(&addresses_file(dir), &serde_json::to_vec(&addresses)?)?;
     tracing::info!(mqtt = addresses.mqtt, http = addresses.http, "serving");
@@ -174,6 +176,7 @@ pub async fn serve(
         tracing::debug!("HTTP connections are still open");
     }
     broker.stop().await;
+    kept.await.context("the checkpoints ended abnormally")?;
     drop(service);
     running.stop().await?;
     match fault {

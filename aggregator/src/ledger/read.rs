@@ -68,6 +68,21 @@ impl LedgerReader {
         head(&self.connection, &self.path)
     }
 
+    /// The chain's hash after the commit that ends at `position`; none where no commit ends.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn hash_at(&self, position: Position) -> Result<Option<Hash>, LedgerError> {
+        let found = self
+            .connection
+            .query_row("SELECT hash FROM chain WHERE position = ?1", [position], |row| {
+                row.get::<_, Vec<u8>>(0)
+            })
+            .optional()
+            .map_err(LedgerError::sqlite(&self.path))?;
+        found.map(|hash| sized(&self.path, "chain.hash", hash)).transpose()
+    }
+
     /// Hands out every row from `from` on, in order, up to the end; returns the last position read
     /// (`from - 1` if there was none).
     ///

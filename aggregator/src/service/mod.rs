@@ -23,6 +23,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::act::{Act, SignedAct};
 use crate::broker::{DownError, Downlink, Incoming};
+use crate::derived::{Derived, Keeper};
 use crate::identity::Identity;
 use crate::intake::{ActBuilder, ActRequest, Clock, Intake, IntakeCounters, SharedState};
 use crate::ledger::{Ledger, LedgerHandle, LedgerReader, LedgerWriter, RowKind, RowRef};
@@ -41,6 +42,8 @@ pub use upkeep::{VerifyReport, restore};
 
 /// Acts waiting for the intake.
 const ACTS_WAITING_MAX: usize = 1024;
+/// A command alone writes `derived.db` only when it had so many rows to fold.
+const ROWS_KEPT_ALONE: u64 = 2_000;
 
 /// Why a request was refused: exit code 2 (the request is wrong) with a text for people.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,7 @@ pub struct Service {
     clock: Clock,
     counters: Arc<IntakeCounters>,
     plans: PlanCache,
+    keeper: Arc<Keeper>,
 }
 
 /// What has to be stopped when a service ends.
@@ -78,6 +82,10 @@ pub struct Running {
     ended: Option<Result<(), JoinError>>,
     stop: watch::Sender<bool>,
     writer: LedgerWriter,
+    keeper: Arc<Keeper>,
+    state: SharedState,
+    /// With so many rows not in `derived.db` it is written at the end.
+    rows_kept: u64,
 }
 
 /// The way down when nobody is connected.
@@ -145,6 +153,33 @@ pub fn fold_until(reader: &LedgerReader, end: Position, now: Millis) -> Result<S
     Ok(state)
 }
 
+/// The state at the ledger's end: what `derived.db` holds and the rows after it, or every row.
+fn resume(
+    reader: &LedgerReader,
+    dir: &Path,
+    now: Millis,
+) -> Result<(Arc<Derived>, State), StateError> {
+    let (derived, kept) = Derived::open(dir, reader, &ledger_dir(dir));
+    if let Some(mut state) = kept {
+        let begun = std::time::Instant::now();
+        let from = state.position + 1;
+        match reader.read_from::<StateError>(from, |row| state.apply_row(&row)) {
+            Ok(_) => {
+                state.rejudge(now);
+                tracing::info!(from, to = state.position, took = ?begun.elapsed(), "rows folded");
+                return Ok((derived, state));
+            }
+            Err(error) => {
+                tracing::warn!("derived.db is made anew from the ledger: {error}");
+                derived.distrust();
+            }
+        }
+    }
+    let mut state = fold(reader, now)?;
+    state.cube.set_older(derived.clone());
+    Ok((derived, state))
+}
+
 impl Service {
     /// Opens the data directory, folds the ledger and starts the intake on `incoming`. Must be called
     /// inside a runtime.
@@ -160,11 +195,15 @@ impl Service {
         let ledger = Ledger::open(&ledger_dir(dir))?;
         let now = (clock)();
         let reader = ledger.reader()?;
-        let state = tokio::task::spawn_blocking(move || fold(&reader, now)).await??;
+        let home = dir.to_owned();
+        let (derived, state) =
+            tokio::task::spawn_blocking(move || resume(&reader, &home, now)).await??;
         let state = SharedState::new(state);
         let writer_clock = clock.clone();
         let writer = LedgerWriter::start(ledger, move || (writer_clock)())?;
         let handle = writer.handle();
+        let keeper = Arc::new(Keeper::new(derived, state.clone(), handle.clone()));
+        let rows_kept = if lines.is_some() { 1 } else { ROWS_KEPT_ALONE };
         let (acts, act_requests) = mpsc::channel(ACTS_WAITING_MAX);
         let (incoming, down) = match lines {
             Some(lines) => lines,
@@ -177,15 +216,17 @@ impl Service {
         let intake = tokio::spawn(intake.run(incoming, act_requests, stopped));
         let service = Service {
             dir: dir.to_owned(),
-            state,
+            state: state.clone(),
             identity,
             ledger: handle,
             acts,
             clock,
             counters,
             plans: PlanCache::default(),
+            keeper: keeper.clone(),
         };
-        Ok((Arc::new(service), Running { intake, ended: None, stop, writer }))
+        let running = Running { intake, ended: None, stop, writer, keeper, state, rows_kept };
+        Ok((Arc::new(service), running))
     }
 
     /// The state, to look at.
@@ -221,6 +262,36 @@ impl Service {
         done.await.context("the service is stopping")?
     }
 
+    /// Writes `derived.db` as of now.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn checkpoint(self: &Arc<Self>) -> Result<()> {
+        let copy = self.between_commits().await?;
+        let keeper = self.keeper.clone();
+        tokio::task::spawn_blocking(move || keeper.write(copy)).await?
+    }
+
+    /// How many rows `derived.db` does not hold.
+    pub(crate) fn rows_behind(&self) -> u64 {
+        self.keeper.rows_behind()
+    }
+
+    /// A copy of the state between two commits.
+    async fn between_commits(&self) -> Result<State> {
+        // Through the intake: what it has judged but not committed yet is in no ledger.
+        let (give, take) = oneshot::channel();
+        let look = move |state: &State| {
+            // The receiver waits right below.
+            let begun = std::time::Instant::now();
+            let _ = give.send(state.clone());
+            tracing::debug!(took = ?begun.elapsed(), "state copied");
+            Ok(Vec::new())
+        };
+        self.act("service", Box::new(look)).await?;
+        take.await.context("the service is stopping")
+    }
+
     /// The address agents are told: the public one, else the running service's, or the last one it had.
     pub(crate) fn mqtt_address(&self) -> String {
         if let Some(public) = crate::serve::PublicAddress::read(&self.dir) {
@@ -243,7 +314,20 @@ impl Running {
         if let Some(Err(error)) = self.ended {
             return Err(error).context("the intake ended abnormally");
         }
-        tokio::task::spawn_blocking(move || self.writer.stop()).await??;
+        let Running { writer, keeper, state, rows_kept, .. } = self;
+        tokio::task::spawn_blocking(move || {
+            if keeper.rows_behind() >= rows_kept {
+                // Nothing is judged any more: this is between two commits.
+                let copy = state.read().clone();
+                if let Err(error) = keeper.write(copy) {
+                    tracing::warn!(
+                        "derived.db could not be written; the next start takes longer: {error:#}"
+                    );
+                }
+            }
+            writer.stop()
+        })
+        .await??;
         Ok(())
     }
 

@@ -59,15 +59,7 @@ impl Service {
     /// # Errors
     /// What the disk says; a disagreement is in the report.
     pub async fn verify(self: &std::sync::Arc<Self>, all: bool) -> Result<VerifyReport> {
-        // Through the intake: what it has judged but not committed yet is in no ledger.
-        let (give, take) = tokio::sync::oneshot::channel();
-        let look = move |state: &State| {
-            // The receiver waits right below.
-            let _ = give.send(state.clone());
-            Ok(Vec::new())
-        };
-        self.act("service", Box::new(look)).await?;
-        let live = take.await.context("the service is stopping")?;
+        let live = self.between_commits().await?;
         let service = self.clone();
         let (report, remember) =
             tokio::task::spawn_blocking(move || service.verify_now(live, all)).await??;
@@ -82,6 +74,8 @@ impl Service {
         mut live: State,
         all: bool,
     ) -> Result<(VerifyReport, Option<(u64, crate::ledger::Hash)>)> {
+        // The copy reads its older months from the file: it must stay as it is.
+        let _stay = self.keeper.stay();
         let reader = self.ledger.reader()?;
         let from = if all { 1 } else { reader.verified()?.map_or(1, |(position, _)| position + 1) };
         let mut report = VerifyReport {

@@ -8,12 +8,13 @@ use banyan_shared::ids::{AgentId, ContextNumber, Millis, UnitCode};
 use banyan_shared::keys::PublicKey;
 use banyan_shared::sync::Inbox;
 use banyan_shared::wire::{Beacon, EnrolRefusal, EnrolRequest, SignedGrant};
+use serde::{Deserialize, Serialize};
 
 use super::State;
 use crate::act::{Act, Below, NewCode, NewContext, secret_hash};
 
 /// What a context number stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
     /// The catalogue its form numbers refer to.
     pub catalogue: CatalogueHash,
@@ -24,7 +25,7 @@ pub struct Context {
 }
 
 /// An enrolment code as it stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Code {
     /// Hash of its secret.
     pub secret: [u8; 16],
@@ -39,7 +40,7 @@ pub struct Code {
 }
 
 /// An agent as it stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Agent {
     /// Its key.
     pub key: PublicKey,
@@ -64,10 +65,14 @@ pub struct Agent {
     /// When something of it was last stored.
     pub last_receipt: Option<Millis>,
     /// Its last hello: when, and what it said. Not history: empty after a restart.
+    #[serde(skip)]
     pub beacon: Option<(Millis, Beacon)>,
     /// The nonce of its last hello.
+    #[serde(skip)]
     pub nonce: Option<u64>,
     /// How often a number came again with other content: two machines with one identity.
+    /// Counted since the start.
+    #[serde(skip)]
     pub reused: u64,
 }
 

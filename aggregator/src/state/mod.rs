@@ -23,6 +23,7 @@ use banyan_shared::period::Date;
 use banyan_shared::sync::Fate;
 use banyan_shared::tables::{RowError, TableName, Tables};
 use banyan_shared::wire::{Batch, Body, Envelope, WireError, entry_hash, inflate};
+use serde::{Deserialize, Serialize};
 
 use crate::act::{Act, SignedAct, TableFile};
 use crate::cube::{AcceptedVersion, Cube};
@@ -62,7 +63,7 @@ pub enum StateError {
 }
 
 /// An entry held back until something is known.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Parked {
     /// Which version it is.
     pub id: VersionId,
@@ -121,7 +122,7 @@ pub struct State {
 }
 
 /// A refused entry.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RefusedEntry {
     /// The facility, if the entry names one in its context.
     pub facility: Option<UnitCode>,

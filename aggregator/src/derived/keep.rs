@@ -1,0 +1,113 @@
+//! When `derived.db` is written, and which months stay in memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+
+use super::{Derived, Stay, first_here};
+use crate::intake::{SharedState, told};
+use crate::ledger::LedgerHandle;
+use crate::service::Service;
+use crate::state::State;
+
+/// Rows after which it is written: folding so many again takes a fraction of a second.
+const ROWS: u64 = 20_000;
+/// After which time it is written if anything has come.
+const EVERY: Duration = Duration::from_secs(3600);
+/// How often it is looked whether it is time.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// Writes `derived.db` and puts older months aside.
+pub(crate) struct Keeper {
+    derived: Arc<Derived>,
+    state: SharedState,
+    ledger: LedgerHandle,
+}
+
+impl Keeper {
+    pub(crate) fn new(derived: Arc<Derived>, state: SharedState, ledger: LedgerHandle) -> Keeper {
+        Keeper { derived, state, ledger }
+    }
+
+    /// Rows that are not in the file.
+    pub(crate) fn rows_behind(&self) -> u64 {
+        self.state.read().position.saturating_sub(self.derived.through().unwrap_or(0))
+    }
+
+    /// Keeps the file as it is until the guard is dropped.
+    pub(crate) fn stay(&self) -> Stay<'_> {
+        self.derived.stay()
+    }
+
+    /// Writes the file as of `state`, a copy taken between two commits, and puts aside the older months it
+    /// then holds. Works beside intake and queries: they wait only while months are let go.
+    ///
+    /// # Errors
+    /// What the disk says. The file is then what it was, or is made anew the next time.
+    pub(crate) fn write(&self, state: State) -> Result<()> {
+        let begun = Instant::now();
+        let reader = self.ledger.reader()?;
+        let chain = reader
+            .hash_at(state.position)?
+            .context("the state does not stand between two commits")?;
+        let written = self.derived.write(&state, reader.identity(), chain)?;
+        let (through, first) = (state.position, first_here(&state));
+        drop(state);
+        let held = Instant::now();
+        let aside = self.put_aside(first);
+        tracing::info!(
+            through,
+            parts = written.parts,
+            bytes = written.bytes,
+            months_bytes = written.months,
+            aside,
+            took = ?begun.elapsed(),
+            put_aside = ?held.elapsed(),
+            "derived.db written"
+        );
+        Ok(())
+    }
+
+    /// Lets go of the older months the file holds as they are.
+    fn put_aside(&self, first: banyan_shared::period::Period) -> usize {
+        let stay = self.stay();
+        let months = stay.to_put_aside(&self.state.read().cube, first);
+        if months.is_empty() {
+            return 0;
+        }
+        let mut dropped = Vec::new();
+        {
+            let mut state = self.state.write();
+            // What has changed meanwhile stays.
+            for (form, month) in stay.to_put_aside(&state.cube, first) {
+                dropped.push(state.cube.put_aside(form, month));
+            }
+        }
+        // The memory is given back when nobody waits.
+        dropped.len()
+    }
+}
+
+/// Writes the file from time to time until told to stop.
+pub(crate) async fn checkpoints(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
+    let mut last = Instant::now();
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = told(&mut stop) => return,
+            _ = look.tick() => {}
+        }
+        let behind = service.rows_behind();
+        if behind >= ROWS || behind > 0 && last.elapsed() >= EVERY {
+            if let Err(error) = service.checkpoint().await {
+                tracing::warn!(
+                    "derived.db could not be written; the next start takes longer: {error:#}"
+                );
+            }
+            last = Instant::now();
+        }
+    }
+}

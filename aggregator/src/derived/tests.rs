@@ -1,0 +1,677 @@
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+
+use banyan_shared::catalogue::FormIx;
+use banyan_shared::ids::{AgentId, Epoch, Millis, Seq, UnitCode, VersionId};
+use banyan_shared::keys::{Certificate, SigningKey, sha256};
+use banyan_shared::period::Date;
+use banyan_shared::report::{Content, EnteredAt, How, Reason, Value, VersionVector};
+use banyan_shared::tables::TableName;
+use banyan_shared::wire::{
+    self, Batch, Body, Entry, FacilityScope, Grant, Offer, SignedGrant, deflate,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::act::{Act, NewCode, NewContext, NewReport, Reports, SignedAct, TableFile};
+use crate::cube::AcceptedVersion;
+use crate::ledger::{Ledger, NewRow};
+use crate::query::fixture;
+use crate::service::{fold, fold_until};
+use crate::state::Judgement;
+
+/// 2026-02-10, noon in Shanghai.
+const BEGUN: Millis = Millis(1_770_696_000_000);
+/// A third of a day: the future comes within a history.
+const STEP: i64 = 8 * 3_600_000;
+const FACILITIES: [&str; 8] = ["A", "B", "K", "N", "PL", "H1", "NEW", "D"];
+/// Kinds of [`World::step`].
+const STEPS: u8 = 20;
+
+fn key(n: u8) -> SigningKey {
+    SigningKey::from_seed(&[n; 32]).unwrap()
+}
+
+fn operating() -> SigningKey {
+    key(200)
+}
+
+/// A place among the kinds of acts: a new kind does not compile until a history here has it.
+fn kind(act: &Act) -> usize {
+    match act {
+        Act::Founded { .. } => 0,
+        Act::Catalogue { .. } => 1,
+        Act::Tables(_) => 2,
+        Act::Codes(_) => 3,
+        Act::Admitted { .. } => 4,
+        Act::Readmitted { .. } => 5,
+        Act::Scope { .. } => 6,
+        Act::Revoked { .. } => 7,
+        Act::Reports(_) => 8,
+    }
+}
+const KINDS: usize = 9;
+
+/// A ledger being written, and the state that follows it as the intake's does.
+struct World {
+    dir: tempfile::TempDir,
+    ledger: Ledger,
+    state: State,
+    now: Millis,
+    lives: BTreeMap<AgentId, (Epoch, Seq)>,
+    kinds: BTreeSet<usize>,
+    turn: u32,
+}
+
+impl World {
+    fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::create(&crate::service::ledger_dir(dir.path()), [5; 16]).unwrap();
+        World::begin(dir, ledger)
+    }
+
+    fn begin(dir: tempfile::TempDir, ledger: Ledger) -> World {
+        let first = [
+            Act::Founded { name: "试验".into() },
+            Act::Catalogue { toml: deflate(fixture::CATALOGUE.as_bytes()) },
+        ];
+        let signed = |act: &Act| SignedAct { by: "test".into(), at: BEGUN, act: act.clone() };
+        let state = State::begin(&first.each_ref().map(signed)).unwrap();
+        let (lives, kinds) = Default::default();
+        let mut world = World { dir, ledger, state, now: BEGUN, lives, kinds, turn: 0 };
+        first.into_iter().for_each(|act| world.act(act));
+        world.act(tables(fixture::UNITS));
+        world.act(Act::Codes(vec![NewCode {
+            number: 7,
+            secret: [1; 16],
+            contexts: vec![context(1, &FACILITIES), context(2, &FACILITIES[4..])],
+            uses: 9,
+            expires: BEGUN,
+        }]));
+        for (n, context) in [(1, 1), (2, 2)] {
+            world.admit(n, context, None);
+        }
+        world
+    }
+
+    fn act(&mut self, act: Act) {
+        self.kinds.insert(kind(&act));
+        let signed = SignedAct { by: "test".into(), at: self.now, act };
+        let row = NewRow::act(signed.seal(&operating()));
+        let committed = self.ledger.commit_now(&[row], self.now).unwrap();
+        self.state.apply_act(&signed, committed.positions.start, committed.received_at).unwrap();
+    }
+
+    fn admit(&mut self, n: u8, context: u32, succeeds: Option<AgentId>) {
+        let key = key(n).public();
+        self.act(Act::Admitted { key, code: 7, context, machine: 1, succeeds });
+        self.lives.entry(key.agent_id()).or_insert((Epoch { counter: 1, random: 9 }, 0));
+    }
+
+    fn send(&mut self, n: u8, bodies: Vec<Body>) {
+        let agent = key(n).public().agent_id();
+        let (epoch, last) = self.lives.get_mut(&agent).unwrap();
+        let entries = (*last + 1..).zip(bodies).map(|(seq, body)| Entry { seq, body }).collect();
+        let context = if n == 2 { 2 } else { 1 };
+        let batch = Batch { agent, epoch: *epoch, context, hello: None, entries };
+        *last += batch.entries.len() as u64;
+        let Judgement::Answer { store: true, refused, .. } = self.state.judge(&batch) else {
+            return;
+        };
+        let added = self.state.hold(&batch, &refused);
+        let stored = if refused.is_empty() { vec![] } else { wire::encode(&refused) };
+        let row = NewRow { refused: stored, ..NewRow::batch(batch.seal(&key(n))) };
+        let committed = self.ledger.commit_now(&[row], self.now).unwrap();
+        let position = committed.positions.start;
+        self.state.apply_batch(batch, &added, &refused, position, committed.received_at);
+    }
+
+    fn content(&self, form: FormIx, a: u8, b: u8) -> Content {
+        let lines = self.state.catalogue.forms[form.at()].lines.len();
+        let value = |at: usize| match (usize::from(a) + at) % 7 {
+            0 => Value::Missing,
+            1 => Value::NotApplicable,
+            2 => Value::Number(u64::from(u32::MAX) - 2 + u64::from(b)),
+            n => Value::Number(n as u64 + u64::from(b)),
+        };
+        let other = VersionId {
+            writer: key(b % 3 + 1).public().agent_id(),
+            epoch: Epoch { counter: 1, random: 9 },
+            seq: u64::from(a % 9) + 1,
+        };
+        Content {
+            values: (0..lines).map(value).collect(),
+            how: How::ALL[usize::from(b) % How::ALL.len()],
+            entered_by: (b % 4 == 0).then(|| format!("n{}", b % 3)),
+            reason: (b % 5 == 0).then_some(Reason::Recount),
+            override_code: None,
+            withdrawn: a % 11 == 0,
+            entered_at: EnteredAt {
+                minute: u32::try_from(self.now.0 / 60_000).unwrap() - u32::from(a),
+                doubtful: b % 6 == 0,
+            },
+            replaces: if b % 7 == 0 { vec![other] } else { vec![] },
+        }
+    }
+
+    fn period(&self, form: FormIx, c: u8) -> Period {
+        let days = [
+            (2024, 10, 30),
+            (2024, 11, 3),
+            (2024, 11, 4),
+            (2024, 12, 31),
+            (2025, 1, 1),
+            (2025, 6, 15),
+            (2026, 1, 5),
+            (2026, 1, 6),
+            (2026, 2, 9),
+            (2026, 2, 13),
+            (2026, 2, 20),
+        ];
+        let (year, month, day) = days[usize::from(c) % days.len()];
+        let date = Date::new(year, month, day).unwrap();
+        Period::containing(self.state.catalogue.forms[form.at()].period_type, date)
+    }
+
+    fn report(&self, a: u8, b: u8, c: u8) -> Body {
+        let form = FormIx(u16::from(b) % 3);
+        let (period, content) = (self.period(form, c), self.content(form, a, b));
+        Body::Report { facility: u32::from(a) % 8, form: form.0, period, content }
+    }
+
+    /// One thing that happens.
+    fn step(&mut self, (what, a, b, c): (u8, u8, u8, u8)) {
+        self.now = self.now.plus(STEP);
+        self.turn += 1;
+        let turn = self.turn;
+        let sender = a % 2 + 1;
+        match what % STEPS {
+            0..=7 => {
+                let reports =
+                    (0..c % 5 + 1).map(|n| self.report(a.wrapping_add(n), b, c.wrapping_add(n)));
+                let reports = reports.collect();
+                self.send(sender, reports);
+            }
+            8 => self.send(sender, vec![Body::Void]),
+            9 => {
+                // Refused for its shape, beside one that is not.
+                let mut wrong = self.report(a, b, c);
+                if let Body::Report { content, .. } = &mut wrong {
+                    content.values.push(Value::Missing);
+                }
+                let right = self.report(b, a, c);
+                self.send(sender, vec![wrong, right]);
+            }
+            10 => {
+                let life = self.lives.get_mut(&key(sender).public().agent_id()).unwrap();
+                let earlier = vec![(life.0, life.1.saturating_sub(u64::from(b % 2)))];
+                *life = (Epoch { counter: life.0.counter + 1, random: turn }, 0);
+                self.send(sender, vec![Body::Begins { earlier, lost: vec![] }]);
+            }
+            11 => self.act(tables(&format!("{}NEW,新,clinic,T1,,,,,\n", fixture::UNITS))),
+            12 => self.act(tables(fixture::UNITS)),
+            13 => {
+                let toml = fixture::CATALOGUE.replacen("\"t.1\"", &format!("\"t.{turn}\""), 1);
+                self.act(Act::Catalogue { toml: deflate(toml.as_bytes()) });
+            }
+            14 => {
+                self.act(Act::Codes(vec![NewCode {
+                    number: 100 + turn,
+                    secret: [b; 16],
+                    contexts: vec![context(1_000 + turn, &FACILITIES[..3])],
+                    uses: 1,
+                    expires: self.now,
+                }]));
+                let older = key(c % 2 + 1).public().agent_id();
+                self.admit(3 + b % 2, 1_000 + turn, Some(older));
+            }
+            15 => {
+                let agent = key(sender).public().agent_id();
+                self.act(Act::Scope { agent, context: context(2_000 + turn, &FACILITIES[..6]) });
+            }
+            16 => {
+                let certificate = Certificate::issue(&key(201), operating().public(), 1, BEGUN);
+                let facilities = vec![FacilityScope {
+                    code: "B".parse().unwrap(),
+                    name: String::new(),
+                    place: String::new(),
+                    spells: vec![],
+                    roles: vec![],
+                    attributes: vec![],
+                }];
+                let catalogue = self.state.catalogue.hash;
+                let offer = Offer { context: 3_000 + turn, catalogue, facilities };
+                let key = key(5 + b % 3).public();
+                let grant = Grant { key, offer, issued_at: self.now, succeeds: None };
+                let grant = SignedGrant::sign(&grant, &operating(), &certificate);
+                self.act(Act::Readmitted { grant });
+            }
+            17 if b % 8 == 0 => {
+                self.act(Act::Revoked { agent: key(2).public().agent_id() });
+            }
+            18 => {
+                let (writer, epoch) =
+                    (operating().public().agent_id(), Epoch { counter: 1, random: 4 });
+                let first = self.state.next_number(writer, epoch);
+                let form = FormIx(u16::from(b) % 3);
+                let report = NewReport {
+                    facility: FACILITIES[usize::from(a) % 8].parse().unwrap(),
+                    form,
+                    period: self.period(form, c),
+                    content: self.content(form, a, b),
+                };
+                let catalogue = self.state.catalogue.hash;
+                for act in Reports::pack((writer, epoch, first), catalogue, vec![report]) {
+                    self.act(Act::Reports(act));
+                }
+            }
+            _ => {
+                self.state.rejudge(self.now);
+            }
+        }
+    }
+
+    fn reader(&self) -> LedgerReader {
+        self.ledger.reader().unwrap()
+    }
+
+    fn open(&self) -> (Arc<Derived>, Option<State>) {
+        open(self.dir.path())
+    }
+
+    fn write(&self, derived: &Derived) -> Written {
+        let chain = self.reader().hash_at(self.state.position).unwrap().unwrap();
+        derived.write(&self.state, self.ledger.identity(), chain).unwrap()
+    }
+
+    /// Lets go of what the file holds; returns how many months.
+    fn put_aside(&mut self, derived: &Arc<Derived>) -> usize {
+        self.state.cube.set_older(derived.clone());
+        let months = derived.stay().to_put_aside(&self.state.cube, first_here(&self.state));
+        let count = months.len();
+        months.into_iter().for_each(|(form, month)| drop(self.state.cube.put_aside(form, month)));
+        count
+    }
+}
+
+fn open(dir: &Path) -> (Arc<Derived>, Option<State>) {
+    let ledger = crate::service::ledger_dir(dir);
+    Derived::open(dir, &LedgerReader::open(&ledger).unwrap(), &ledger)
+}
+
+fn context(number: u32, facilities: &[&str]) -> NewContext {
+    let facilities = facilities.iter().map(|code| code.parse().unwrap()).collect();
+    NewContext { number, facilities, below: vec![] }
+}
+
+fn tables(units: &str) -> Act {
+    let file = |table: TableName, text: &str| TableFile {
+        table,
+        file: table.file_name().into(),
+        bytes: deflate(text.as_bytes()),
+    };
+    Act::Tables(vec![
+        file(TableName::Units, units),
+        file(TableName::Networks, fixture::NETWORKS),
+        file(TableName::Members, fixture::MEMBERS),
+    ])
+}
+
+/// Everything a state holds, whatever numbers its cube gives.
+fn facts(state: &State, now: Millis) -> (String, Vec<u8>, Vec<(String, Vec<u8>)>, String) {
+    let mut state = state.clone();
+    state.rejudge(now);
+    let (digest, lineage) =
+        (state.cube.digest().to_string(), format!("{:?}", state.cube.lineage()));
+    state.cube = Cube::default();
+    (digest, snapshot::rest(&state), snapshot::agents(&state).collect(), lineage)
+}
+
+/// What the file and the ledger's rows after it give.
+fn resumed(dir: &Path) -> Option<(Arc<Derived>, State)> {
+    let (derived, state) = open(dir);
+    let mut state = state?;
+    let reader = LedgerReader::open(&crate::service::ledger_dir(dir)).unwrap();
+    reader.read_from::<StateError>(state.position + 1, |row| state.apply_row(&row)).unwrap();
+    Some((derived, state))
+}
+
+fn whole() -> World {
+    let mut world = World::new();
+    for round in 0..6u8 {
+        for what in 0..STEPS {
+            let n = round * STEPS + what;
+            world.step((what, n.wrapping_mul(7), n.wrapping_mul(8), n.wrapping_mul(3)));
+        }
+    }
+    world
+}
+
+#[test]
+fn a_history_of_everything_is_kept_and_read_as_it_was() {
+    let mut world = whole();
+    assert_eq!(world.kinds.len(), KINDS, "every kind of act occurs");
+    assert!(!world.state.parked.is_empty() && !world.state.refused.is_empty());
+    let (derived, none) = world.open();
+    assert!(none.is_none());
+    let first = world.write(&derived);
+    assert!(first.parts > 64 && first.months > 0);
+    assert_eq!(world.write(&derived).parts, 0, "nothing has changed");
+
+    let (_, read) = world.open();
+    let (read, now) = (read.unwrap(), world.now);
+    assert_eq!(facts(&read, now), facts(&world.state, now));
+    assert_eq!(facts(&read, now), facts(&fold(&world.reader(), now).unwrap(), now));
+    assert_eq!(snapshot::rest(&read), snapshot::rest(&world.state), "the cube's numbers too");
+    assert_eq!(
+        format!("{:?}", read.organisation.reporters()),
+        format!("{:?}", world.state.organisation.reporters())
+    );
+
+    // Only what changes is written again, and the rest is still there.
+    assert!(world.put_aside(&derived) > 0);
+    world.step((0, 2, 1, 6));
+    let next = world.write(&derived);
+    assert!(next.parts > 0 && next.parts < 6, "{next:?}");
+    let (_, again) = resumed(world.dir.path()).unwrap();
+    assert_eq!(facts(&again, world.now), facts(&world.state, world.now));
+}
+
+#[test]
+fn locks_are_kept() {
+    let mut world = whole();
+    let a: UnitCode = "A".parse().unwrap();
+    let form = world.state.catalogue.forms[0].code.clone();
+    let period = world.period(FormIx(0), 2);
+    let catalogue = world.state.catalogue.clone();
+    let id =
+        |seq| VersionId { writer: AgentId([1; 6]), epoch: Epoch { counter: 1, random: 1 }, seq };
+    world.state.cube.lock(&a, &form, period, Some(Arc::new(VersionVector::new())));
+    world.state.cube.approve(&a, &form, period, id(1));
+    let (derived, _) = world.open();
+    world.write(&derived);
+    let (_, read) = world.open();
+    let mut read = read.unwrap();
+    for cube in [&mut world.state.cube, &mut read.cube] {
+        for seq in [1, 2] {
+            let version = AcceptedVersion {
+                facility: a.clone(),
+                form: FormIx(0),
+                period,
+                id: id(seq),
+                content: Content {
+                    values: vec![Value::Number(seq); 2],
+                    how: How::Direct,
+                    entered_by: None,
+                    reason: None,
+                    override_code: None,
+                    withdrawn: false,
+                    entered_at: EnteredAt { minute: 0, doubtful: false },
+                    replaces: vec![],
+                },
+                received_at: BEGUN,
+                position: 1,
+            };
+            cube.apply(&catalogue, version).unwrap();
+        }
+        assert!(!cube.pending(&a, &form, period, id(1)) && cube.pending(&a, &form, period, id(2)));
+    }
+    assert_eq!(read.cube.digest(), world.state.cube.digest());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Whatever has happened, and whenever the file was written: the file and the rows after it give what
+    /// every row gives, and so does the state that serves meanwhile with its older months put aside.
+    #[test]
+    fn file_and_tail_are_the_fold(
+        steps in prop::collection::vec((0..STEPS, any::<u8>(), any::<u8>(), any::<u8>()), 1..50),
+        one in 0usize..50, two in 0usize..50,
+    ) {
+        let mut world = World::new();
+        let (derived, _) = world.open();
+        for (at, step) in steps.iter().enumerate() {
+            world.step(*step);
+            if at == one || at == two {
+                world.write(&derived);
+                world.put_aside(&derived);
+            }
+        }
+        let now = world.now;
+        let expected = facts(&fold(&world.reader(), now).unwrap(), now);
+        prop_assert_eq!(&facts(&world.state, now), &expected);
+        if let Some((_, state)) = resumed(world.dir.path()) {
+            prop_assert_eq!(&facts(&state, now), &expected);
+        } else {
+            prop_assert!(derived.through().is_none());
+        }
+    }
+}
+
+/// Flips bytes all over the file: it is refused whole, or what was damaged is not used.
+#[test]
+fn damage_of_any_byte_is_never_served() {
+    let world = whole();
+    let (derived, _) = world.open();
+    world.write(&derived);
+    drop(derived);
+    let path = world.dir.path().join("derived").join("derived.db");
+    let whole = std::fs::read(&path).unwrap();
+    let now = world.now;
+    let expected = facts(&world.state, now);
+    let (mut refused, mut served) = (0, 0);
+    let step = whole.len() / 150;
+    for at in (0..whole.len()).step_by(step.max(1)).chain(0..100) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        std::fs::write(&path, &bytes).unwrap();
+        match world.open() {
+            (_, None) => refused += 1,
+            (_, Some(state)) => {
+                served += 1;
+                assert_eq!(facts(&state, now), expected, "byte {at}");
+            }
+        }
+        for ending in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(path.with_file_name(format!("derived.db{ending}")));
+        }
+    }
+    assert!(refused > 20 && served > 5, "{refused} refused, {served} served");
+    // Cut short, empty, or something else: made anew and good again.
+    for bytes in
+        [&whole[..whole.len() / 2], b"", b"not a database, but long enough to be looked at"]
+    {
+        std::fs::write(&path, bytes).unwrap();
+        let (derived, none) = world.open();
+        assert!(none.is_none());
+        world.write(&derived);
+        assert_eq!(facts(&world.open().1.unwrap(), now), expected);
+    }
+}
+
+/// Writes into a part of the file as damage would, under the sums it had.
+fn spoil(path: &Path, name: &str) {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let changed = connection
+        .execute("UPDATE part SET bytes = CAST(x'00' || bytes AS BLOB) WHERE name = ?1", [name])
+        .unwrap();
+    assert_eq!(changed, 1);
+}
+
+#[test]
+fn an_older_month_that_no_longer_reads_is_taken_from_the_ledger() {
+    let mut world = whole();
+    let (derived, _) = world.open();
+    world.write(&derived);
+    let now = world.now;
+    let expected = facts(&world.state, now);
+    // Other numbers than a fresh fold gives: the month has to be translated.
+    world.state = world.open().1.unwrap();
+    world.put_aside(&derived);
+    let first = first_here(&world.state);
+    let form = &world.state.cube.forms()[0];
+    let old = form.months().into_iter().find(|month| *month < first).unwrap();
+    spoil(&world.dir.path().join("derived").join("derived.db"), &month_name(0, old));
+    assert_eq!(facts(&world.state, now), expected);
+    // A start does not look at older months; whoever reads them finds it out then.
+    let (later, state) = world.open();
+    let state = state.unwrap();
+    assert_eq!(facts(&state, now), expected);
+    // The next checkpoint makes the file anew.
+    assert!(later.inner.lock().unwrap().suspect);
+    assert!(world.write(&derived).parts > 64);
+    let (fresh, state) = world.open();
+    assert_eq!(facts(&state.unwrap(), now), expected);
+    assert!(!fresh.inner.lock().unwrap().suspect);
+}
+
+#[cfg(unix)]
+#[test]
+fn deleted_while_it_is_used_it_is_made_anew() {
+    let mut world = whole();
+    let (derived, _) = world.open();
+    world.write(&derived);
+    world.put_aside(&derived);
+    let now = world.now;
+    let expected = facts(&fold(&world.reader(), now).unwrap(), now);
+    std::fs::remove_dir_all(world.dir.path().join("derived")).unwrap();
+    assert_eq!(facts(&world.state, now), expected);
+    assert!(world.write(&derived).parts > 64, "all of it");
+    assert_eq!(facts(&world.state, now), expected);
+    assert_eq!(facts(&world.open().1.unwrap(), now), expected);
+}
+
+#[test]
+fn of_another_ledger_life_or_version_it_is_not_taken() {
+    let world = whole();
+    let (derived, _) = world.open();
+    world.write(&derived);
+    let (_, manifest) = lock(&derived.inner).open.take().unwrap();
+    let reader = world.reader();
+    assert!(manifest.check(&reader).is_ok());
+    let changed: [fn(&mut Manifest); 6] = [
+        |m| m.format += 1,
+        |m| m.program = "0.0.9".into(),
+        |m| m.store_id[0] ^= 1,
+        |m| m.incarnation += 1,
+        |m| m.chain[0] ^= 1,
+        |m| m.through -= 1,
+    ];
+    for change in changed {
+        let mut other = manifest.clone();
+        change(&mut other);
+        assert!(matches!(other.check(&reader), Err(DerivedError::Other(_))), "{other:?}");
+    }
+
+    // A restored ledger tells the same and is another life of it.
+    let backup = world.dir.path().join("backup");
+    reader.backup(&backup, &[], world.now).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let ledger = crate::service::ledger_dir(other.path());
+    crate::ledger::restore(&backup, &ledger, world.now).unwrap();
+    std::fs::create_dir(other.path().join("derived")).unwrap();
+    let file = Path::new("derived").join("derived.db");
+    std::fs::copy(world.dir.path().join(&file), other.path().join(&file)).unwrap();
+    assert!(open(other.path()).1.is_none());
+}
+
+const CHILD: &str = "BANYAN_DERIVED_TEST_DIR";
+
+/// Kills a process that writes the file all the time, at moments of chance: what it leaves is one of the files
+/// it wrote, whole.
+#[test]
+fn killed_while_writing_it_is_the_old_file_or_the_new() {
+    if let Ok(dir) = std::env::var(CHILD) {
+        return write_until_killed(Path::new(&dir));
+    }
+    let mut throughs = BTreeSet::new();
+    for round in 0..8u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "derived::tests::killed_while_writing_it_is_the_old_file_or_the_new"])
+            .env(CHILD, dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while !dir.path().join("ready").exists() {
+            assert!(child.try_wait().unwrap().is_none(), "the child has ended");
+            std::thread::yield_now();
+        }
+        // Not a wait for anything: the moment of the power cut is drawn.
+        std::thread::sleep(Duration::from_millis(5 + round * 23));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (derived, state) = resumed(dir.path()).expect("one was whole before");
+        let reader = LedgerReader::open(&crate::service::ledger_dir(dir.path())).unwrap();
+        let now = BEGUN.plus(1_000 * STEP);
+        let end = state.position;
+        assert_eq!(facts(&state, now), facts(&fold_until(&reader, end, now).unwrap(), now));
+        throughs.insert(derived.through().unwrap());
+    }
+    assert!(throughs.len() > 1, "killed at different times: {throughs:?}");
+}
+
+fn write_until_killed(dir: &Path) {
+    // The directory is the parent's, who removes it.
+    let home = tempfile::Builder::new().prefix("child").tempdir_in(dir).unwrap();
+    let ledger = Ledger::create(&crate::service::ledger_dir(dir), [5; 16]).unwrap();
+    let mut world = World::begin(home, ledger);
+    let (derived, _) = open(dir);
+    for n in 0.. {
+        world.step((n % 8, n.wrapping_mul(31), n.wrapping_mul(17), n.wrapping_mul(5)));
+        world.write(&derived);
+        world.put_aside(&derived);
+        if n == 3 {
+            std::fs::write(dir.join("ready"), b"").unwrap();
+        }
+        if n == u8::MAX {
+            return;
+        }
+    }
+}
+
+/// A small cube whose bytes stay the same.
+pub(super) fn cube() -> Cube {
+    let catalogue = fixture::catalogue();
+    let mut cube = Cube::default();
+    let version = |facility: &str, seq, position| AcceptedVersion {
+        facility: facility.parse().unwrap(),
+        form: FormIx(0),
+        period: "2026-01-05".parse().unwrap(),
+        id: VersionId { writer: AgentId([7; 6]), epoch: Epoch { counter: 1, random: 2 }, seq },
+        content: Content {
+            values: vec![Value::Number(seq * 300), Value::NotApplicable],
+            how: How::Direct,
+            entered_by: None,
+            reason: None,
+            override_code: None,
+            withdrawn: false,
+            entered_at: EnteredAt { minute: 1_000, doubtful: false },
+            replaces: vec![],
+        },
+        received_at: Millis(60_000_000 + i64::try_from(seq).unwrap()),
+        position,
+    };
+    for (facility, seq, position) in [("A", 1, 4), ("B", 2, 4), ("A", 3, 9)] {
+        cube.apply(&catalogue, version(facility, seq, position)).unwrap();
+    }
+    cube
+}
+
+#[test]
+fn the_format_has_a_number() {
+    let cube = cube();
+    let month = cube.forms()[0].months().into_iter().next().unwrap();
+    let mut inbox = banyan_shared::sync::Inbox::default();
+    inbox.hold(Epoch { counter: 1, random: 2 }, 1, 77);
+    let bytes: [&[u8]; 3] = [
+        &wire::encode(&snapshot::Rest::example()),
+        &Month::encode(cube.forms()[0].month(month)),
+        &wire::encode(&inbox),
+    ];
+    let digest = data_encoding::HEXLOWER.encode(&sha256(&bytes)[..8]);
+    // Another digest: raise FORMAT, then put both here.
+    assert_eq!((FORMAT, digest.as_str()), (1, "9d00ad75f967790f"));
+}
