@@ -549,13 +549,20 @@ impl Engine<'_> {
                 } else {
                     continue;
                 };
-                if !named && outcome.state == State::NotApplicable && outcome.flags.is_empty() {
+                // Rows of shorter periods do not repeat that they are too short.
+                let silent = match outcome.state {
+                    State::NotApplicable => outcome.flags.is_empty(),
+                    State::TooFine => dims.period.is_some(),
+                    _ => false,
+                };
+                if !named && silent {
                     continue;
                 }
                 let figure = self.indicator_figure(*indicator, row, span, outcome, of, names);
                 figures.push((model.code.to_string(), figure));
             }
             out.insert(*key, figures);
+            asked.forget_row();
         }
         out
     }

@@ -170,6 +170,11 @@ impl<'e> Asked<'e> {
         dense
     }
 
+    /// Forgets what was read of the groups of a row: no other row has them.
+    pub(super) fn forget_row(&self) {
+        self.dense.borrow_mut().clear();
+    }
+
     /// What a form's lines came to in the periods before `first`, by slot.
     pub(super) fn usual(&self, form: FormIx, first: Period) -> Arc<Usual> {
         if let Some(usual) = self.usual.borrow().get(&(form, first)) {
