@@ -146,6 +146,77 @@ fn of_a_stick_each_installer_picks_one_facility_once() {
 }
 
 #[test]
+fn a_second_claim_is_decided_by_an_operator_and_a_new_pc_goes_on_with_the_history() {
+    let small = Small::new();
+    let path = small.world.dir().join("stick.banyan");
+    let stick = path.to_str().unwrap();
+    let args = ["enroll", "--stick", "--below", "T1", "--kind", "village_clinic", "--uses", "9"];
+    small.ok(&[&args[..], &["-o", stick]].concat());
+    let names = ["first", "second", "third", "fourth"];
+    let [first, second, third, fourth] = names.map(|name| small.world.agent(name));
+    for (agent, visits) in [(&first, 1), (&second, 2), (&third, 4), (&fourth, 8)] {
+        run(agent, &["enroll", stick, "--facility", "V1-VC"]).exits(0);
+        record(agent, "2026-01-05", &[&format!("total_visits={visits}")]);
+    }
+    sync(&first);
+    let list = || small.json(&["enroll", "--claims"])["claims"].clone();
+    assert_eq!(list(), json!([]));
+    for waiting in [&second, &third, &fourth] {
+        run(waiting, &["sync", "--timeout", "20s"]).exits(3);
+        // Asking again makes no second claim.
+        run(waiting, &["sync", "--timeout", "20s"]).exits(3);
+    }
+    let id = |agent| json_of(agent, &["status"])["agent"].as_str().unwrap().to_owned();
+    let claims = list();
+    assert_eq!(claims.as_array().unwrap().len(), 3);
+    assert_eq!(claims[0]["agent"], id(&second).as_str());
+    assert_eq!(claims[0]["facility"], "V1-VC");
+    assert_eq!(claims[0]["holder"], id(&first).as_str());
+
+    // Refused: it is told so, and its key is not asked about again.
+    small.ok(&["enroll", "--claims", "--refuse", &id(&fourth)]);
+    let told = run(&fourth, &["sync", "--timeout", "20s", "--lang", "en"]).exits(1);
+    assert!(told.err.contains("[claim_refused]"), "{}", told.err);
+    // Beside the first: both report, and what they say of one day is a conflict.
+    small.ok(&["enroll", "--claims", "--grant", &id(&second), "--beside"]);
+    sync(&second);
+    assert_eq!(small.query("V1-VC", "2026-01-05")["conflicts"], 1);
+    sync(&first);
+    // In the second's place: the first and second were there before, the second is out now.
+    let decided = small.json(&["enroll", "--claims", "--grant", &id(&third)]);
+    assert_eq!(decided["replaced"], id(&second).as_str());
+    sync(&third);
+    let out = run(&second, &["sync", "--timeout", "20s"]).exits(1);
+    assert!(out.err.contains("[agent_revoked]"), "{}", out.err);
+    // The third's version stands for the second's, whose history it goes on with; the first's is its own.
+    assert_eq!(small.query("V1-VC", "2026-01-05")["conflicts"], 1);
+    assert_eq!(list(), json!([]));
+    let unknown = small.run(&["enroll", "--claims", "--grant", &id(&third), "--lang", "en"]).exits(2);
+    assert!(unknown.err.contains("no claim of agent"), "{}", unknown.err);
+}
+
+#[test]
+fn a_stick_that_asks_for_approval_gives_nothing_by_itself() {
+    let small = Small::new();
+    let path = small.world.dir().join("stick.banyan");
+    let stick = path.to_str().unwrap();
+    let args = ["enroll", "--stick", "--below", "T1", "--kind", "village_clinic", "--uses", "5"];
+    small.ok(&[&args[..], &["--approve", "-o", stick]].concat());
+    let agent = small.world.agent("first");
+    run(&agent, &["enroll", stick, "--facility", "V1-VC"]).exits(0);
+    record(&agent, "2026-01-05", &["total_visits=3"]);
+    run(&agent, &["sync", "--timeout", "20s"]).exits(3);
+    let claims = small.json(&["enroll", "--claims"]);
+    assert_eq!(claims["claims"][0]["holder"], "");
+    let id = claims["claims"][0]["agent"].as_str().unwrap().to_owned();
+    assert_eq!(small.element("V1-VC", "2026-01-05", "total_visits")["value"], json!(null));
+    small.ok(&["enroll", "--claims", "--grant", &id]);
+    sync(&agent);
+    assert_eq!(small.element("V1-VC", "2026-01-05", "total_visits")["value"], 3);
+    small.ok(&["verify"]);
+}
+
+#[test]
 fn a_code_serves_once_and_a_wrong_one_is_told() {
     let small = Small::with(UNITS, &[]);
     let code = small.code(&["V1-VC"]);

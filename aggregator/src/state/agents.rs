@@ -106,6 +106,7 @@ impl State {
         at: Millis,
     ) {
         let id = key.agent_id();
+        self.claims.waiting.remove(&id);
         if let Some(code) = code.and_then(|number| self.codes.get_mut(&number)) {
             code.uses = code.uses.saturating_sub(1);
             code.used.push((id, context));
@@ -178,11 +179,9 @@ impl State {
                 return Ok(None);
             }
         }
+        self.claim_known(request)?;
         if code.expires < now {
             return Err(EnrolRefusal::Expired);
-        }
-        if code.uses == 0 {
-            return Err(EnrolRefusal::Used);
         }
         let home = |context: &ContextNumber| {
             self.contexts.get(context).and_then(|context| context.facilities.first())
@@ -195,8 +194,13 @@ impl State {
                 .ok_or(EnrolRefusal::NotOffered)?,
             (None, _) => return Err(EnrolRefusal::NotOffered),
         };
-        if code.used.iter().any(|(_, taken)| *taken == context) {
-            return Err(EnrolRefusal::Waiting);
+        let is_used = code.used.iter().any(|(_, taken)| *taken == context);
+        // A code for a single agent is no stick: used once, it is used up.
+        if code.uses == 0 && (code.contexts.len() == 1 || !is_used) {
+            return Err(EnrolRefusal::Used);
+        }
+        if let Some(claim) = self.claim(request, context, is_used)? {
+            return Ok(Some(claim));
         }
         Ok(Some(Act::Admitted {
             key: request.key,
