@@ -253,27 +253,6 @@ pub enum Act {
     },
     /// Versions of reports written at the centre.
     Reports(Reports),
-    /// Every claim by this code waits for an operator.
-    ClaimsAsked {
-        /// The code's number.
-        code: u32,
-    },
-    /// An agent asks for a facility that is not simply given.
-    Claimed {
-        /// Its key.
-        key: PublicKey,
-        /// The code's number.
-        code: u32,
-        /// The context it asks for.
-        context: ContextNumber,
-        /// A fingerprint of its machine.
-        machine: u64,
-    },
-    /// An operator has refused a claim.
-    ClaimRefused {
-        /// The agent that asked.
-        agent: AgentId,
-    },
 }
 
 /// An act with who decided it and when.

@@ -15,8 +15,8 @@ use crate::client::{Client, print_json};
 use crate::http::Request;
 use crate::serve::{HTTP_ADDR_DEFAULT, MQTT_ADDR_DEFAULT};
 use crate::service::{
-    CompletenessCall, Decided, Decision, EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile,
-    Format, GivenTable, ImportReport, QueryCall, ReportCall, Usage, VerifyReport, say, usage,
+    CompletenessCall, EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile, Format, GivenTable,
+    ImportReport, QueryCall, ReportCall, Usage, VerifyReport, say, usage,
 };
 
 /// Prints a line; a reader that has gone away (`| head`) is no failure.
@@ -245,21 +245,6 @@ struct Enroll {
     /// How often a stick may be used
     #[arg(long, default_value_t = 1, requires = "stick")]
     uses: u32,
-    /// Every claim by the stick waits until it is decided with --claims
-    #[arg(long, requires = "stick")]
-    approve: bool,
-    /// List the claims that wait: second claims of a facility, and those of sticks with --approve
-    #[arg(long, conflicts_with_all = ["stick", "each", "units", "below"])]
-    claims: bool,
-    /// Grant the claim of this agent: it takes the place of the facility's agent and goes on with its history
-    #[arg(long, value_name = "AGENT", requires = "claims", conflicts_with = "refuse")]
-    grant: Option<String>,
-    /// Grant it beside the facility's agent, which stays
-    #[arg(long, requires = "grant")]
-    beside: bool,
-    /// Refuse the claim of this agent
-    #[arg(long, value_name = "AGENT", requires = "claims")]
-    refuse: Option<String>,
     /// Where to write: a folder with --each, a file with --stick
     #[arg(short, long)]
     output: Option<PathBuf>,
@@ -725,9 +710,6 @@ const EACH_AT_ONCE: usize = 200;
 fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
     let lang = global.lang;
     let expires_s = enroll.lifetime_s();
-    if enroll.claims {
-        return claims(&enroll, global, client);
-    }
     if enroll.each {
         return enrol_each(&enroll, global, client);
     }
@@ -740,7 +722,6 @@ fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
             below: enroll.below,
             kinds: enroll.kind,
             uses: enroll.uses,
-            approve: enroll.approve,
             expires_s,
             lang,
         });
@@ -786,51 +767,6 @@ fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
         )
     );
     tell!("{}", made.code);
-    Ok(())
-}
-
-/// Lists the claims that wait, or decides one.
-fn claims(enroll: &Enroll, global: &Global, client: &Client) -> Result<()> {
-    let lang = global.lang;
-    let (agent, decision) = match (&enroll.grant, &enroll.refuse) {
-        (Some(agent), _) if enroll.beside => (agent, Decision::Beside),
-        (Some(agent), _) => (agent, Decision::Replace),
-        (None, Some(agent)) => (agent, Decision::Refuse),
-        (None, None) => {
-            let answer = client.json(&Request::Claims { lang })?;
-            let columns = ["agent", "facility", "name", "claimed_at", "holder", "machine"];
-            return show(&answer, "claims", global.format, &columns);
-        }
-    };
-    let request = Request::DecideClaim { agent: agent.clone(), decision, lang };
-    let decided: Decided = client.call(&request)?;
-    if global.format == Format::Json {
-        tell!("{}", serde_json::to_string(&decided)?);
-        return Ok(());
-    }
-    let Decided { agent, facility, granted, replaced } = decided;
-    eprintln!(
-        "{}",
-        match (granted, replaced.is_empty()) {
-            (false, _) => say(
-                lang,
-                format!("已拒绝终端 {agent} 对 {facility} 的认领。"),
-                format!("The claim of agent {agent} for {facility} is refused."),
-            ),
-            (true, true) => say(
-                lang,
-                format!("已核准：终端 {agent} 填报 {facility}；该终端下次连接时生效。"),
-                format!("Granted: agent {agent} reports for {facility} from its next contact on."),
-            ),
-            (true, false) => say(
-                lang,
-                format!("已核准：终端 {agent} 接替 {replaced} 填报 {facility}，原终端已注销。"),
-                format!(
-                    "Granted: agent {agent} takes the place of {replaced} at {facility}, which is out."
-                ),
-            ),
-        }
-    );
     Ok(())
 }
 

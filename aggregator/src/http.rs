@@ -19,9 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::front_door::Counters;
-use crate::service::{
-    Decision, EnrolEach, EnrolOne, EnrolStick, GivenTable, Service, Usage, usage,
-};
+use crate::service::{EnrolEach, EnrolOne, EnrolStick, GivenTable, Service, Usage, usage};
 
 /// Largest request, in bytes: a province's registry as base64 fits.
 const REQUEST_BYTES_MAX: usize = 128 << 20;
@@ -36,20 +34,6 @@ pub enum Request {
     EnrolEach(EnrolEach),
     /// One file for many facilities.
     EnrolStick(EnrolStick),
-    /// Claims that wait.
-    Claims {
-        /// Language of names.
-        lang: Lang,
-    },
-    /// Decides a claim.
-    DecideClaim {
-        /// The agent that asks.
-        agent: String,
-        /// What is decided.
-        decision: Decision,
-        /// Language of messages.
-        lang: Lang,
-    },
     /// The codes of the facilities under rules.
     Expand {
         /// All under these.
@@ -155,11 +139,6 @@ pub async fn handle(service: &Arc<Service>, by: &str, request: Request) -> Resul
         Request::Enrol(one) => serde_json::to_value(service.enrol_one(by, one).await?)?,
         Request::EnrolEach(each) => serde_json::to_value(service.enrol_each(by, each).await?)?,
         Request::EnrolStick(stick) => serde_json::to_value(service.enrol_stick(by, stick).await?)?,
-        Request::Claims { lang } => json!({ "claims": service.claims(lang) }),
-        Request::DecideClaim { agent, decision, lang } => {
-            let decided = service.decide_claim(by, agent_id(&agent)?, decision, lang).await?;
-            serde_json::to_value(decided)?
-        }
         Request::Expand { below, kinds, lang } => {
             serde_json::to_value(service.expand(&below, &kinds, lang)?)?
         }

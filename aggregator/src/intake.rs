@@ -486,16 +486,6 @@ impl Intake {
                 // Enrolled before, with this very key and code: its answer was lost.
                 self.grant(&self.state.read(), agent, None);
             }
-            Ok(Some(act @ Act::Claimed { .. })) => {
-                match self.act("service", Box::new(move |_| Ok(vec![act]))).await {
-                    Ok(()) => {
-                        tracing::warn!(%agent, code = request.code, "a claim waits for an operator");
-                        let refusal = EnrolRefusal::Waiting;
-                        self.answer(agent, &Answer::NotEnrolled { refusal });
-                    }
-                    Err(error) => tracing::error!(%agent, %error, "claim could not be stored"),
-                }
-            }
             Ok(Some(act)) => match self.act("service", Box::new(move |_| Ok(vec![act]))).await {
                 Ok(()) => {
                     tracing::info!(%agent, code = request.code, "agent enrolled");

@@ -53,8 +53,6 @@ pub struct EnrolStick {
     pub kinds: Vec<String>,
     /// How many agents may use it.
     pub uses: u32,
-    /// Whether every claim waits for an operator.
-    pub approve: bool,
     /// How long it is valid, in seconds.
     pub expires_s: i64,
     /// Language of messages.
@@ -382,19 +380,13 @@ impl Service {
                     )));
                 }
                 let _ = told.send(contexts.iter().map(|c| c.number).collect::<Vec<_>>());
-                let mut acts = Vec::new();
-                // Before the code itself: nobody can slip in between.
-                if request.approve {
-                    acts.push(Act::ClaimsAsked { code: secret.number });
-                }
-                acts.push(Act::Codes(vec![NewCode {
+                Ok(vec![Act::Codes(vec![NewCode {
                     number: secret.number,
                     secret: secret_hash(secret.number, &secret.secret),
                     contexts,
                     uses: request.uses,
                     expires,
-                }]));
-                Ok(acts)
+                }])])
             }),
         )
         .await?;

@@ -4,7 +4,6 @@
 //! A [`Service`] owns the ledger and the state folded from it. It is opened with an exclusive lock, either
 //! by `serve`, which adds broker, front door and HTTP, or by one command for as long as it runs.
 
-mod claims;
 mod enrol;
 mod figures;
 mod lists;
@@ -30,7 +29,6 @@ use crate::intake::{ActBuilder, ActRequest, Clock, Intake, IntakeCounters, Share
 use crate::ledger::{Ledger, LedgerHandle, LedgerReader, LedgerWriter, RowKind, RowRef};
 use crate::state::{State, StateError};
 
-pub use claims::{ClaimRow, Decided, Decision};
 pub use enrol::{EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile};
 pub use figures::{CompletenessCall, Format, PlanCache, QueryCall, ReportCall, parameter};
 pub use lists::{FleetRow, ParkedRow, UnitList, UnitRow};

@@ -106,7 +106,6 @@ impl State {
         at: Millis,
     ) {
         let id = key.agent_id();
-        self.claims.waiting.remove(&id);
         if let Some(code) = code.and_then(|number| self.codes.get_mut(&number)) {
             code.uses = code.uses.saturating_sub(1);
             code.used.push((id, context));
@@ -179,9 +178,11 @@ impl State {
                 return Ok(None);
             }
         }
-        self.claim_known(request)?;
         if code.expires < now {
             return Err(EnrolRefusal::Expired);
+        }
+        if code.uses == 0 {
+            return Err(EnrolRefusal::Used);
         }
         let home = |context: &ContextNumber| {
             self.contexts.get(context).and_then(|context| context.facilities.first())
@@ -194,13 +195,8 @@ impl State {
                 .ok_or(EnrolRefusal::NotOffered)?,
             (None, _) => return Err(EnrolRefusal::NotOffered),
         };
-        let is_used = code.used.iter().any(|(_, taken)| *taken == context);
-        // A code for a single agent is no stick: used once, it is used up.
-        if code.uses == 0 && (code.contexts.len() == 1 || !is_used) {
-            return Err(EnrolRefusal::Used);
-        }
-        if let Some(claim) = self.claim(request, context, is_used)? {
-            return Ok(Some(claim));
+        if code.used.iter().any(|(_, taken)| *taken == context) {
+            return Err(EnrolRefusal::Waiting);
         }
         Ok(Some(Act::Admitted {
             key: request.key,

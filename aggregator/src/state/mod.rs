@@ -5,7 +5,6 @@
 //! It reads no clock and touches no disk. Judging what arrives, before it is stored, is `judge`'s.
 
 mod agents;
-mod claims;
 mod judge;
 mod reports;
 mod scope;
@@ -31,7 +30,6 @@ use crate::cube::{AcceptedVersion, Cube};
 use crate::ledger::{RowKind, RowRef};
 
 pub use agents::{Agent, Code, Context};
-pub use claims::{CLAIMS_MAX, Claim, Claims};
 pub use judge::{Judgement, Refusals};
 pub use reports::Known;
 pub use scope::ScopeError;
@@ -119,8 +117,6 @@ pub struct State {
     pub parked: BTreeMap<VersionId, Parked>,
     /// Refused entries: which report they were about, and why.
     pub refused: BTreeMap<VersionId, RefusedEntry>,
-    /// Enrolments that wait for an operator.
-    pub claims: Claims,
     /// The highest number given to a version written at the centre, by writer and numbering.
     pub numbered: BTreeMap<(AgentId, Epoch), Seq>,
 }
@@ -213,7 +209,6 @@ impl State {
             codes: HashMap::new(),
             parked: BTreeMap::new(),
             refused: BTreeMap::new(),
-            claims: Claims::default(),
             numbered: BTreeMap::new(),
         })
     }
@@ -307,18 +302,6 @@ impl State {
                 }
             }
             Act::Reports(reports) => self.apply_reports(reports, position, received_at)?,
-            Act::ClaimsAsked { code } => {
-                self.claims.asking.insert(*code);
-            }
-            Act::Claimed { key, code, context, machine } => {
-                let (code, context, machine) = (*code, *context, *machine);
-                let claim = Claim { key: *key, code, context, machine, at: received_at };
-                self.claims.waiting.insert(key.agent_id(), claim);
-            }
-            Act::ClaimRefused { agent } => {
-                self.claims.waiting.remove(agent);
-                self.claims.refused.insert(*agent);
-            }
         }
         Ok(())
     }

@@ -237,8 +237,6 @@ coded! {
         Waiting = "waiting", "该机构已被认领，等待管理员核准", "the facility is claimed already: an operator has to approve";
         /// The agent has been revoked.
         AgentRevoked = "agent_revoked", "本终端已被注销", "this agent has been revoked";
-        /// An operator has refused the claim.
-        ClaimRefused = "claim_refused", "管理员未核准本次认领，请联系县级管理员", "the claim was not approved: ask the county desk";
     }
 }
 
