@@ -171,7 +171,7 @@ fn trend(view: &View<'_>, name: &str, points: &[Point], targets: &[f64]) -> Mark
         (chart::trend(name, points, targets))
         @if let (Some(first), Some(last), Some(low), Some(high)) = (points.first(), points.last(), low, high) {
             div.ends {
-                span.left { (first.period) } span.right { (last.period) }
+                span.from { (first.period) } span.to { (last.period) }
                 span.range { @if low.text == high.text { (low.text) } @else { (low.text) " … " (high.text) } }
             }
         } @else {

@@ -20,6 +20,8 @@ pub(super) fn frame(view: &View<'_>, title: &str, other_lang: &str, content: Mar
             }
             body {
                 div.top {
+                    a.brand href=(view.url(&[], &[])) { "榕树 Banyan" }
+                    @if view.name != "榕树 Banyan" { span { (view.name) } }
                     div.right {
                         form action="/" method="get" {
                             @if view.lang == Lang::En { input type="hidden" name="lang" value="en"; }
@@ -29,8 +31,6 @@ pub(super) fn frame(view: &View<'_>, title: &str, other_lang: &str, content: Mar
                         }
                         a href=(other_lang) { (view.tr("English", "中文")) }
                     }
-                    a.brand href=(view.url(&[], &[])) { "榕树 Banyan" }
-                    @if view.name != "榕树 Banyan" { span { (view.name) } }
                 }
                 div.main {
                     (content)

@@ -132,9 +132,9 @@ fn version(view: &View<'_>, v: &TraceVersion) -> Markup {
             }
             td { span.nowrap { (moment(&v.received_at)) } br; a href=(view.url(&["batch", &v.position.to_string()], &[])) { (view.tr("账本第 ", "ledger ")) (v.position) (view.tr(" 位", "")) } }
             td {
-                @if v.counted { span.good { (view.tr("计入", "counted")) } " " }
-                @if v.withdrawn { span.bad { (view.tr("撤回", "withdrawn")) } " " }
-                @if v.pending { span.part { (view.tr("待批准", "awaits approval")) } " " }
+                @if v.counted { span.good.nowrap { (view.tr("计入", "counted")) } " " }
+                @if v.withdrawn { span.bad.nowrap { (view.tr("撤回", "withdrawn")) } " " }
+                @if v.pending { span.part.nowrap { (view.tr("待批准", "awaits approval")) } " " }
                 @if let Some(reason) = reason { (view.tr("原因：", "reason: ")) (reason.text(view.lang)) " " }
                 @if let Some(forced) = forced { (view.tr("强制保存：", "saved against a rule: ")) (forced.text(view.lang)) " " }
                 @for newer in &v.replaced_by { div.dim { (view.tr("被替代：", "replaced by ")) span.code { (newer) } } }
