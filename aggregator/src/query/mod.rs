@@ -24,7 +24,9 @@ use banyan_shared::catalogue::{
     Catalogue, Class, Direction, ElementIx, FormIx, IndicatorIx, Lang, OverTime,
     Scope as ElementScope,
 };
-use banyan_shared::figures::{self, Addend, Completeness, MissingWhy, State, Tally};
+use banyan_shared::figures::{
+    self, Addend, Completeness, MissingWhy, ReconciliationLine, State, Tally,
+};
 use banyan_shared::ids::Millis;
 use banyan_shared::organisation::{
     Days, Found, Lookup, NetworkIx, Organisation, Target, TargetOf, UnitIx,
@@ -823,6 +825,38 @@ impl Engine<'_> {
                 (self.catalogue.elements[element.at()].code.to_string(), figure)
             });
         Some(Ordered(lines.collect()))
+    }
+
+    /// What each facility adds to a line of the reconciliation of the one element asked for, by its code.
+    /// Facilities without a number are not among them.
+    ///
+    /// # Errors
+    /// As [`Engine::query`].
+    pub fn reconciled(
+        &self,
+        request: &QueryRequest,
+        line: ReconciliationLine,
+        now: Millis,
+    ) -> Result<BTreeMap<String, u64>, QueryError> {
+        let span: Span = request.period.parse().map_err(|reason| QueryError::Period { reason })?;
+        let when = self.when(request.membership, request.as_of, now);
+        let place = self.place(&request.place, span, when.map)?;
+        let network = ["network".to_owned()];
+        let dims = dims(self.catalogue, &network, request.network.as_deref())?;
+        let dims = self.with_network_kind(dims, place.scope)?;
+        let elements = self.elements(&request.elements)?;
+        self.wanted(elements.as_deref(), span)?;
+        let asked = Asked::new(*self, when);
+        let mut out: BTreeMap<String, u128> = BTreeMap::new();
+        for element in elements.unwrap_or_default() {
+            self.reconcile_cells(&asked, place.scope, &dims, span, element, &mut |unit, cell| {
+                if let Some(value) = cell.adds_to(line) {
+                    *out.entry(self.organisation.code(unit).to_string()).or_default() += value;
+                }
+            });
+        }
+        let number = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
+        Ok(out.into_iter().map(|(code, value)| (code, number(value))).collect())
     }
 
     fn network_kind_of(&self, scope: Scope) -> Option<String> {

@@ -655,32 +655,47 @@ impl<'e> Engine<'e> {
             if model.scope == ElementScope::Area || model.over_units == OverUnits::None {
                 continue;
             }
-            let stock = model.over_time.is_stock();
-            let days = if stock { (span.last_day(), span.last_day()) } else { days_of(span) };
-            let inside = asked.roster(area, &Dims::default(), days);
-            let groups = asked.roster(area, networks, days);
             let mut sum = Reconciler::default();
-            for (unit, place) in places(&inside, &groups) {
-                match place {
-                    Place::Steady { kind, in_area, groups } => {
-                        let values = || self.value_of(asked, element, unit, span, |_| true);
-                        if let Some(value) = values() {
-                            sum.add(Cell { facility: unit.0, kind, in_area, groups, value });
-                        }
+            self.reconcile_cells(asked, area, networks, span, element, &mut |_, cell| {
+                sum.add(cell)
+            });
+            out.push((element, sum.finish()));
+        }
+        out
+    }
+
+    /// The cells of a reconciliation: what each unit gave of `element` while its place in the area and its
+    /// groups did not change.
+    pub(super) fn reconcile_cells(
+        &self,
+        asked: &Asked<'_>,
+        area: Scope,
+        networks: &Dims,
+        span: Span,
+        element: ElementIx,
+        each: &mut impl FnMut(UnitIx, Cell),
+    ) {
+        let stock = self.catalogue.elements[element.at()].over_time.is_stock();
+        let days = if stock { (span.last_day(), span.last_day()) } else { days_of(span) };
+        let inside = asked.roster(area, &Dims::default(), days);
+        let groups = asked.roster(area, networks, days);
+        for (unit, place) in places(&inside, &groups) {
+            match place {
+                Place::Steady { kind, in_area, groups } => {
+                    if let Some(value) = self.value_of(asked, element, unit, span, |_| true) {
+                        each(unit, Cell { facility: unit.0, kind, in_area, groups, value });
                     }
-                    Place::Wanders(cuts) => {
-                        for (first, last, kind, in_area, groups) in cuts {
-                            let here = |day: Date| first <= day && day <= last;
-                            if let Some(value) = self.value_of(asked, element, unit, span, here) {
-                                sum.add(Cell { facility: unit.0, kind, in_area, groups, value });
-                            }
+                }
+                Place::Wanders(cuts) => {
+                    for (first, last, kind, in_area, groups) in cuts {
+                        let here = |day: Date| first <= day && day <= last;
+                        if let Some(value) = self.value_of(asked, element, unit, span, here) {
+                            each(unit, Cell { facility: unit.0, kind, in_area, groups, value });
                         }
                     }
                 }
             }
-            out.push((element, sum.finish()));
         }
-        out
     }
 
     /// A unit's figure of an element over a span: a flow's sum over the periods whose duty day `counts`, a

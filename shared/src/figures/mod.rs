@@ -13,7 +13,7 @@ mod time;
 
 pub use duty::{Answer, DutyFacts, answer, duty};
 pub use elements::{State, Tally, element_state, period_flags};
-pub use reconcile::{Addend, Cell, Reconciler, Reconciliation};
+pub use reconcile::{Addend, Cell, Reconciler, Reconciliation, ReconciliationLine};
 pub use time::{
     Completeness, Deadline, MISSING_CAUSES, MissingFacts, MissingWhy, Standing, Timing, arrived,
     deadline, due_day, ended_at, judge, missing_why,

@@ -19,6 +19,36 @@ pub struct Cell {
     pub value: u64,
 }
 
+/// Which line of a reconciliation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReconciliationLine {
+    /// The sum of the groups.
+    Groups,
+    /// What is in it more than once.
+    Repeated,
+    /// What lies outside the area.
+    Outside,
+    /// What lies in the area and in no group.
+    None,
+    /// The area's own figure.
+    Total,
+}
+
+impl Cell {
+    /// What the cell adds to a line; none if it is not of it.
+    pub fn adds_to(&self, line: ReconciliationLine) -> Option<u128> {
+        let value = u128::from(self.value);
+        let (inside, groups) = (self.in_area, u128::from(self.groups));
+        match line {
+            ReconciliationLine::Groups => (groups > 0).then(|| value * groups),
+            ReconciliationLine::Repeated => (groups > 1).then(|| value * (groups - 1)),
+            ReconciliationLine::Outside => (!inside && groups > 0).then_some(value),
+            ReconciliationLine::None => (inside && groups == 0).then_some(value),
+            ReconciliationLine::Total => inside.then_some(value),
+        }
+    }
+}
+
 /// One line of the reconciliation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addend {
@@ -85,25 +115,19 @@ pub struct Reconciler {
 impl Reconciler {
     /// Counts one cell.
     pub fn add(&mut self, cell: Cell) {
-        let value = u128::from(cell.value);
-        let Cell { facility, .. } = cell;
-        if cell.groups > 0 {
-            self.groups.add(facility, value * u128::from(cell.groups));
-        }
-        if cell.groups > 1 {
-            self.repeated.add(facility, value * u128::from(cell.groups - 1));
-        }
-        match (cell.in_area, cell.groups) {
-            (false, 0) => {}
-            (false, _) => self.outside.add(facility, value),
-            (true, 0) => {
-                self.none.add(facility, value);
-                self.none_by_kind.entry(cell.kind).or_default().add(facility, value);
+        for (line, sum) in [
+            (ReconciliationLine::Groups, &mut self.groups),
+            (ReconciliationLine::Repeated, &mut self.repeated),
+            (ReconciliationLine::Outside, &mut self.outside),
+            (ReconciliationLine::None, &mut self.none),
+            (ReconciliationLine::Total, &mut self.area),
+        ] {
+            if let Some(value) = cell.adds_to(line) {
+                sum.add(cell.facility, value);
             }
-            (true, _) => {}
         }
-        if cell.in_area {
-            self.area.add(facility, value);
+        if let Some(value) = cell.adds_to(ReconciliationLine::None) {
+            self.none_by_kind.entry(cell.kind).or_default().add(cell.facility, value);
         }
     }
 
