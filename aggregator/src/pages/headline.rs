@@ -4,10 +4,13 @@
 //! target, then those meant for this level, in the catalogue's order. Without indicators elements take
 //! their place.
 
-use banyan_shared::catalogue::Lang;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use banyan_shared::catalogue::indicator::Level;
+use banyan_shared::catalogue::{Catalogue, Lang};
 use banyan_shared::figures::State;
-use banyan_shared::organisation::Found;
+use banyan_shared::ids::Millis;
+use banyan_shared::organisation::{Found, Organisation};
 use banyan_shared::period::{Period, PeriodType, Span};
 use maud::{Markup, html};
 
@@ -15,11 +18,16 @@ use super::View;
 use super::chart::{self, Point};
 use super::words::{share, short};
 use crate::query::{ElementFigure, IndicatorFigure, Ordered, QueryAnswer, Row, grouped};
+use crate::service::QueryCall;
 
 /// How many figures come first.
 const HEADLINES_MAX: usize = 8;
 /// How many months a trend shows.
 const TREND_MONTHS: i32 = 13;
+/// How old a trend may be, in ms.
+const TREND_AGE_MAX_MS: i64 = 60_000;
+/// Most trends kept.
+const TRENDS_MAX: usize = 200;
 
 /// A figure that comes first.
 enum Headline<'a> {
@@ -82,9 +90,67 @@ fn trend_span(view: &View<'_>, span: Span) -> Option<Span> {
     Span::new(last.plus(1 - TREND_MONTHS), last)
 }
 
+/// Trends asked for lately. Thirteen months of a province are most of the work of its page, and their past
+/// hardly changes: while catalogue and registry stay, a trend up to a minute old will do. The value of the
+/// page's own period is always fresh, in the trend as well.
+#[derive(Default)]
+pub(super) struct Trends(Mutex<Vec<Kept>>);
+
+/// A trend, the question it answers, and what it was made from.
+struct Kept {
+    call: QueryCall,
+    made: Millis,
+    position: u64,
+    catalogue: Arc<Catalogue>,
+    organisation: Arc<Organisation>,
+    rows: Arc<Vec<Row>>,
+}
+
+impl Trends {
+    fn get(&self, view: &View<'_>, call: QueryCall) -> Arc<Vec<Row>> {
+        let now = view.service.now();
+        let position = view.service.state().read().position;
+        let holds = |kept: &Kept| {
+            let young = kept.made <= now && now < kept.made.plus(TREND_AGE_MAX_MS);
+            Arc::ptr_eq(&kept.catalogue, &view.catalogue)
+                && Arc::ptr_eq(&kept.organisation, &view.organisation)
+                && (young || kept.position == position)
+        };
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        list.retain(holds);
+        if let Some(kept) = list.iter().find(|kept| kept.call == call) {
+            return kept.rows.clone();
+        }
+        // Others may look on meanwhile.
+        drop(list);
+        let rows = match view.service.figures(&call) {
+            Ok(answer) => Arc::new(answer.rows),
+            // The figures stand without their trends; the question for them was answered.
+            Err(error) => {
+                tracing::debug!(%error, "no trend");
+                return Arc::default();
+            }
+        };
+        let kept = Kept {
+            call,
+            made: now,
+            position,
+            catalogue: view.catalogue.clone(),
+            organisation: view.organisation.clone(),
+            rows: rows.clone(),
+        };
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.len() >= TRENDS_MAX {
+            list.remove(0);
+        }
+        list.push(kept);
+        rows
+    }
+}
+
 /// The months of a trend, one row each, of the figures that come first: one question for all.
-fn months(view: &View<'_>, place: &str, span: Span, list: &[Headline<'_>]) -> Vec<Row> {
-    let Some(span) = trend_span(view, span) else { return Vec::new() };
+fn months(view: &View<'_>, place: &str, span: Span, list: &[Headline<'_>]) -> Arc<Vec<Row>> {
+    let Some(span) = trend_span(view, span) else { return Arc::default() };
     let mut call = view.question(place, &span.to_string());
     call.by = vec![PeriodType::Month.name().to_owned()];
     for headline in list {
@@ -94,20 +160,14 @@ fn months(view: &View<'_>, place: &str, span: Span, list: &[Headline<'_>]) -> Ve
         }
     }
     if list.is_empty() {
-        return Vec::new();
+        return Arc::default();
     }
-    match view.service.figures(&call) {
-        Ok(answer) => answer.rows,
-        // The figures stand without their trends; the question for them was answered.
-        Err(error) => {
-            tracing::debug!(%error, "no trend");
-            Vec::new()
-        }
-    }
+    view.trends.get(view, call)
 }
 
-fn points(view: &View<'_>, headline: &Headline<'_>, months: &[Row]) -> Vec<Point> {
+fn points(view: &View<'_>, headline: &Headline<'_>, months: &[Row], fresh: &Row) -> Vec<Point> {
     let point = |row: &Row| {
+        let row = if row.key.period == fresh.key.period { fresh } else { row };
         let (value, text) = match headline {
             Headline::Indicator(code, _) => match row.indicators.get(code) {
                 Some(figure) => (
@@ -150,7 +210,7 @@ pub(super) fn cards(
             } }
             div.cards {
                 @for headline in &list {
-                    @let points = points(view, headline, &months);
+                    @let points = points(view, headline, &months, row);
                     @match headline {
                         Headline::Indicator(code, figure) => (indicator_card(view, code, figure, &points, link)),
                         Headline::Element(code, figure) => (element_card(view, code, figure, &points, link)),

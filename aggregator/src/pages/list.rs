@@ -1,17 +1,18 @@
-//! The lists behind a reconciliation: which facilities make up a line.
+//! The lists behind a reconciliation: which facilities make up a line, and what each adds to it.
 //!
-//! Membership is that of the map, or of the last day of the period where each period has its own: a facility
-//! that changed inside the period stands where it ended.
+//! Listed are those that add something to the line over the period, and those that stand in it on the map, or
+//! on the last day of the period where each period has its own: whoever has not reported is listed too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashSet};
 
 use banyan_shared::catalogue::{Class, NetworkKindIx};
+use banyan_shared::figures::ReconciliationLine;
 use banyan_shared::organisation::{Found, NetworkIx, UnitIx};
 use banyan_shared::period::Date;
 use maud::{Markup, html};
 
-use super::tables::{Figure, figure_cells};
 use super::{Page, Problem, View, fitted, layout};
+use crate::query::grouped;
 
 /// A line of the reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,16 @@ impl Which {
             Which::Outside => "outside",
             Which::None => "none",
             Which::Total => "total",
+        }
+    }
+
+    fn line(self) -> ReconciliationLine {
+        match self {
+            Which::Groups => ReconciliationLine::Groups,
+            Which::Repeated => ReconciliationLine::Repeated,
+            Which::Outside => ReconciliationLine::Outside,
+            Which::None => ReconciliationLine::None,
+            Which::Total => ReconciliationLine::Total,
         }
     }
 
@@ -86,11 +97,24 @@ pub(super) fn page(view: &View<'_>, text: &str, which: &str) -> Result<Page, Pro
         ));
     };
     let only = view.params.kind.as_deref().and_then(|code| view.catalogue.kind(code));
-    let mut list = facilities(view, area, kind, day, which);
-    list.retain(|one| only.is_none_or(|only| org.kind_on(one.unit, day) == only));
-    let place = List { view, area, kind, day, which, period: span.to_string(), list };
-    let figures = place.figures()?;
-    fitted(view, |rows| Ok(place.render(&figures, rows)))
+    let mut place = List {
+        view,
+        area,
+        kind,
+        day,
+        which,
+        period: span.to_string(),
+        list: facilities(view, area, kind, day, which),
+    };
+    let values = place.values()?;
+    let listed: HashSet<UnitIx> = place.list.iter().map(|one| one.unit).collect();
+    for unit in values.keys().filter_map(|code| org.unit(code)) {
+        if !listed.contains(&unit) {
+            place.list.push(Listed { unit, networks: org.networks_of(unit, day, Some(kind)) });
+        }
+    }
+    place.list.retain(|one| only.is_none_or(|only| org.kind_on(one.unit, day) == only));
+    fitted(view, |rows| Ok(place.render(&values, rows)))
 }
 
 /// The facilities of a line, in administrative order.
@@ -163,38 +187,14 @@ impl List<'_> {
         self.view.catalogue.element(code).map(|_| code)
     }
 
-    /// The element's figure of each facility listed.
-    fn figures(&self) -> Result<HashMap<String, Figure>, Problem> {
+    /// What each facility adds to the line of the element shown.
+    fn values(&self) -> Result<BTreeMap<String, u64>, Problem> {
         let view = self.view;
-        let mut out = HashMap::new();
-        let Some(element) = self.element() else { return Ok(out) };
-        let mut places = vec![self.code()];
-        if matches!(self.which, Which::Outside | Which::Groups | Which::Repeated) {
-            let org = &view.organisation;
-            let mut networks: Vec<NetworkIx> = self
-                .list
-                .iter()
-                .filter(|one| !org.is_below(one.unit, self.area, self.day))
-                .flat_map(|one| one.networks.iter().copied())
-                .collect();
-            networks.sort_unstable();
-            networks.dedup();
-            places.extend(networks.into_iter().map(|n| org.network_code(n).to_string()));
-        }
-        for place in places {
-            let mut call = view.question(&place, &self.period);
-            call.by = vec!["facility".to_owned()];
-            call.element = vec![element.to_owned()];
-            let answer = view.service.figures(&call).map_err(Problem::request)?;
-            for row in answer.rows {
-                if let (Some(unit), Some((_, figure))) =
-                    (row.key.unit, row.elements.0.into_iter().next())
-                {
-                    out.entry(unit).or_insert(Figure::Element(figure));
-                }
-            }
-        }
-        Ok(out)
+        let Some(element) = self.element() else { return Ok(BTreeMap::new()) };
+        let mut call = view.question(&self.code(), &self.period);
+        call.network = Some(self.kind_code().to_owned());
+        call.element = vec![element.to_owned()];
+        view.service.reconciled(&call, self.which.line()).map_err(Problem::request)
     }
 
     fn link(&self, which: Which, kind: Option<&str>, from: usize) -> String {
@@ -222,7 +222,7 @@ impl List<'_> {
         counts.into_iter().enumerate().filter(|(_, n)| *n > 0).collect()
     }
 
-    fn render(&self, figures: &HashMap<String, Figure>, rows: usize) -> Markup {
+    fn render(&self, values: &BTreeMap<String, u64>, rows: usize) -> Markup {
         let view = self.view;
         let org = &view.organisation;
         let window = layout::window(view, self.list.len(), rows);
@@ -244,6 +244,8 @@ impl List<'_> {
             let names = above.iter().take(above.len().saturating_sub(1));
             names.map(|u| org.name_on(*u, self.day, view.lang)).collect::<Vec<_>>().join(" › ")
         };
+        let own = |one: &Listed| values.get(org.code(one.unit).as_str());
+        let sum = self.list.iter().filter_map(own).fold(0_u64, |sum, n| sum.saturating_add(*n));
         let content = html! {
             (layout::trail(view, &path, &self.period))
             h1 { (self.which.title(view)) " " small { (area) " · " (network) " · " (self.period) } }
@@ -265,6 +267,12 @@ impl List<'_> {
                     }
                 }
             }
+            @if let Some(element) = element {
+                p { (view.element_name(element)) (view.tr("：", ": ")) b { (grouped(sum)) } " " span.dim {
+                    @if only.is_some() { (view.tr("（该类型在本行中的数）", "(of this kind in the line)")) }
+                    @else { (view.tr("（与对账中的这一行相同）", "(the line of the reconciliation)")) }
+                } }
+            }
             @if self.list.is_empty() {
                 p.none { (view.tr("没有这样的机构", "There is no such facility")) }
             } @else {
@@ -273,7 +281,7 @@ impl List<'_> {
                         th scope="col" { (view.tr("机构", "Facility")) } th scope="col" { (view.tr("类型", "Kind")) }
                         th scope="col" { (view.tr("所在", "Where")) } th scope="col" { (network) }
                         @if let Some(element) = element {
-                            th.n scope="col" { (view.element_name(element)) } th.n scope="col" { (view.tr("报表 / 应报", "Reports / expected")) }
+                            th.n scope="col" { (view.element_name(element)) }
                         }
                     } }
                     tbody {
@@ -290,7 +298,10 @@ impl List<'_> {
                                     }
                                     @if one.networks.is_empty() { span.dim { (view.tr("无", "none")) } }
                                 }
-                                @if element.is_some() { (figure_cells(view, figures.get(code))) }
+                                @if element.is_some() { td.n { @match values.get(code) {
+                                    Some(value) => span.big { (grouped(*value)) },
+                                    None => span.none { (view.tr("— 无数", "— no number")) },
+                                } } }
                             }
                         }
                     }

@@ -32,6 +32,7 @@ use banyan_shared::catalogue::{Catalogue, Class, Lang};
 use banyan_shared::ids::Millis;
 use banyan_shared::organisation::{Found, Lookup, Organisation};
 use banyan_shared::period::{Date, Period, PeriodType, Span};
+use headline::Trends;
 use maud::Markup;
 use serde::Deserialize;
 
@@ -81,6 +82,7 @@ struct Params {
 /// What every page is made from.
 struct View<'a> {
     service: &'a Service,
+    trends: &'a Trends,
     params: &'a Params,
     lang: Lang,
     catalogue: Arc<Catalogue>,
@@ -138,13 +140,15 @@ impl Problem {
 
 impl<'a> View<'a> {
     /// The view, and what is wrong with the map or moment asked for, which it then leaves out.
-    fn new(service: &'a Service, params: &'a Params) -> (View<'a>, Option<Problem>) {
+    fn new(site: &'a Site, params: &'a Params) -> (View<'a>, Option<Problem>) {
+        let service = &*site.service;
         let now = service.now();
         let mut view = {
             // The lock is not held: every question takes it again.
             let state = service.state().read();
             View {
                 service,
+                trends: &site.trends,
                 params,
                 lang: if params.lang.as_deref() == Some("en") { Lang::En } else { Lang::Zh },
                 today: state.catalogue.day_at(now),
@@ -436,11 +440,11 @@ fn fitted(
 
 /// Makes a page, or the page that says why there is none.
 fn page(
-    service: &Service,
+    site: &Site,
     params: &Params,
     make: impl FnOnce(&View<'_>) -> Result<Page, Problem>,
 ) -> Page {
-    let (view, wrong) = View::new(service, params);
+    let (view, wrong) = View::new(site, params);
     let made = match wrong {
         Some(problem) => Err(problem),
         None => make(&view),
@@ -466,6 +470,12 @@ impl IntoResponse for Page {
     }
 }
 
+/// What the pages are made from, and what they keep.
+struct Site {
+    service: Arc<Service>,
+    trends: Trends,
+}
+
 /// The routes.
 pub fn routes(service: Arc<Service>) -> Router {
     Router::new()
@@ -475,7 +485,7 @@ pub fn routes(service: Arc<Service>) -> Router {
         .route("/report/{facility}/{form}/{period}", get(get_report))
         .route("/batch/{position}", get(get_batch))
         .route_layer(middleware::from_fn(only_by_loopback_name))
-        .with_state(service)
+        .with_state(Arc::new(Site { service, trends: Trends::default() }))
 }
 
 /// Whether a `Host` header names this machine itself.
@@ -502,11 +512,11 @@ async fn only_by_loopback_name(request: Request, next: Next) -> Response {
 }
 
 async fn blocking(
-    service: Arc<Service>,
+    site: Arc<Site>,
     params: Params,
     make: impl FnOnce(&View<'_>) -> Result<Page, Problem> + Send + 'static,
 ) -> Response {
-    let made = tokio::task::spawn_blocking(move || page(&service, &params, make)).await;
+    let made = tokio::task::spawn_blocking(move || page(&site, &params, make)).await;
     match made {
         Ok(page) => page.into_response(),
         Err(error) => {
@@ -516,43 +526,40 @@ async fn blocking(
     }
 }
 
-async fn get_home(
-    Extract(service): Extract<Arc<Service>>,
-    Query(params): Query<Params>,
-) -> Response {
-    blocking(service, params, home::page).await
+async fn get_home(Extract(site): Extract<Arc<Site>>, Query(params): Query<Params>) -> Response {
+    blocking(site, params, home::page).await
 }
 
 async fn get_place(
-    Extract(service): Extract<Arc<Service>>,
+    Extract(site): Extract<Arc<Site>>,
     Path(code): Path<String>,
     Query(params): Query<Params>,
 ) -> Response {
-    blocking(service, params, move |view| place::page(view, &code)).await
+    blocking(site, params, move |view| place::page(view, &code)).await
 }
 
 async fn get_list(
-    Extract(service): Extract<Arc<Service>>,
+    Extract(site): Extract<Arc<Site>>,
     Path((code, which)): Path<(String, String)>,
     Query(params): Query<Params>,
 ) -> Response {
-    blocking(service, params, move |view| list::page(view, &code, &which)).await
+    blocking(site, params, move |view| list::page(view, &code, &which)).await
 }
 
 async fn get_batch(
-    Extract(service): Extract<Arc<Service>>,
+    Extract(site): Extract<Arc<Site>>,
     Path(position): Path<String>,
     Query(params): Query<Params>,
 ) -> Response {
-    blocking(service, params, move |view| batch::page(view, &position)).await
+    blocking(site, params, move |view| batch::page(view, &position)).await
 }
 
 async fn get_report(
-    Extract(service): Extract<Arc<Service>>,
+    Extract(site): Extract<Arc<Site>>,
     Path((facility, form, period)): Path<(String, String, String)>,
     Query(params): Query<Params>,
 ) -> Response {
-    blocking(service, params, move |view| report::page(view, &facility, &form, &period)).await
+    blocking(site, params, move |view| report::page(view, &facility, &form, &period)).await
 }
 
 #[cfg(test)]

@@ -17,7 +17,12 @@ use crate::service::ReportCall;
 pub(super) fn page(view: &View<'_>, text: &str) -> Result<Page, Problem> {
     let (found, span) = view.place_and_span(text)?;
     let code = view.code(found);
-    let place = Place { view, found, code, span, period: span.to_string() };
+    let mut place = Place { view, found, code, span, period: span.to_string(), kinds: Vec::new() };
+    if let Found::Unit(unit) = found
+        && !view.is_reporter(found)
+    {
+        place.kinds = network_kinds(view, unit, place.day());
+    }
     let call = view.question(&place.code, &place.period);
     let answer = view.service.figures(&call).map_err(Problem::request)?;
     let made = place.made(&answer)?;
@@ -34,6 +39,8 @@ struct Place<'v> {
     code: String,
     span: Span,
     period: String,
+    /// The kinds of network by which it can be divided.
+    kinds: Vec<NetworkKindIx>,
 }
 
 /// What makes up the place, and how it is called.
@@ -459,20 +466,11 @@ impl Place<'_> {
         Ok(found)
     }
 
-    /// The kinds of network by which this unit can be divided.
-    fn network_kinds(&self) -> Vec<NetworkKindIx> {
-        match self.found {
-            Found::Unit(unit) if !self.is_reporter() => network_kinds(self.view, unit, self.day()),
-            _ => Vec::new(),
-        }
-    }
-
     /// The kind of network by which the unit is divided: the one asked for, or the first.
     fn groups_kind(&self) -> Option<NetworkKindIx> {
-        let kinds = self.network_kinds();
         let asked = self.view.params.groups.as_deref();
         let asked = asked.and_then(|code| self.view.catalogue.network_kind(code));
-        asked.filter(|kind| kinds.contains(kind)).or(kinds.first().copied())
+        asked.filter(|kind| self.kinds.contains(kind)).or(self.kinds.first().copied())
     }
 
     /// The networks of a unit, and how their sum leads to its total.
@@ -544,7 +542,7 @@ impl Place<'_> {
                 }
             }
             p.jump {
-                @for other in self.network_kinds() {
+                @for other in self.kinds.iter().copied() {
                     @if other == networks.kind && networks.shown.is_some() { b { (name(other)) } " " } @else {
                         a href=(format!("{}#groups", self.here(show, Some(self.network_kind_code(other)), 0))) { (name(other)) } " "
                     }
@@ -570,7 +568,10 @@ fn address(code: &str) -> String {
 pub(super) fn network_kinds(view: &View<'_>, unit: UnitIx, day: Date) -> Vec<NetworkKindIx> {
     let org = &view.organisation;
     let is_here = |n: &NetworkIx| match &*org.network_info(*n).area {
-        [] => org.members_on(*n, day).iter().any(|member| org.is_below(member.unit, unit, day)),
+        [] => org
+            .named_members_on(*n, day)
+            .iter()
+            .any(|named| org.is_below(*named, unit, day) || org.is_below(unit, *named, day)),
         area => area.iter().any(|area| org.is_below(*area, unit, day)),
     };
     let here = org.networks().filter(|n| org.is_in_force(*n, day)).filter(is_here);

@@ -63,6 +63,7 @@ clinic_share,,county,,up,65,,2020-01-01,,标准 <70>,official
 
 struct Centre {
     service: Arc<Service>,
+    site: Site,
     _running: Running,
     _runtime: tokio::runtime::Runtime,
     next: u64,
@@ -105,7 +106,8 @@ impl Centre {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let clock = Arc::new(move || now);
         let (service, running) = runtime.block_on(Service::open(&home, clock, None)).unwrap();
-        Centre { service, _running: running, _runtime: runtime, next: 1, _dir: dir }
+        let site = Site { service: service.clone(), trends: Trends::default() };
+        Centre { service, site, _running: running, _runtime: runtime, next: 1, _dir: dir }
     }
 
     fn put(&mut self, facility: &str, form: &str, period: &str, values: &[&str], by: &str) {
@@ -155,7 +157,7 @@ impl Centre {
         params: Params,
         make: impl FnOnce(&View<'_>) -> Result<Page, Problem>,
     ) -> (u16, String) {
-        match page(&self.service, &params, make) {
+        match page(&self.site, &params, make) {
             Page::Html(status, html) => {
                 assert!(html.len() <= PAGE_BYTES_MAX, "{}", html.len());
                 assert!(!html.contains("http://") && !html.contains("https://"), "{html}");
@@ -418,6 +420,28 @@ fn the_first_screen_has_the_figures_with_a_target_their_trend_and_reasons() {
 }
 
 #[test]
+fn a_trend_is_kept_for_a_while_and_ends_with_the_value_of_now() {
+    let mut centre = Centre::new("");
+    centre.put("A", "daily", "2025-12-05", &["7", ""], "张");
+    centre.put("A", "daily", "2026-01-05", &["8", ""], "张");
+    let trend = |centre: &Centre| {
+        let html = centre.place("C1", "2026-01", "zh").1;
+        let words = html.split("<title>诊疗人次: ").nth(1).unwrap().split("</title>").next();
+        words.unwrap().to_owned()
+    };
+    assert!(trend(&centre).ends_with("2025-12 7; 2026-01 8"), "{}", trend(&centre));
+    centre.put("B", "daily", "2025-12-05", &["10", ""], "乙");
+    centre.put("B", "daily", "2026-01-05", &["10", ""], "乙");
+    assert!(trend(&centre).ends_with("2025-12 7; 2026-01 18"), "{}", trend(&centre));
+    // Another registry makes it anew.
+    {
+        let mut state = centre.service.state().write();
+        state.organisation = Arc::new((*state.organisation).clone());
+    }
+    assert!(trend(&centre).ends_with("2025-12 17; 2026-01 18"), "{}", trend(&centre));
+}
+
+#[test]
 fn without_indicators_elements_come_first() {
     let mut centre = Centre::new("");
     centre.put("A", "daily", "2026-01-05", &["7", ""], "张");
@@ -541,6 +565,13 @@ fn every_line_of_a_reconciliation_leads_to_its_facilities() {
     assert_eq!(codes("total"), ["A", "B", "M", "N", "H1"]);
     let (_, html) = list("outside", &[]);
     assert!(html.contains(">5</span>"), "the value of a facility outside: {html}");
+    // A is in both alliances: 7 twice in their sum, once too often.
+    for (which, sum) in
+        [("groups", 19), ("repeated", 7), ("outside", 5), ("none", 3), ("total", 10)]
+    {
+        let (_, html) = list(which, &[]);
+        assert!(html.contains(&format!("诊疗人次：<b>{sum}</b>")), "{which} {sum}: {html}");
+    }
     let (_, html) = list("total", &[("kind", "hospital")]);
     assert_eq!(listed(&html), ["H1"]);
     assert_eq!(list("most", &[]).0, 400);

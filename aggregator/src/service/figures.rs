@@ -1,9 +1,11 @@
 //! Questions for figures as they come from the command line and the API.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use banyan_shared::catalogue::{Catalogue, Lang};
+use banyan_shared::figures::ReconciliationLine;
 use banyan_shared::ids::{FormCode, Millis};
 use banyan_shared::organisation::Organisation;
 use serde::{Deserialize, Serialize};
@@ -36,7 +38,7 @@ pub enum Format {
 }
 
 /// A question for figures.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueryCall {
     /// A unit or network.
@@ -213,6 +215,22 @@ pub(super) fn moment(text: Option<&str>) -> Result<Option<Millis>> {
     .transpose()
 }
 
+/// A question as the engine takes it.
+fn request(call: &QueryCall) -> Result<QueryRequest> {
+    let membership = call.membership.as_deref().unwrap_or("as_it_was").parse();
+    Ok(QueryRequest {
+        place: call.unit.clone(),
+        period: call.period.clone(),
+        by: call.by.clone(),
+        network: call.network.clone(),
+        elements: call.element.clone(),
+        indicators: call.indicator.clone(),
+        membership: membership.map_err(|e: QueryError| usage(e.text(call.lang)))?,
+        as_of: moment(call.as_of.as_deref())?,
+        names: call.names,
+    })
+}
+
 impl Service {
     fn ask<T>(
         &self,
@@ -244,19 +262,21 @@ impl Service {
     /// # Errors
     /// [`super::Usage`] saying why it cannot be answered.
     pub fn figures(&self, call: &QueryCall) -> Result<QueryAnswer> {
-        let membership = call.membership.as_deref().unwrap_or("as_it_was").parse();
-        let request = QueryRequest {
-            place: call.unit.clone(),
-            period: call.period.clone(),
-            by: call.by.clone(),
-            network: call.network.clone(),
-            elements: call.element.clone(),
-            indicators: call.indicator.clone(),
-            membership: membership.map_err(|e: QueryError| usage(e.text(call.lang)))?,
-            as_of: moment(call.as_of.as_deref())?,
-            names: call.names,
-        };
+        let request = request(call)?;
         self.ask(call.lang, |engine, now| engine.query(&request, now))
+    }
+
+    /// What each facility adds to a line of a reconciliation.
+    ///
+    /// # Errors
+    /// As [`Service::figures`].
+    pub fn reconciled(
+        &self,
+        call: &QueryCall,
+        line: ReconciliationLine,
+    ) -> Result<BTreeMap<String, u64>> {
+        let request = request(call)?;
+        self.ask(call.lang, |engine, now| engine.reconciled(&request, line, now))
     }
 
     /// Answers a question about completeness.

@@ -118,6 +118,14 @@ impl Organisation {
             .collect()
     }
 
+    /// The units that rows in force on `date` name as members of the network: a place stands for those below
+    /// it.
+    pub fn named_members_on(&self, n: NetworkIx, date: Date) -> Vec<UnitIx> {
+        let in_force = |row: &Row| row.network == n && row.role.is_some() && row.days.has(date);
+        let named = |u: &&UnitIx| self.networks.by_unit.of(u.at()).iter().any(in_force);
+        self.networks.units.of(n.at()).iter().filter(named).copied().collect()
+    }
+
     /// Everyone in the network on `date`, planned and external units included, in administrative order.
     pub fn members_on(&self, n: NetworkIx, date: Date) -> Vec<Member> {
         let mut out = Vec::new();
