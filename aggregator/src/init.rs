@@ -42,7 +42,14 @@ const SEED_TABLES: &[(TableName, &[u8])] = &[
 /// # Errors
 /// Every error of the catalogue and the tables, or what the disk says.
 pub fn init(dir: &Path, sources: &Sources, name: &str, lang: Lang) -> Result<()> {
-    let now: Millis = jiff::Timestamp::now().into();
+    init_at(dir, sources, name, lang, jiff::Timestamp::now().into())
+}
+
+/// As [`init`], founded at `now`.
+///
+/// # Errors
+/// As [`init`].
+pub fn init_at(dir: &Path, sources: &Sources, name: &str, lang: Lang, now: Millis) -> Result<()> {
     let toml = match &sources.catalogue {
         Some(path) => std::fs::read(path).with_context(|| format!("reading {}", path.display()))?,
         None => SEED_CATALOGUE.to_vec(),

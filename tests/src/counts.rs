@@ -12,7 +12,7 @@ use banyan_shared::report::{How, Reason, Value};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-mod numbers;
+pub(crate) mod numbers;
 
 use numbers::Site;
 
@@ -95,7 +95,7 @@ const NO_PROXY_PERCENT: u32 = 8;
 
 impl Area<'_> {
     /// Random numbers of one unit's own: adding a unit changes nothing elsewhere.
-    fn random(&self, unit: UnitIx, salt: u64) -> StdRng {
+    pub(crate) fn random(&self, unit: UnitIx, salt: u64) -> StdRng {
         // FNV-1a: spreads codes that differ in one digit.
         let start = 0xcbf2_9ce4_8422_2325 ^ self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt;
         let code = self.organisation.code(unit).as_str();
@@ -134,13 +134,13 @@ impl Area<'_> {
     }
 
     /// Whether the calendar calls this day a holiday, in the province as a whole.
-    fn holiday(&self, day: Date) -> bool {
+    pub(crate) fn holiday(&self, day: Date) -> bool {
         let top = self.organisation.roots_on(day).first().copied();
         top.and_then(|top| self.organisation.calendar_on(top, day))
             .is_some_and(|(working, _)| !working)
     }
 
-    fn kind(&self, unit: UnitIx) -> &str {
+    pub(crate) fn kind(&self, unit: UnitIx) -> &str {
         let today = self.months.last().map_or(Date::MIN, |month| month.last_day());
         self.catalogue.kinds[self.organisation.kind_on(unit, today).at()].code.as_str()
     }
@@ -216,7 +216,7 @@ impl Area<'_> {
     }
 
     /// The market's day in the five-day round of the unit's township.
-    fn market(&self, unit: UnitIx) -> i32 {
+    pub(crate) fn market(&self, unit: UnitIx) -> i32 {
         let today = self.months.last().map_or(Date::MIN, |month| month.last_day());
         let parent = self.organisation.parent_on(unit, today).unwrap_or(unit);
         let parent = match self.kind(parent) {
@@ -257,7 +257,8 @@ impl Area<'_> {
                 }
                 // Numbers are drawn whether they are typed or not: in-patients stay in bed all the same.
                 let facts = self.organisation.facts_on(unit, day);
-                let drawn = site.report(self, form, period, &facts, day, &mut random);
+                let holiday = self.holiday(day);
+                let drawn = site.report(self, form, period, &facts, day, holiday, &mut random);
                 let share = if form.period_type == PeriodType::Day { forgotten } else { 2 };
                 if random.random_ratio(share, 100) {
                     continue;

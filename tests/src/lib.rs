@@ -7,6 +7,7 @@ pub mod guizhou;
 pub mod harness;
 pub mod model;
 pub mod proof;
+pub mod province;
 
 pub use harness::{
     Agent, Aggregator, Answer, Binaries, LineState, Link, Process, World, binaries, until,

@@ -10,13 +10,13 @@ use rand::rngs::StdRng;
 use super::Area;
 
 /// What was drawn for a report.
-pub(super) struct Drawn {
-    pub(super) values: Vec<(usize, Value)>,
-    pub(super) closed: bool,
+pub(crate) struct Drawn {
+    pub(crate) values: Vec<(usize, Value)>,
+    pub(crate) closed: bool,
 }
 
 /// A site's size and habits, and what lasts from one report to the next.
-pub(super) struct Site {
+pub(crate) struct Site {
     day: Date,
     village: bool,
     hospital: bool,
@@ -66,7 +66,7 @@ fn part(random: &mut StdRng, whole: u64, share: f64) -> u64 {
 const WEEK: [f64; 7] = [1.25, 1.05, 1.0, 1.0, 1.1, 0.8, 0.55];
 
 impl Site {
-    pub(super) fn new(area: &Area<'_>, unit: UnitIx, market: i32, random: &mut StdRng) -> Site {
+    pub(crate) fn new(area: &Area<'_>, unit: UnitIx, market: i32, random: &mut StdRng) -> Site {
         let kind = area.kind(unit).to_owned();
         let (visits, beds) = match kind.as_str() {
             "village_clinic" => match random.random_range(0..10) {
@@ -108,26 +108,27 @@ impl Site {
     }
 
     /// A day on which the unit's kind is looked up.
-    pub(super) fn day(&self) -> Date {
+    pub(crate) fn day(&self) -> Date {
         self.day
     }
 
-    pub(super) fn report(
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn report(
         &mut self,
         area: &Area<'_>,
         form: &Form,
         period: Period,
         facts: &Facts,
         day: Date,
+        holiday: bool,
         random: &mut StdRng,
     ) -> Drawn {
-        let unit_off = |unit_day: Date| area.holiday(unit_day);
         let closed = self.village
             && form.period_type == PeriodType::Day
             && (self.closed_on_sundays && day.weekday() == 6
-                || unit_off(day) && chance(random, 0.6)
+                || holiday && chance(random, 0.6)
                 || chance(random, 0.01));
-        let drawn = self.draw(form, period, unit_off(day), closed, random);
+        let drawn = self.draw(form, period, holiday, closed, random);
         let mut values = Vec::new();
         for (at, line) in form.lines.iter().enumerate() {
             if !line.asks(facts, day) {

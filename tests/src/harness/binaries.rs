@@ -31,7 +31,7 @@ pub fn binaries() -> Result<Binaries> {
 }
 
 /// The folder of the caller's profile: `target/debug`, also for a test in `target/debug/deps`.
-fn profile_dir() -> Result<PathBuf> {
+pub(crate) fn profile_dir() -> Result<PathBuf> {
     let program = std::env::current_exe().context("finding this program's own path")?;
     let folder = program.parent().context("a program lies in a folder")?;
     let folder = if folder.ends_with("deps") || folder.ends_with("examples") {

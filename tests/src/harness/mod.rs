@@ -7,6 +7,7 @@ mod link;
 mod process;
 mod world;
 
+pub(crate) use binaries::profile_dir;
 pub use binaries::{Binaries, binaries};
 pub use link::{LineState, Link};
 pub use process::{Process, kill_all};
