@@ -6,12 +6,14 @@
 
 use std::collections::HashMap;
 
-use banyan_shared::catalogue::{CatalogueHash, FormIx};
-use banyan_shared::ids::{AgentId, ContextNumber, Epoch, Millis, Seq, UnitCode, VersionId};
+use banyan_shared::catalogue::{CatalogueHash, FormIx, Lang};
+use banyan_shared::ids::{
+    AgentId, ContextNumber, Epoch, FormCode, Millis, Seq, UnitCode, VersionId,
+};
 use banyan_shared::keys::{PublicKey, SigningKey, sha256};
 use banyan_shared::limits::{BATCH_ENTRIES_MAX, BATCH_VALUES_MAX};
 use banyan_shared::period::Period;
-use banyan_shared::report::Content;
+use banyan_shared::report::{Content, Reason, VersionVector};
 use banyan_shared::tables::TableName;
 use banyan_shared::wire::{self, Body, Entry, Envelope, Kind, SignedGrant, WireError};
 use serde::{Deserialize, Serialize};
@@ -204,6 +206,114 @@ impl Open {
     }
 }
 
+/// How far the review of reports has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// They may change.
+    Open,
+    /// Signed off: they may change, and then the figures are restated.
+    Signed,
+    /// Locked: what comes later waits for an approval.
+    Locked,
+}
+
+impl Stage {
+    /// The code used in JSON.
+    pub fn code(self) -> &'static str {
+        match self {
+            Stage::Open => "open",
+            Stage::Signed => "signed",
+            Stage::Locked => "locked",
+        }
+    }
+
+    /// What people read.
+    pub fn text(self, lang: Lang) -> &'static str {
+        match (self, lang) {
+            (Stage::Open, Lang::Zh) => "未审核",
+            (Stage::Open, Lang::En) => "open",
+            (Stage::Signed, Lang::Zh) => "已签核",
+            (Stage::Signed, Lang::En) => "signed off",
+            (Stage::Locked, Lang::Zh) => "已锁定",
+            (Stage::Locked, Lang::En) => "locked",
+        }
+    }
+}
+
+/// The reports of one period that a sign-off, lock or opening covers, and what it saw of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Covered {
+    /// The period.
+    pub period: Period,
+    /// The facilities, by place in the act's list.
+    pub facilities: Vec<u32>,
+    /// The highest number seen of a facility's report in a writer's life: facility and life by place in the
+    /// act's lists. Empty for an opening.
+    pub seen: Vec<(u32, u32, Seq)>,
+}
+
+/// The reports of one form of a unit or network are signed off, locked or opened again.
+///
+/// What was seen stands in the act, report by report, so that it holds wherever a restore puts the act.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageChange {
+    /// The unit or network, by code.
+    pub place: String,
+    /// The form.
+    pub form: FormCode,
+    /// The period or range it was decided for.
+    pub period: String,
+    /// The stage reached.
+    pub stage: Stage,
+    /// Whose decision it is.
+    pub by: String,
+    /// Facilities, lives and periods, compressed.
+    packed: Vec<u8>,
+}
+
+/// What a change of stage covers, unpacked: facilities, writers' lives, periods.
+pub type Cover = (Vec<UnitCode>, Vec<(AgentId, Epoch)>, Vec<Covered>);
+
+/// Largest cover of one act before it is compressed, in bytes.
+const COVER_BYTES_MAX: usize = 64 << 20;
+
+impl StageChange {
+    /// A change of stage.
+    pub fn new(
+        (place, form, period): (String, FormCode, String),
+        stage: Stage,
+        by: String,
+        cover: &Cover,
+    ) -> StageChange {
+        let packed = wire::deflate(&wire::encode(cover));
+        StageChange { place, form, period, stage, by, packed }
+    }
+
+    /// What it covers.
+    ///
+    /// # Errors
+    /// [`WireError`] if the content does not read.
+    pub fn cover(&self) -> Result<Cover, WireError> {
+        wire::decode(&wire::inflate(&self.packed, COVER_BYTES_MAX)?)
+    }
+}
+
+/// The report a decision is about, why, and whose decision it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OneReport {
+    /// The facility.
+    pub facility: UnitCode,
+    /// The form.
+    pub form: FormCode,
+    /// The period.
+    pub period: Period,
+    /// Why.
+    pub reason: Reason,
+    /// Whose decision it is.
+    pub by: String,
+}
+
 /// What is decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
@@ -253,6 +363,23 @@ pub enum Act {
     },
     /// Versions of reports written at the centre.
     Reports(Reports),
+    /// The reports of a place are signed off, locked or opened again.
+    Stage(StageChange),
+    /// A report is returned for correction: what is there does not count until it is entered again or
+    /// approved.
+    Returned {
+        /// Which report, and why.
+        report: OneReport,
+        /// What was there: for each writer's life the highest number.
+        seen: VersionVector,
+    },
+    /// Versions of a report that waited, behind a lock or returned, count from now on.
+    Approved {
+        /// Which report, and why.
+        report: OneReport,
+        /// The versions.
+        versions: Vec<VersionId>,
+    },
 }
 
 /// An act with who decided it and when.

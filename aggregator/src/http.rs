@@ -18,6 +18,7 @@ use banyan_shared::period::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::act::Stage;
 use crate::front_door::Counters;
 use crate::service::{EnrolEach, EnrolOne, EnrolStick, GivenTable, Service, Usage, usage};
 
@@ -111,6 +112,16 @@ pub enum Request {
     Correct(crate::service::ChangeCall),
     /// Withdraws a report.
     Withdraw(crate::service::ChangeCall),
+    /// Returns a report for correction.
+    Return(crate::service::DecisionCall),
+    /// Approves the versions of a report that wait.
+    Approve(crate::service::DecisionCall),
+    /// Signs off the reports of a place.
+    Signoff(crate::service::StageCall),
+    /// Locks them.
+    Lock(crate::service::StageCall),
+    /// Opens them again.
+    Unlock(crate::service::StageCall),
     /// Takes in a part of a file of counts.
     ImportCounts(crate::service::ImportCall),
     /// Writes a file of counts on the service's disk.
@@ -176,6 +187,13 @@ pub async fn handle(service: &Arc<Service>, by: &str, request: Request) -> Resul
         Request::Report(call) => blocking(service, move |s| s.report(&call)).await?,
         Request::Correct(call) => serde_json::to_value(service.correct(by, call).await?)?,
         Request::Withdraw(call) => serde_json::to_value(service.withdraw(by, call).await?)?,
+        Request::Return(call) => serde_json::to_value(service.return_report(by, call).await?)?,
+        Request::Approve(call) => serde_json::to_value(service.approve(by, call).await?)?,
+        Request::Signoff(call) => {
+            serde_json::to_value(service.stage(by, Stage::Signed, call).await?)?
+        }
+        Request::Lock(call) => serde_json::to_value(service.stage(by, Stage::Locked, call).await?)?,
+        Request::Unlock(call) => serde_json::to_value(service.stage(by, Stage::Open, call).await?)?,
         Request::ImportCounts(call) => {
             serde_json::to_value(service.import_counts(by, call).await?)?
         }

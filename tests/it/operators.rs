@@ -158,3 +158,71 @@ V5-VC,vc_daily,2025-01-05,1,4,1
     assert_eq!(again["completeness"]["by_form"], figures["completeness"]["by_form"]);
     elsewhere(&small, "again", &["verify", "--all"]).exits(0);
 }
+
+#[test]
+fn reports_are_returned_signed_off_locked_and_approved() {
+    let mut small = Small::new();
+    let clinic = small.agent("clinic", &["V1-VC"]);
+    record(&clinic, "2026-01-05", &["open_days=1", "total_visits=12"]);
+    record(&clinic, "2026-01-06", &["open_days=1", "total_visits=5"]);
+    sync(&clinic);
+    let place = ["V1-VC", "vc_daily", "2026-01-05"];
+    let visits = || small.element("V1-VC", "2026-01", "total_visits")["value"].clone();
+    // Returned: not counted, missing for that reason, until the clinic enters it again.
+    small.run(&[&["return"], &place[..]].concat()).exits(2);
+    let done =
+        small.run(&[&["return"], &place[..], &["--reason", "recount", "--lang", "en"]].concat());
+    let done = done.exits(0);
+    assert!(done.out.contains("12") && done.err.contains("tell the facility"), "{done:?}");
+    assert_eq!(visits(), 5);
+    let returned =
+        || small.query("V1-VC", "2026-01")["completeness"]["missing_why"]["returned"].clone();
+    assert_eq!(returned(), 1);
+    record(&clinic, "2026-01-05", &["total_visits=11"]);
+    sync(&clinic);
+    assert_eq!((visits(), returned()), (json!(16), json!(0)));
+    // Signed off, then changed: restated.
+    let staged = small.json(&["signoff", "K1", "vc_daily", "2026-01", "--by", "W01"]);
+    assert_eq!((&staged["stage"], &staged["answered"]), (&json!("signed"), &json!(2)), "{staged}");
+    small.run(&["signoff", "K1", "vc_daily", "2099-01"]).exits(2);
+    record(&clinic, "2026-01-06", &["total_visits=6", "--reason", "recount"]);
+    sync(&clinic);
+    let answer = small.query("V1-VC", "2026-01");
+    assert_eq!(
+        (&answer["restated"], &answer["stage"]),
+        (&json!(true), &json!("open")),
+        "other forms are open"
+    );
+    // Locked: what comes later waits.
+    small.ok(&["lock", "T1", "vc_daily", "2026-01"]);
+    record(&clinic, "2026-01-06", &["total_visits=7", "--reason", "recount"]);
+    sync(&clinic);
+    assert_eq!(visits(), 17);
+    assert_eq!(small.query("V1-VC", "2026-01")["pending_after_lock"], 1);
+    let trace = small.json(&["report", "V1-VC", "vc_daily", "2026-01-06", "--history"]);
+    let stages: Vec<&str> = trace["decisions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["decision"].as_str().unwrap())
+        .collect();
+    assert_eq!(stages, ["signed", "locked"]);
+    assert_eq!(trace["decisions"][0]["by"], "W01");
+    assert_eq!(trace["history"][2]["pending"], true);
+    let approve = ["approve", "V1-VC", "vc_daily", "2026-01-06", "--reason", "recount"];
+    assert_eq!(small.json(&approve)["decision"], "approved");
+    assert_eq!(visits(), 18);
+    small.run(&approve).exits(2);
+    small.ok(&["unlock", "T1", "vc_daily", "2026-01"]);
+    let text =
+        small.ok(&["report", "V1-VC", "vc_daily", "2026-01-06", "--history", "--lang", "en"]);
+    assert!(text.contains("opened again") && text.contains("restated"), "{text}");
+    small.ok(&["verify", "--all"]);
+    let figures = small.figures("P", "2026-01");
+    small.served.take().unwrap().stop().unwrap();
+    assert_eq!(small.figures("P", "2026-01"), figures);
+    let file = small.world.dir().join("out.csv");
+    small.ok(&["export", "csv", "K1", "2026-01", "-o", file.to_str().unwrap()]);
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains("V1-VC,vc_daily,2026-01-06,total_visits,7,direct,,recount"), "{text}");
+}

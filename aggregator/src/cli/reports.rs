@@ -1,4 +1,5 @@
-//! Commands about reports: corrections, withdrawals, counts from and to files.
+//! Commands about reports: corrections, withdrawals, returns, approvals, sign-offs and locks, counts from and
+//! to files.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -16,7 +17,8 @@ use super::Global;
 use crate::client::{Client, print_json};
 use crate::http::Request;
 use crate::service::{
-    ChangeCall, Changed, ExportCall, Exported, Format, ImportCall, Imported, say, usage,
+    Change, ChangeCall, Changed, DecidedReport, DecisionCall, ExportCall, Exported, Format,
+    ImportCall, Imported, StageCall, Staged, say, usage,
 };
 
 const CORRECT_EXAMPLES: &str = "\
@@ -43,6 +45,27 @@ const IMPORT_EXAMPLES: &str = "\
 被拒的行写入同目录 *.errors.csv，改正后可直接再导入。
 Refused rows are written to *.errors.csv beside it; mended, that file can be imported as it is.";
 
+const RETURN_EXAMPLES: &str = "\
+示例 Example:
+  banyan-aggregator return 520502105001-VC vc_daily 2026-01-05 --reason typo
+
+退回后该报表不计入汇总，直至重新录入或 approve。
+What is returned does not count until it is entered again, or approved.
+
+原因 Reasons: recount typo late_coding duplicate wrong_period wrong_facility returned other";
+
+const APPROVE_EXAMPLES: &str = "\
+示例 Example:
+  banyan-aggregator approve 520502105001-VC vc_daily 2026-01-05 --reason recount
+
+原因 Reasons: recount typo late_coding duplicate wrong_period wrong_facility returned other";
+
+const STAGE_EXAMPLES: &str = "\
+示例 Examples:
+  banyan-aggregator signoff 520502 vc_daily 2026-01     一个县一月的全部日报 a county's daily reports of a month
+  banyan-aggregator lock 520502 thc_monthly 2026-01     之后的更改须 approve later versions wait for approve
+  banyan-aggregator unlock 520502 thc_monthly 2026-01";
+
 const EXPORT_EXAMPLES: &str = "\
 示例 Examples:
   banyan-aggregator export csv 520502 2026-01 -o counts.csv                      每张报表 every report
@@ -60,6 +83,21 @@ pub(super) enum Command {
     /// 撤回报表 Withdraw a report: everything returns to missing
     #[command(after_help = WITHDRAW_EXAMPLES)]
     Withdraw(Withdraw),
+    /// 退回报表 Return a report for correction
+    #[command(after_help = RETURN_EXAMPLES)]
+    Return(Decide),
+    /// 批准 Approve what waits: versions behind a lock, or returned
+    #[command(after_help = APPROVE_EXAMPLES)]
+    Approve(Decide),
+    /// 签核 Sign off a form's reports of a unit or network: later changes restate the figures
+    #[command(after_help = STAGE_EXAMPLES)]
+    Signoff(StageArgs),
+    /// 锁定 Lock a form's reports: later versions wait for an approval
+    #[command(after_help = STAGE_EXAMPLES)]
+    Lock(StageArgs),
+    /// 解锁 Open a form's reports again
+    #[command(after_help = STAGE_EXAMPLES)]
+    Unlock(StageArgs),
     /// 导入数据文件 Take in counts from a file, past years too
     Import {
         #[command(subcommand)]
@@ -108,6 +146,49 @@ pub(super) struct Withdraw {
     /// Whose decision it is, by staff code
     #[arg(long, value_name = "PERSON")]
     by: Option<String>,
+}
+
+#[derive(Args)]
+pub(super) struct Decide {
+    /// The facility
+    facility: String,
+    /// The form
+    form: String,
+    /// The period
+    period: String,
+    /// Why
+    #[arg(long)]
+    reason: String,
+    /// Whose decision it is, by staff code
+    #[arg(long, value_name = "PERSON")]
+    by: Option<String>,
+}
+
+impl Decide {
+    fn call(self, lang: Lang) -> DecisionCall {
+        let Decide { facility, form, period, reason, by } = self;
+        DecisionCall { facility, form, period, reason, by, lang }
+    }
+}
+
+#[derive(Args)]
+pub(super) struct StageArgs {
+    /// A unit or network, by code or unique name
+    unit: String,
+    /// The form
+    form: String,
+    /// The period or range: every period of the form that lies whole in it
+    period: String,
+    /// Whose decision it is, by staff code
+    #[arg(long, value_name = "PERSON")]
+    by: Option<String>,
+}
+
+impl StageArgs {
+    fn call(self, lang: Lang) -> StageCall {
+        let StageArgs { unit, form, period, by } = self;
+        StageCall { unit, form, period, by, lang }
+    }
 }
 
 #[derive(Subcommand)]
@@ -189,46 +270,137 @@ pub(super) fn run(command: Command, global: &Global, client: &Client) -> Result<
             };
             print_changed(&client.call(&Request::Withdraw(call))?, global)?;
         }
+        Command::Return(args) => {
+            print_decided(&client.call(&Request::Return(args.call(lang)))?, global)?;
+        }
+        Command::Approve(args) => {
+            print_decided(&client.call(&Request::Approve(args.call(lang)))?, global)?;
+        }
+        Command::Signoff(args) => {
+            print_staged(&client.call(&Request::Signoff(args.call(lang)))?, global)?;
+        }
+        Command::Lock(args) => {
+            print_staged(&client.call(&Request::Lock(args.call(lang)))?, global)?;
+        }
+        Command::Unlock(args) => {
+            print_staged(&client.call(&Request::Unlock(args.call(lang)))?, global)?;
+        }
         Command::Import { command: Import::Csv(args) } => return import(&args, global, client),
         Command::Export { command: Export::Csv(args) } => export(args, global, client)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_changed(changed: &Changed, global: &Global) -> Result<()> {
+/// The changes of a report, with what it is about.
+fn print_changes(heading: [&str; 4], changes: &[Change], global: &Global) -> Result<()> {
     let lang = global.lang;
+    if global.format == Format::Csv {
+        let mut writer = csv::Writer::from_writer(std::io::stdout());
+        writer.write_record(["element", "before", "after"])?;
+        for change in changes {
+            let (before, after) = (change.before.to_string(), change.after.to_string());
+            writer.write_record([&change.element, &before, &after])?;
+        }
+        writer.flush()?;
+        return Ok(());
+    }
+    let [facility, name, form, period] = heading;
+    tell!("{facility} {name}  {form}  {period}");
+    let columns =
+        [say(lang, "数据元", "element"), say(lang, "原值", "before"), say(lang, "现值", "after")];
+    let mut table = crate::query::table(&columns.each_ref().map(String::as_str));
+    for change in changes {
+        table.add_row([
+            format!("{} {}", change.name, change.element),
+            change.before.to_string(),
+            change.after.to_string(),
+        ]);
+    }
+    crate::query::align(&mut table, [1, 2]);
+    if !changes.is_empty() {
+        tell!("{}", table.trim_fmt());
+    }
+    Ok(())
+}
+
+fn print_decided(decided: &DecidedReport, global: &Global) -> Result<()> {
+    if global.format == Format::Json {
+        return print_json(decided);
+    }
+    let DecidedReport { facility, name, form, period, .. } = decided;
+    print_changes([facility, name, form, period], &decided.changes, global)?;
+    let (n, lang) = (decided.versions.len(), global.lang);
+    let text = if decided.decision == "returned" {
+        say(
+            lang,
+            format!(
+                "已退回 {n} 个版本；重新录入或批准后计入汇总。各终端暂不会收到通知，请告知该机构。"
+            ),
+            format!(
+                "{n} versions returned; nothing counts until it is entered again or approved. Agents are not told yet: tell the facility."
+            ),
+        )
+    } else {
+        say(lang, format!("已批准 {n} 个版本。"), format!("{n} versions approved."))
+    };
+    eprintln!("{text}");
+    Ok(())
+}
+
+fn print_staged(staged: &Staged, global: &Global) -> Result<()> {
+    let lang = global.lang;
+    let Staged { unit, form, period, stage, saved, covered, answered, pending } = staged;
     match global.format {
-        Format::Json => return print_json(changed),
+        Format::Json => return print_json(staged),
         Format::Csv => {
             let mut writer = csv::Writer::from_writer(std::io::stdout());
-            writer.write_record(["element", "before", "after"])?;
-            for change in &changed.changes {
-                let (before, after) = (change.before.to_string(), change.after.to_string());
-                writer.write_record([&change.element, &before, &after])?;
-            }
+            writer.write_record([
+                "unit", "form", "period", "stage", "saved", "covered", "answered", "pending",
+            ])?;
+            let numbers = [covered.to_string(), answered.to_string(), pending.to_string()];
+            let [covered, answered, pending] = &numbers;
+            let saved = saved.to_string();
+            writer.write_record([unit, form, period, stage, &saved, covered, answered, pending])?;
             writer.flush()?;
         }
-        Format::Table => {
-            let columns = [
-                say(lang, "数据元", "element"),
-                say(lang, "原值", "before"),
-                say(lang, "现值", "after"),
-            ];
-            let mut table = crate::query::table(&columns.each_ref().map(String::as_str));
-            for change in &changed.changes {
-                table.add_row([
-                    format!("{} {}", change.name, change.element),
-                    change.before.to_string(),
-                    change.after.to_string(),
-                ]);
-            }
-            crate::query::align(&mut table, [1, 2]);
-            tell!("{} {}  {}  {}", changed.facility, changed.name, changed.form, changed.period);
-            if !changed.changes.is_empty() {
-                tell!("{}", table.trim_fmt());
-            }
-        }
+        Format::Table => tell!(
+            "{}",
+            say(
+                lang,
+                format!(
+                    "{unit}  {form}  {period}：{covered} 张报表，其中已报 {answered}，待批准版本 {pending}"
+                ),
+                format!(
+                    "{unit}  {form}  {period}: {covered} reports, {answered} answered, {pending} versions await approval"
+                ),
+            )
+        ),
     }
+    let text = match (saved, stage.as_str()) {
+        (false, _) => say(
+            lang,
+            "全部已处于该状态，未作更改。",
+            "All of it is there already; nothing was stored.",
+        ),
+        (true, "signed") => say(lang, "已签核。", "Signed off."),
+        (true, "locked") => say(
+            lang,
+            "已锁定：此后的版本须 approve 才计入。",
+            "Locked: later versions count once approved.",
+        ),
+        (true, _) => say(lang, "已解锁。", "Opened again."),
+    };
+    eprintln!("{text}");
+    Ok(())
+}
+
+fn print_changed(changed: &Changed, global: &Global) -> Result<()> {
+    let lang = global.lang;
+    if global.format == Format::Json {
+        return print_json(changed);
+    }
+    let Changed { facility, name, form, period, .. } = changed;
+    print_changes([facility, name, form, period], &changed.changes, global)?;
     for warning in &changed.warnings {
         eprintln!("{}{warning}", say(lang, "提示：", "warning: "));
     }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use banyan_shared::figures;
 use banyan_shared::ids::{AgentId, Millis, Position, VersionId};
-use banyan_shared::report::{Content, EnteredAt, How, Lineage, Value, Version, admitted, current};
+use banyan_shared::report::{Content, EnteredAt, How, Lineage, Value, Version, current};
 use serde::{Deserialize, Serialize};
 
 use super::column::{Column, Scan};
-use super::{Author, Authors, Lock, Slot};
+use super::decision::Lock;
+use super::{Author, Authors, Slot};
 
 /// A version as the cube holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,12 @@ pub struct Report {
     pub heads: usize,
     /// How many versions wait for approval behind a lock.
     pub pending: usize,
+    /// Whether it stands returned: what was there does not count, and nothing else has come.
+    pub returned: bool,
+    /// Whether something else is counted than when it was first signed off or locked.
+    pub restated: bool,
+    /// Whether it was there when it was first signed off or locked, and has been changed since.
+    pub corrected: bool,
     /// How many versions there are.
     pub versions: usize,
 }
@@ -222,6 +229,12 @@ impl Block {
         }
     }
 
+    /// Whether the slot's report was there when it was first signed off or locked and has been changed since.
+    pub fn corrected(&self, slot: Slot) -> bool {
+        self.flags(slot) & HISTORY != 0
+            && self.histories.get(&slot).is_some_and(|history| history.report.corrected)
+    }
+
     /// The newest receipt of the slot's versions.
     pub fn received(&self, slot: Slot) -> Option<Millis> {
         match self.flags(slot) {
@@ -258,6 +271,9 @@ impl Block {
             entered: answered.then(|| self.rows.entered_at(at, author.doubtful)),
             heads: 1,
             pending: 0,
+            returned: false,
+            restated: false,
+            corrected: false,
             versions: 1,
         })
     }
@@ -298,6 +314,17 @@ impl Block {
         }
     }
 
+    /// The identities of every version of the slot's report.
+    pub(crate) fn ids(&self, slot: Slot, authors: &Authors) -> Vec<VersionId> {
+        let flags = self.flags(slot);
+        if flags & HISTORY != 0 {
+            let history = self.histories.get(&slot);
+            return history.map_or_else(Vec::new, |h| h.versions.iter().map(|v| v.id).collect());
+        }
+        let single = || self.id(slot as usize, authors.get(self.rows.author[slot as usize]));
+        (flags & PRESENT != 0).then(single).into_iter().collect()
+    }
+
     /// Every slot with a report, in order.
     pub(crate) fn present_slots(&self) -> impl Iterator<Item = Slot> {
         (0u32..)
@@ -321,7 +348,7 @@ impl Block {
         self.rows.grow(slots.max(at + 1));
         self.newest = self.newest.max(stored.received_at);
         let flags = self.rows.flags[at];
-        if flags & PRESENT == 0 && admits(lock, stored.id) {
+        if flags & PRESENT == 0 && is_plain(lock, stored.id) {
             if let Some(row) = compact(&stored) {
                 self.write_row(slot, slots, &stored, row, authors);
                 return None;
@@ -412,11 +439,11 @@ impl Block {
         vec![writer]
     }
 
-    /// Whether a lock changes nothing about the slot: no report, or one of a single version it admits.
-    pub(super) fn unmoved(&self, slot: Slot, authors: &Authors, lock: &Lock) -> bool {
+    /// Whether decisions change nothing about the slot: no report, or one of a single version they admit.
+    pub(super) fn is_unmoved(&self, slot: Slot, authors: &Authors, lock: Option<&Lock>) -> bool {
         let flags = self.flags(slot);
         let single = || self.id(slot as usize, authors.get(self.rows.author[slot as usize]));
-        flags & PRESENT == 0 || flags & HISTORY == 0 && admits(Some(lock), single())
+        flags & PRESENT == 0 || flags & HISTORY == 0 && is_plain(lock, single())
     }
 
     /// Decides anew what is counted of a report with a history, and writes its cells.
@@ -459,7 +486,7 @@ impl Block {
                 self.write_cells(slot, 0, &[]);
                 return found;
             }
-            [one] if admits(lock, one.id) => compact(one).map(|row| (one.clone(), row)),
+            [one] if is_plain(lock, one.id) => compact(one).map(|row| (one.clone(), row)),
             _ => None,
         };
         match left {
@@ -473,12 +500,14 @@ impl Block {
         found
     }
 
-    /// The block as it stood at `at`: only the versions received by then.
-    pub(super) fn as_of<'a>(
+    /// The block as it stood at `at`: only the versions received by then. `decided`: whether later decisions
+    /// bear on it.
+    pub(super) fn as_of(
         &self,
         at: Millis,
         lineage: &Lineage,
-        lock: impl Fn(Slot) -> Option<&'a Lock>,
+        decided: bool,
+        lock: impl Fn(Slot) -> Option<Lock>,
     ) -> Block {
         let mut past = self.clone();
         for slot in self.present_slots() {
@@ -497,7 +526,7 @@ impl Block {
                     past.histories.remove(&slot);
                     past.clear(slot);
                 }
-                n if n < before => past.judge(slot, lineage, lock(slot)),
+                n if n < before || decided => past.judge(slot, lineage, lock(slot).as_ref()),
                 _ => {}
             }
         }
@@ -531,23 +560,26 @@ impl History {
                 entered: None,
                 heads: 0,
                 pending: 0,
+                returned: false,
+                restated: false,
+                corrected: false,
                 versions: 0,
             },
         }
     }
 }
 
-/// Whether a report's lock, if it has one, admits a version.
-fn admits(lock: Option<&Lock>, id: VersionId) -> bool {
-    lock.is_none_or(|lock| admitted(id, lock.seen.as_deref(), &lock.approved))
+/// Whether decisions about a report leave one of a single version as if nothing were decided.
+fn is_plain(lock: Option<&Lock>, id: VersionId) -> bool {
+    lock.is_none_or(|lock| lock.is_plain_for(id))
 }
 
 /// What a set of versions comes to, and the place of the one counted.
 fn decide(versions: &[Stored], lineage: &Lineage, lock: Option<&Lock>) -> (Report, Option<usize>) {
-    let seen = lock.and_then(|lock| lock.seen.as_deref());
-    let approved = lock.map_or(&[][..], |lock| &lock.approved);
-    let places: Vec<usize> =
-        (0..versions.len()).filter(|&at| admitted(versions[at].id, seen, approved)).collect();
+    let admits = |at: &usize| lock.is_none_or(|lock| lock.admits(versions[*at].id));
+    let places: Vec<usize> = (0..versions.len()).filter(admits).collect();
+    let returned =
+        lock.map_or(0, |lock| versions.iter().filter(|v| lock.is_returned(v.id)).count());
     let choose = |places: &[usize]| {
         let list: Vec<Version> = places
             .iter()
@@ -579,14 +611,19 @@ fn decide(versions: &[Stored], lineage: &Lineage, lock: Option<&Lock>) -> (Repor
             .find(|(moment, _, _)| Some(*moment) == arrived)
             .and_then(|(_, _, at)| at.map(|at| versions[at].content.entered_at));
     }
+    let current = counted.map(|(at, _)| versions[at].id);
+    let restated = lock.is_some_and(|lock| lock.is_restated(current));
     let report = Report {
-        current: counted.map(|(at, _)| versions[at].id),
+        current,
         how: counted.map_or(How::Direct, |(at, _)| versions[at].content.how),
         answered,
         arrived,
         entered,
         heads: counted.map_or(0, |(_, heads)| heads),
-        pending: versions.len() - places.len(),
+        pending: versions.len() - places.len() - returned,
+        returned: returned > 0 && current.is_none(),
+        restated,
+        corrected: restated && lock.is_some_and(Lock::was_signed),
         versions: versions.len(),
     };
     (report, counted.map(|(at, _)| at))

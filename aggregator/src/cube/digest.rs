@@ -34,6 +34,12 @@ impl Sink {
         self.0.update(&n.to_le_bytes());
     }
 
+    fn sum(self) -> u128 {
+        let digest = self.0.finish();
+        let bytes = digest.as_ref().first_chunk::<16>().expect("SHA-256 has 32 bytes");
+        u128::from_le_bytes(*bytes)
+    }
+
     fn id(&mut self, id: VersionId) {
         self.0.update(&id.writer.0);
         self.number(u64::from(id.epoch.counter) << 32 | u64::from(id.epoch.random));
@@ -86,14 +92,13 @@ impl Cube {
             }
             sink.number(report.heads as u64);
             sink.number(report.pending as u64);
+            sink.number(u64::from(report.returned) << 1 | u64::from(report.restated));
             sink.number(report.arrived.map_or(0, |at| at.0.cast_unsigned()));
         }
         sink.values(
             form.columns().iter().enumerate().map(|(at, element)| (element, block.value(at, slot))),
         );
-        let digest = sink.0.finish();
-        let bytes = digest.as_ref().first_chunk::<16>().expect("SHA-256 has 32 bytes");
-        u128::from_le_bytes(*bytes)
+        sink.sum()
     }
 
     /// The sum over every report. Two cubes built from the same versions have the same, in whatever order
@@ -101,6 +106,14 @@ impl Cube {
     pub fn digest(&self) -> Digest {
         let mut sum = 0u128;
         for form in self.forms() {
+            for (period, slot, decision) in form.decisions().all() {
+                let mut sink = Sink(Context::new(&SHA256));
+                sink.text(form.code().as_str());
+                sink.text(&period.to_string());
+                sink.text(self.facility_code(form.slots()[slot as usize]).as_str());
+                sink.text(&format!("{decision:?}"));
+                sum = sum.wrapping_add(sink.sum());
+            }
             for (period, block) in form.blocks() {
                 for slot in block.present_slots() {
                     sum = sum.wrapping_add(self.report_digest(form, period, &block, slot));

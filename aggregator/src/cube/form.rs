@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use banyan_shared::ids::{ElementCode, FormCode};
+use banyan_shared::ids::{ElementCode, FormCode, Millis};
 use banyan_shared::period::{Period, PeriodType};
 
-use super::{Block, BlockRef, FacilityNo, FormFrame, Lock, Month, Older, Slot};
+use super::decision::{Decisions, Lock};
+use super::{Block, BlockRef, FacilityNo, FormFrame, Month, Older, Slot};
+use crate::act::Stage;
 
 /// Numbers of contents, given out once in the life of the process.
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
@@ -35,7 +37,7 @@ pub struct FormStore {
     blocks: BTreeMap<Period, Held>,
     /// Where the blocks are that are not in memory.
     older: Option<Arc<dyn Older>>,
-    locks: Arc<HashMap<(Period, Slot), Lock>>,
+    decisions: Arc<Decisions>,
     /// By month: the number of what its blocks hold.
     generations: HashMap<Period, u64>,
 }
@@ -51,7 +53,7 @@ impl FormStore {
             slot_of: HashMap::new(),
             blocks: BTreeMap::new(),
             older: None,
-            locks: Arc::default(),
+            decisions: Arc::default(),
             generations: HashMap::new(),
         }
     }
@@ -177,7 +179,7 @@ impl FormStore {
             column_numbers: self.column_numbers.clone(),
             slots: self.slots.clone(),
             slot_of: self.slot_of.clone(),
-            locks: self.locks.clone(),
+            decisions: self.decisions.clone(),
             ..FormStore::new(self.number, self.code.clone())
         }
     }
@@ -193,28 +195,26 @@ impl FormStore {
             slot_of: _,
             blocks,
             older: _,
-            locks,
+            decisions,
             generations: _,
         } = self;
-        let mut locks: Vec<_> = locks.iter().map(|(place, lock)| (*place, lock.clone())).collect();
-        locks.sort_unstable_by_key(|(place, _)| *place);
         FormFrame {
             code: code.clone(),
             columns: columns.clone(),
             slots: slots.clone(),
             periods: blocks.keys().copied().collect(),
-            locks,
+            decisions: Decisions::clone(decisions),
         }
     }
 
     /// The form of a frame, every block aside.
     pub(super) fn of_frame(number: usize, frame: FormFrame, older: Arc<dyn Older>) -> FormStore {
-        let FormFrame { code, columns, slots, periods, locks } = frame;
+        let FormFrame { code, columns, slots, periods, decisions } = frame;
         let mut form = FormStore::new(number, code);
         form.column_numbers = columns.iter().cloned().zip(0..).collect();
         form.slot_of = slots.iter().copied().zip(0..).collect();
         (form.columns, form.slots) = (columns, slots);
-        form.locks = Arc::new(locks.into_iter().collect());
+        form.decisions = Arc::new(decisions);
         form.older = Some(older);
         for period in periods {
             form.blocks.insert(period, Held::Aside);
@@ -254,12 +254,30 @@ impl FormStore {
         }
     }
 
-    pub(super) fn lock(&self, period: Period, slot: Slot) -> Option<&Lock> {
-        self.locks.get(&(period, slot))
+    /// What was decided about the reports.
+    pub(super) fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 
-    pub(super) fn lock_mut(&mut self, period: Period, slot: Slot) -> &mut Lock {
-        Arc::make_mut(&mut self.locks).entry((period, slot)).or_default()
+    /// The same, to add to; the period's reports are about to be judged anew.
+    pub(super) fn decisions_mut(&mut self, period: Period) -> &mut Decisions {
+        self.changed(period);
+        Arc::make_mut(&mut self.decisions)
+    }
+
+    /// What bears on a report's versions.
+    pub(super) fn lock(&self, period: Period, slot: Slot) -> Option<Lock> {
+        self.decisions.lock(period, slot, None)
+    }
+
+    /// Whether any of the period's reports was ever signed off or locked.
+    pub fn has_stages(&self, period: Period) -> bool {
+        self.decisions.has_stages(period)
+    }
+
+    /// How far the review of one report had come at `at` (none: now).
+    pub fn stage(&self, period: Period, slot: Slot, at: Option<Millis>) -> Stage {
+        self.decisions.stage_of(period, slot, at)
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod block;
 mod column;
+mod decision;
 mod digest;
 mod form;
 mod month;
@@ -21,11 +22,14 @@ use banyan_shared::ids::{
     AgentId, ElementCode, Epoch, FormCode, Millis, Position, Seq, UnitCode, VersionId,
 };
 use banyan_shared::period::Period;
-use banyan_shared::report::{Content, Lineage, Value, VersionVector};
+use banyan_shared::report::{Content, Lineage, Reason, Value, VersionVector};
 use serde::{Deserialize, Serialize};
+
+use crate::act::Stage;
 
 pub use block::{Block, BlockRef, Report, Stored};
 pub use column::{Column, Scan};
+pub use decision::{Decided, Decision};
 pub use digest::Digest;
 pub use form::FormStore;
 pub use month::Month;
@@ -130,13 +134,6 @@ impl Authors {
     }
 }
 
-/// What a lock had seen of a report, and what has been approved since.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Lock {
-    pub(crate) seen: Option<Arc<VersionVector>>,
-    pub(crate) approved: Vec<VersionId>,
-}
-
 /// A form's store, and the column of each line.
 type Mapping = (usize, Vec<usize>);
 
@@ -199,7 +196,7 @@ pub(crate) struct FormFrame {
     columns: Vec<ElementCode>,
     slots: Vec<FacilityNo>,
     periods: Vec<Period>,
-    locks: Vec<((Period, Slot), Lock)>,
+    decisions: decision::Decisions,
 }
 
 impl Cube {
@@ -304,7 +301,7 @@ impl Cube {
         };
         let form = &mut self.forms[*number];
         let slot = form.slot_or_new(facility);
-        let lock = form.lock(version.period, slot).cloned();
+        let lock = form.lock(version.period, slot);
         let (writer, slots) = (stored.id.writer, form.slots().len());
         let others = form.block_mut(version.period).insert(
             slot,
@@ -334,7 +331,7 @@ impl Cube {
     ) -> bool {
         let Some((number, slot)) = self.place(facility, form) else { return false };
         let store = &mut self.forms[number];
-        let lock = store.lock(period, slot).cloned();
+        let lock = store.lock(period, slot);
         let Some(block) = store.block_if(period) else { return false };
         block.remove(slot, id, &mut self.authors, &self.lineage, lock.as_ref())
     }
@@ -358,70 +355,167 @@ impl Cube {
     fn judge_again(&mut self, keys: &HashSet<ReportKey>) {
         for &(number, period, slot) in keys {
             let store = &mut self.forms[number];
-            let lock = store.lock(period, slot).cloned();
+            let lock = store.lock(period, slot);
             if let Some(block) = store.block_if(period) {
                 block.judge(slot, &self.lineage, lock.as_ref());
             }
         }
     }
 
-    /// Locks a report as `seen`: later versions are pending until approved.
-    pub fn lock(
+    /// Notes that reports of one form and period reached a stage: which facilities' reports, and what was
+    /// seen of them.
+    pub fn stage(
         &mut self,
-        facility: &UnitCode,
-        form: &FormCode,
-        period: Period,
-        seen: Option<Arc<VersionVector>>,
-    ) {
-        self.with_lock(facility, form, period, |lock| lock.seen = seen);
-    }
-
-    /// Admits one version of a locked report.
-    pub fn approve(&mut self, facility: &UnitCode, form: &FormCode, period: Period, id: VersionId) {
-        self.with_lock(facility, form, period, |lock| {
-            if !lock.approved.contains(&id) {
-                lock.approved.push(id);
-            }
-        });
-    }
-
-    fn with_lock(
-        &mut self,
-        facility: &UnitCode,
-        form: &FormCode,
-        period: Period,
-        change: impl FnOnce(&mut Lock),
+        (form, period): (&FormCode, Period),
+        what: (Decided, Stage, String),
+        facilities: &[&UnitCode],
+        seen: &[(&UnitCode, AgentId, Epoch, Seq)],
     ) {
         let Some(&number) = self.form_numbers.get(form) else { return };
-        let facility = Facilities::number(&mut self.facilities, facility);
+        let numbers: Vec<FacilityNo> =
+            facilities.iter().map(|code| Facilities::number(&mut self.facilities, code)).collect();
+        let seen: Vec<(FacilityNo, AgentId, Epoch, Seq)> = seen
+            .iter()
+            .map(|(code, w, e, s)| (Facilities::number(&mut self.facilities, code), *w, *e, *s))
+            .collect();
         let store = &mut self.forms[number];
-        let slot = store.slot_or_new(facility);
-        change(store.lock_mut(period, slot));
-        let lock = store.lock(period, slot).cloned().unwrap_or_default();
-        let slots = store.slots().len();
-        let Some(block) = store.block_if(period) else { return };
-        if block.unmoved(slot, &self.authors, &lock) {
-            return;
-        }
-        // Its version is kept apart, because it is pending.
-        for writer in block.expand(slot, slots, &self.authors) {
-            let contested = Arc::make_mut(&mut self.contested);
-            contested.entry(writer).or_default().insert((number, period, slot));
-        }
-        block.judge(slot, &self.lineage, Some(&lock));
+        let slots: Vec<Slot> = numbers.into_iter().map(|f| store.slot_or_new(f)).collect();
+        let seen = seen.into_iter().map(|(f, w, e, s)| (store.slot_or_new(f), w, e, s)).collect();
+        store.decisions_mut(period).stage(period, what, slots.clone(), seen);
+        self.decided(number, period, &slots);
     }
 
-    /// Whether a version waits for approval behind a lock.
-    pub fn pending(
+    /// Notes that a report was returned for correction: everything up to `seen`.
+    pub fn returned(
+        &mut self,
+        (facility, form, period): (&UnitCode, &FormCode, Period),
+        decided: Decided,
+        reason: Reason,
+        seen: VersionVector,
+    ) {
+        let Some((number, slot)) = self.place_or_new(facility, form) else { return };
+        let decisions = self.forms[number].decisions_mut(period);
+        decisions.returned((period, slot), decided, reason, seen);
+        self.decided(number, period, &[slot]);
+    }
+
+    /// Notes that versions of a report were approved.
+    pub fn approved(
+        &mut self,
+        (facility, form, period): (&UnitCode, &FormCode, Period),
+        decided: Decided,
+        reason: Reason,
+        versions: Vec<VersionId>,
+    ) {
+        let Some((number, slot)) = self.place_or_new(facility, form) else { return };
+        let decisions = self.forms[number].decisions_mut(period);
+        decisions.approved((period, slot), decided, reason, versions);
+        self.decided(number, period, &[slot]);
+    }
+
+    fn place_or_new(&mut self, facility: &UnitCode, form: &FormCode) -> Option<(usize, Slot)> {
+        let number = *self.form_numbers.get(form)?;
+        let facility = Facilities::number(&mut self.facilities, facility);
+        Some((number, self.forms[number].slot_or_new(facility)))
+    }
+
+    /// Judges anew the reports that a decision may have changed.
+    fn decided(&mut self, number: usize, period: Period, slots: &[Slot]) {
+        let store = &mut self.forms[number];
+        let length = store.slots().len();
+        for &slot in slots {
+            let lock = store.lock(period, slot);
+            let Some(block) = store.block_if(period) else { return };
+            if block.is_unmoved(slot, &self.authors, lock.as_ref()) {
+                continue;
+            }
+            for writer in block.expand(slot, length, &self.authors) {
+                let contested = Arc::make_mut(&mut self.contested);
+                contested.entry(writer).or_default().insert((number, period, slot));
+            }
+            block.judge(slot, &self.lineage, lock.as_ref());
+        }
+    }
+
+    /// Whether a version waits for an approval: behind a lock, or returned.
+    pub fn waits(
         &self,
         facility: &UnitCode,
         form: &FormCode,
         period: Period,
         id: VersionId,
     ) -> bool {
-        let Some((number, slot)) = self.place(facility, form) else { return false };
-        let Some(lock) = self.forms[number].lock(period, slot) else { return false };
-        !banyan_shared::report::admitted(id, lock.seen.as_deref(), &lock.approved)
+        self.lock_of(facility, form, period, None).is_some_and(|lock| !lock.admits(id))
+    }
+
+    fn lock_of(
+        &self,
+        facility: &UnitCode,
+        form: &FormCode,
+        period: Period,
+        at: Option<Millis>,
+    ) -> Option<decision::Lock> {
+        let (number, slot) = self.place(facility, form)?;
+        self.forms[number].decisions().lock(period, slot, at)
+    }
+
+    /// Everything decided about a report by `at` (none: until now), in order.
+    pub fn decisions(
+        &self,
+        facility: &UnitCode,
+        form: &FormCode,
+        period: Period,
+        at: Option<Millis>,
+    ) -> Vec<Decision> {
+        let Some((number, slot)) = self.place(facility, form) else { return Vec::new() };
+        self.forms[number].decisions().trace(period, slot, at)
+    }
+
+    /// The reports that were returned and have not been taken back since.
+    pub fn returned_reports(&self) -> Vec<(&UnitCode, &FormCode, Period)> {
+        let of_form = |form: &'_ FormStore| -> Vec<(FacilityNo, Period)> {
+            let places = form.decisions().returned_places();
+            places
+                .filter(|(period, slot)| {
+                    let block = form.block(*period);
+                    let report = block.and_then(|block| block.report(*slot, &self.authors));
+                    // What was entered again and withdrawn since is missing for another reason.
+                    report.is_none_or(|report| report.answered || report.current.is_none())
+                })
+                .map(|(period, slot)| (form.slots()[slot as usize], period))
+                .collect()
+        };
+        let all = self.forms.iter().flat_map(|form| {
+            of_form(form)
+                .into_iter()
+                .map(|(f, period)| (self.facility_code(f), form.code(), period))
+        });
+        all.collect()
+    }
+
+    /// How far the review of a report had come at `at` (none: now).
+    pub fn stage_of(
+        &self,
+        facility: &UnitCode,
+        form: &FormCode,
+        period: Period,
+        at: Option<Millis>,
+    ) -> Stage {
+        let place = self.place(facility, form);
+        place.map_or(Stage::Open, |(number, slot)| self.forms[number].stage(period, slot, at))
+    }
+
+    /// Whether a version waits for approval behind a lock, by the decisions known at `at` (none: now).
+    pub fn pending(
+        &self,
+        facility: &UnitCode,
+        form: &FormCode,
+        period: Period,
+        id: VersionId,
+        at: Option<Millis>,
+    ) -> bool {
+        let waits = |lock: decision::Lock| !lock.admits(id) && !lock.is_returned(id);
+        self.lock_of(facility, form, period, at).is_some_and(waits)
     }
 
     fn place(&self, facility: &UnitCode, form: &FormCode) -> Option<(usize, Slot)> {
@@ -440,6 +534,18 @@ impl Cube {
             version.content.values.resize(self.forms[number].columns().len(), Value::Missing);
         }
         versions
+    }
+
+    /// The identities of every version of a report.
+    pub fn version_ids(
+        &self,
+        facility: &UnitCode,
+        form: &FormCode,
+        period: Period,
+    ) -> Vec<VersionId> {
+        let Some((number, slot)) = self.place(facility, form) else { return Vec::new() };
+        let block = self.forms[number].block(period);
+        block.map_or_else(Vec::new, |block| block.ids(slot, &self.authors))
     }
 
     /// What is counted of a report now; none if nothing was ever accepted for it.
@@ -482,10 +588,10 @@ impl Cube {
     ) -> Option<BlockRef<'a>> {
         let block = form.block(period)?;
         Some(match at {
-            Some(at) if block.newest() > at => {
-                BlockRef::Loaded(Arc::new(
-                    block.as_of(at, &self.lineage, |slot| form.lock(period, slot)),
-                ))
+            Some(at) if block.newest() > at || form.decisions().newest(period) > at => {
+                let decided = form.decisions().newest(period) > at;
+                let lock = |slot| form.decisions().lock(period, slot, Some(at));
+                BlockRef::Loaded(Arc::new(block.as_of(at, &self.lineage, decided, lock)))
             }
             _ => block,
         })
@@ -611,6 +717,7 @@ impl Cube {
                     }
                     stored.content.values = values;
                     let lock = store.lock(period, slot_here);
+                    let lock = lock.as_ref();
                     own.insert(slot_here, slots, stored, &mut authors, &self.lineage, lock);
                 }
             }

@@ -139,12 +139,16 @@ fn a_lock_holds_later_versions_back_until_approved() {
     let one = version("A", DAY, id(1, 1, 1), [Value::Number(1); 2]);
     let two = version("A", DAY, id(1, 1, 2), [Value::Number(2); 2]);
     cube.apply(&catalogue, one.clone()).unwrap();
-    let seen: VersionVector = [((one.id.writer, one.id.epoch), 1)].into();
-    cube.lock(&a, &form, one.period, Some(Arc::new(seen)));
+    let decided = |position| Decided { by: "x".into(), at: one.received_at, position };
+    let locked = (decided(9), Stage::Locked, "P".to_owned());
+    cube.stage((&form, one.period), locked, &[&a], &[(&a, one.id.writer, one.id.epoch, 1)]);
     cube.apply(&catalogue, two.clone()).unwrap();
     assert_eq!(cell(&cube, "A", DAY), Value::Number(1));
     assert_eq!(cube.report(&a, &form, one.period).unwrap().pending, 1);
-    cube.approve(&a, &form, one.period, two.id);
+    let waits = |cube: &Cube| cube.waits(&a, &form, one.period, two.id);
+    assert!(waits(&cube));
+    cube.approved((&a, &form, one.period), decided(10), Reason::Recount, vec![two.id]);
+    assert!(!waits(&cube));
     assert_eq!(cell(&cube, "A", DAY), Value::Number(2));
     assert_eq!(cube.report(&a, &form, one.period).unwrap().pending, 0);
 }
@@ -211,20 +215,25 @@ fn a_lock_that_admits_the_only_version_leaves_it_in_the_compact_form() {
     let mut cube = Cube::new(&catalogue);
     let (a, form): (UnitCode, FormCode) = ("A".parse().unwrap(), "daily".parse().unwrap());
     let one = version("A", DAY, id(1, 1, 1), [Value::Number(1); 2]);
-    let seen = || Some(Arc::new(VersionVector::from([((one.id.writer, one.id.epoch), 1)])));
+    let lock = |cube: &mut Cube, position, seen: &[(&UnitCode, AgentId, Epoch, Seq)]| {
+        let decided = Decided { by: "x".into(), at: one.received_at, position };
+        let what = (decided, Stage::Locked, "P".to_owned());
+        cube.stage((&form, one.period), what, &[&a], seen);
+    };
+    let seen = [(&a, one.id.writer, one.id.epoch, 1)];
     cube.apply(&catalogue, one.clone()).unwrap();
     let report = cube.report(&a, &form, one.period);
-    cube.lock(&a, &form, one.period, seen());
+    lock(&mut cube, 5, &seen);
     assert_eq!(cube.report(&a, &form, one.period), report);
     let block =
         |cube: &Cube| cube.form(&form).unwrap().block(one.period).unwrap().histories(0..9).count();
     assert_eq!(block(&cube), 0);
     // Locked before it came; a lock that saw less holds it back.
     let mut other = Cube::new(&catalogue);
-    other.lock(&a, &form, one.period, seen());
+    lock(&mut other, 5, &seen);
     other.apply(&catalogue, one.clone()).unwrap();
     assert_eq!((block(&other), other.digest()), (0, cube.digest()));
-    cube.lock(&a, &form, one.period, Some(Arc::default()));
+    lock(&mut cube, 6, &[]);
     assert_eq!(cube.report(&a, &form, one.period).unwrap().pending, 1);
     assert_eq!(cell(&cube, "A", DAY), Value::Missing);
 }

@@ -86,6 +86,8 @@ pub(super) struct Remarks {
     pub(super) conflicts: u64,
     /// Versions that wait for approval behind a lock.
     pub(super) pending: u64,
+    /// Reports of which something else is counted than when they were first signed off or locked.
+    pub(super) restated: u64,
     /// The newest receipt.
     pub(super) newest: Option<Millis>,
 }
@@ -172,9 +174,11 @@ impl Engine<'_> {
         counts.late_by_network += u64::from(reports.late_by_network[place]);
         counts.incomplete += u64::from(reports.incomplete[place]);
         counts.proxy += u64::from(reports.proxy[place]);
+        counts.corrected_after_signoff += u64::from(reports.corrected[place]);
         counts.unexpected += u64::from(reports.unexpected[place]);
         remarks.conflicts += u64::from(reports.conflicts[place]);
         remarks.pending += u64::from(reports.pending[place]);
+        remarks.restated += u64::from(reports.restated[place]);
         let newest = reports.newest[place];
         if newest > Millis(i64::MIN) {
             remarks.newest = remarks.newest.max(Some(newest));
@@ -226,6 +230,7 @@ impl Engine<'_> {
                 for (_, report) in block.histories(slot..slot + 1) {
                     remarks.conflicts += u64::from(report.heads > 1);
                     remarks.pending += report.pending as u64;
+                    remarks.restated += u64::from(report.restated);
                 }
                 remarks.newest = remarks.newest.max(block.received(slot));
             }
@@ -268,6 +273,7 @@ impl Engine<'_> {
                 timing: one.timing,
                 incomplete: one.incomplete,
                 proxy: one.proxy,
+                corrected: one.corrected,
                 late_by_network: one.late_by_network,
                 why: MissingWhy::NotEntered,
             };
@@ -282,7 +288,14 @@ impl Engine<'_> {
             }
             _ => MissingWhy::NotEntered,
         };
-        Standing { timing, incomplete: false, proxy: false, late_by_network: false, why }
+        Standing {
+            timing,
+            incomplete: false,
+            proxy: false,
+            corrected: false,
+            late_by_network: false,
+            why,
+        }
     }
 
     /// Whether the slot's report answers what it was asked.

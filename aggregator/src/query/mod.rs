@@ -13,6 +13,7 @@ mod render;
 mod request;
 mod sets;
 mod sheet;
+mod stages;
 mod tally;
 mod trace;
 
@@ -33,6 +34,7 @@ use banyan_shared::organisation::{
 };
 use banyan_shared::period::{Date, PeriodType, Span};
 
+use crate::act::Stage;
 use crate::cube::Cube;
 
 pub use answer::*;
@@ -43,7 +45,7 @@ pub use render::{
     completeness_csv, completeness_table, query_csv, query_table, trace_csv, trace_table,
 };
 pub use request::{CompletenessRequest, Dims, Membership, QueryError, QueryRequest, UnitDim};
-pub use trace::{Trace, TraceValue, TraceVersion};
+pub use trace::{Trace, TraceDecision, TraceValue, TraceVersion};
 
 use complete::Remarks;
 use indicators::{Outcome, RowOf};
@@ -165,6 +167,7 @@ impl Engine<'_> {
             })
             .collect();
         let (membership, map_date) = membership_text(request.membership, when.map);
+        let stage = self.stage_of(place.scope, span, when);
         Ok(QueryAnswer {
             unit: place.code,
             name: place.name,
@@ -176,9 +179,9 @@ impl Engine<'_> {
             map_date,
             as_of: self.time_text(when.now),
             catalogue: self.catalogue.version.clone(),
-            stage: "open".to_owned(),
-            provisional: true,
-            restated: false,
+            stage: stage.code().to_owned(),
+            provisional: stage != Stage::Locked,
+            restated: remarks.restated > 0,
             pending_after_lock: remarks.pending,
             conflicts: remarks.conflicts,
             rows,

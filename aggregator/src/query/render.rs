@@ -10,6 +10,7 @@ use super::answer::{
     RowKey,
 };
 use super::trace::Trace;
+use crate::act::Stage;
 
 /// The header of a query as CSV.
 pub(super) const QUERY_HEADER: [&str; 20] = [
@@ -724,6 +725,20 @@ pub fn trace_table(trace: &Trace, catalogue: &Catalogue, lang: Lang) -> String {
         }
     }
     out.push('\n');
+    let mut said = Vec::new();
+    if trace.stage != "open" {
+        let locked = trace.stage == "locked";
+        said.push(if locked { Stage::Locked } else { Stage::Signed }.text(lang));
+    }
+    if trace.returned {
+        said.push(MissingWhy::Returned.text(lang));
+    }
+    if trace.restated {
+        said.push(tr(lang, "签核后已修订", "restated since it was signed off"));
+    }
+    if !said.is_empty() {
+        out.push_str(&format!("{}\n", said.join(tr(lang, "；", "; "))));
+    }
     if trace.heads > 1 {
         out.push_str(&match lang {
             Lang::Zh => format!("冲突：{} 个版本并存，待有人确认\n", trace.heads),
@@ -793,6 +808,23 @@ pub fn trace_table(trace: &Trace, catalogue: &Catalogue, lang: Lang) -> String {
         }
         out.push_str(&lines.trim_fmt());
         out.push('\n');
+    }
+    for decision in &trace.decisions {
+        let reason = decision.reason.as_deref().and_then(Reason::from_code);
+        let what = match decision.decision.as_str() {
+            "returned" => tr(lang, "退回", "returned"),
+            "approved" => tr(lang, "批准", "approved"),
+            "signed" => Stage::Signed.text(lang),
+            "locked" => Stage::Locked.text(lang),
+            _ => tr(lang, "解锁", "opened again"),
+        };
+        out.push_str(&format!(
+            "{}  {what}  {}{}{}\n",
+            decision.at,
+            decision.by,
+            decision.place.as_ref().map(|place| format!("  {place}")).unwrap_or_default(),
+            reason.map(|reason| format!("  {}", reason.text(lang))).unwrap_or_default(),
+        ));
     }
     out
 }

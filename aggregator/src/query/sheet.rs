@@ -64,10 +64,14 @@ pub(super) struct Reports {
     pub(super) incomplete: Small,
     /// Of received: by proxy.
     pub(super) proxy: Small,
+    /// Of received: corrected since they were first signed off.
+    pub(super) corrected: Small,
     /// Answered though not owed.
     pub(super) unexpected: Small,
     /// Reports of which several versions stand.
     pub(super) conflicts: Small,
+    /// Reports of which something else is counted than when they were first signed off or locked.
+    pub(super) restated: Small,
     /// Versions behind a lock.
     pub(super) pending: Box<[u16; CHUNK]>,
     /// Owed and unanswered, a bit for each ended period of the bundle.
@@ -229,8 +233,10 @@ fn fold(engine: &Engine<'_>, sheet: &Sheet, when: When, number: usize) -> Chunk 
         late_by_network: small(),
         incomplete: small(),
         proxy: small(),
+        corrected: small(),
         unexpected: small(),
         conflicts: small(),
+        restated: small(),
         pending: Box::new([0; CHUNK]),
         open: Box::new([0; CHUNK]),
         newest: Box::new([Millis(i64::MIN); CHUNK]),
@@ -326,6 +332,7 @@ fn fold_reports(
                     reports.late_by_network[place] += u8::from(one.late_by_network);
                     reports.incomplete[place] += u8::from(one.incomplete);
                     reports.proxy[place] += u8::from(one.proxy);
+                    reports.corrected[place] += u8::from(one.corrected);
                 }
             }
         }
@@ -338,6 +345,7 @@ fn fold_reports(
         for (slot, report) in block.histories(range) {
             let place = slot as usize - first;
             reports.conflicts[place] += u8::from(report.heads > 1);
+            reports.restated[place] += u8::from(report.restated);
             let pending = u16::try_from(report.pending).unwrap_or(u16::MAX);
             reports.pending[place] = reports.pending[place].saturating_add(pending);
         }
@@ -350,6 +358,7 @@ pub(super) struct Received {
     pub(super) incomplete: bool,
     pub(super) proxy: bool,
     pub(super) late_by_network: bool,
+    pub(super) corrected: bool,
 }
 
 impl Engine<'_> {
@@ -373,6 +382,7 @@ impl Engine<'_> {
             timing,
             incomplete: !answer.complete,
             proxy: block.how(slot, authors) == Some(How::Proxy),
+            corrected: block.corrected(slot),
             late_by_network: timing == Timing::Late
                 && block
                     .report(slot, authors)

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::extension;
 use super::tally::When;
 use super::{Engine, Ordered, QueryError};
-use crate::cube::Stored;
+use crate::cube::{Decision, Stored};
 
 /// A value in JSON: a number, null where missing, `"NA"` where not applicable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +80,23 @@ pub struct TraceVersion {
     pub values: Ordered<TraceValue>,
 }
 
+/// A decision about a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceDecision {
+    /// `returned`, `approved`, `signed`, `locked` or `open`.
+    pub decision: String,
+    /// Whose it is.
+    pub by: String,
+    /// When it was recorded.
+    pub at: String,
+    /// Where it stands in the ledger.
+    pub position: u64,
+    /// Why, for a return or approval.
+    pub reason: Option<String>,
+    /// The unit or network it was decided for, if not for the report alone.
+    pub place: Option<String>,
+}
+
 /// The trace of one report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
@@ -107,6 +124,12 @@ pub struct Trace {
     pub missing_why: Option<String>,
     /// Since when it has been answered without a break.
     pub arrived: Option<String>,
+    /// How far its review has come: `open`, `signed` or `locked`.
+    pub stage: String,
+    /// Whether it stands returned for correction.
+    pub returned: bool,
+    /// Whether something else is counted than when it was first signed off or locked.
+    pub restated: bool,
     /// How many versions stand; more than one is a conflict.
     pub heads: usize,
     /// How many versions there are.
@@ -117,6 +140,8 @@ pub struct Trace {
     pub states: Ordered<State>,
     /// Every version, in order of receipt; empty unless the history was asked for.
     pub history: Vec<TraceVersion>,
+    /// What was decided about it, in order; empty unless the history was asked for.
+    pub decisions: Vec<TraceDecision>,
 }
 
 impl Engine<'_> {
@@ -222,7 +247,7 @@ impl Engine<'_> {
             .collect();
         let shown = |(at, version): (usize, &Stored)| TraceVersion {
             counted: Some(version.id) == current,
-            pending: self.cube.pending(code, &model.code, period, version.id),
+            pending: self.cube.pending(code, &model.code, period, version.id, past),
             replaced_by: list
                 .iter()
                 .filter(|newer| report::replaces(newer, &list[at], self.cube.lineage()))
@@ -247,16 +272,42 @@ impl Engine<'_> {
             status: status.to_owned(),
             missing_why: why,
             arrived: report.as_ref().and_then(|report| report.arrived).map(|at| self.time_text(at)),
+            stage: self.cube.stage_of(code, &model.code, period, past).code().to_owned(),
+            returned: report.as_ref().is_some_and(|report| report.returned),
+            restated: report.as_ref().is_some_and(|report| report.restated),
             heads: report.as_ref().map_or(0, |report| report.heads),
             versions: versions.len(),
             values: Ordered(values),
             states: Ordered(states),
+            decisions: if history {
+                let decisions = self.cube.decisions(code, &model.code, period, past);
+                decisions.iter().map(|decision| self.trace_decision(decision)).collect()
+            } else {
+                Vec::new()
+            },
             history: if history {
                 versions.iter().enumerate().map(shown).collect()
             } else {
                 Vec::new()
             },
         })
+    }
+
+    fn trace_decision(&self, decision: &Decision) -> TraceDecision {
+        let (what, reason, place) = match decision {
+            Decision::Returned(_, reason) => ("returned", Some(*reason), None),
+            Decision::Approved(_, reason) => ("approved", Some(*reason), None),
+            Decision::Staged(_, stage, place) => (stage.code(), None, Some(place.clone())),
+        };
+        let decided = decision.decided();
+        TraceDecision {
+            decision: what.to_owned(),
+            by: decided.by.clone(),
+            at: self.time_text(decided.at),
+            position: decided.position,
+            reason: reason.map(|reason| reason.code().to_owned()),
+            place,
+        }
     }
 
     fn trace_version(&self, form: &banyan_shared::ids::FormCode, version: &Stored) -> TraceVersion {

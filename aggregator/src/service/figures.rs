@@ -196,6 +196,9 @@ fn site_states(state: &State) -> SiteStates {
         let form = &held.catalogue.forms[parked.version.form.at()].code;
         mark(&parked.facility, form.as_str(), parked.version.period, &|m| m.parked = true);
     }
+    for (facility, form, period) in state.cube.returned_reports() {
+        mark(facility, form.as_str(), period, &|m| m.returned = true);
+    }
     for refused in state.refused.values() {
         if let (Some(facility), Some(form), Some(period)) =
             (&refused.facility, &refused.form, refused.period)

@@ -34,8 +34,8 @@ pub use figures::{CompletenessCall, Format, PlanCache, QueryCall, ReportCall, pa
 pub use lists::{FleetRow, ParkedRow, UnitList, UnitRow};
 pub use registry::{GivenTable, ImportReport};
 pub use reports::{
-    BrokenRule, Change, ChangeCall, Changed, ExportCall, Exported, ImportCall, Imported,
-    PART_ROWS_MAX, ReplacedVersion,
+    BrokenRule, Change, ChangeCall, Changed, DecidedReport, DecisionCall, ExportCall, Exported,
+    ImportCall, Imported, PART_ROWS_MAX, ReplacedVersion, StageCall, Staged,
 };
 pub use rows::{EntryWhat, LedgerRow, RowContent, RowEntry, Standing};
 pub use upkeep::{VerifyReport, restore};

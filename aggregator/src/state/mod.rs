@@ -26,12 +26,14 @@ use banyan_shared::wire::{Batch, Body, Envelope, WireError, entry_hash, inflate}
 use serde::{Deserialize, Serialize};
 
 use crate::act::{Act, SignedAct, TableFile};
-use crate::cube::{AcceptedVersion, Cube};
+use crate::cube::{AcceptedVersion, Cube, Decided};
 use crate::ledger::{RowKind, RowRef};
 
 pub use agents::{Agent, Code, Context};
 pub use judge::{Judgement, Refusals};
 pub use reports::Known;
+#[cfg(test)]
+pub(crate) use reports::apply_stage;
 pub use scope::ScopeError;
 
 /// Largest table file, in bytes.
@@ -302,6 +304,19 @@ impl State {
                 }
             }
             Act::Reports(reports) => self.apply_reports(reports, position, received_at)?,
+            Act::Stage(change) => {
+                reports::apply_stage(&mut self.cube, change, position, received_at)?;
+            }
+            Act::Returned { report, seen } => {
+                let place = (&report.facility, &report.form, report.period);
+                let decided = Decided { by: report.by.clone(), at: received_at, position };
+                self.cube.returned(place, decided, report.reason, seen.clone());
+            }
+            Act::Approved { report, versions } => {
+                let place = (&report.facility, &report.form, report.period);
+                let decided = Decided { by: report.by.clone(), at: received_at, position };
+                self.cube.approved(place, decided, report.reason, versions.clone());
+            }
         }
         Ok(())
     }

@@ -6,8 +6,8 @@ use banyan_shared::period::Period;
 use banyan_shared::report::{Lineage, Value, Version, heads};
 
 use super::{State, StateError};
-use crate::act::Reports;
-use crate::cube::{AcceptedVersion, Report, Stored};
+use crate::act::{Reports, StageChange};
+use crate::cube::{AcceptedVersion, Cube, Decided, Report, Stored};
 
 /// What is known of one report, its values in the order of the form's lines under the catalogue in force.
 #[derive(Clone, Debug, Default)]
@@ -108,4 +108,31 @@ impl State {
         let last = self.numbered.entry((id.writer, id.epoch)).or_default();
         *last = (*last).max(id.seq);
     }
+}
+
+/// Folds a sign-off, lock or opening into the cube.
+pub(crate) fn apply_stage(
+    cube: &mut Cube,
+    change: &StageChange,
+    position: Position,
+    received_at: Millis,
+) -> Result<(), StateError> {
+    let cover = change.cover().map_err(|source| StateError::Wire { position, source })?;
+    let (facilities, lives, periods) = &cover;
+    let facility = |at: &u32| facilities.get(*at as usize);
+    for covered in periods {
+        let of: Vec<&UnitCode> = covered.facilities.iter().filter_map(facility).collect();
+        let seen: Vec<_> = covered
+            .seen
+            .iter()
+            .filter_map(|(at, life, seq)| {
+                let (writer, epoch) = *lives.get(*life as usize)?;
+                Some((facility(at)?, writer, epoch, *seq))
+            })
+            .collect();
+        let decided = Decided { by: change.by.clone(), at: received_at, position };
+        let what = (decided, change.stage, change.place.clone());
+        cube.stage((&change.form, covered.period), what, &of, &seen);
+    }
+    Ok(())
 }

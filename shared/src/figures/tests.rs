@@ -148,6 +148,7 @@ proptest! {
         for (i, (at, late_after, incomplete, proxy, by_network, why)) in reports.iter().enumerate() {
             let arrived = at.map(Millis).filter(|at| at.0 <= now);
             let one = Standing {
+                corrected: false,
                 timing: judge(arrived, Millis(*late_after), Millis(now)),
                 incomplete: *incomplete,
                 proxy: *proxy,

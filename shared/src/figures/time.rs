@@ -149,6 +149,8 @@ pub struct Standing {
     pub incomplete: bool,
     /// Received, entered on the facility's behalf.
     pub proxy: bool,
+    /// Received, corrected since it was first signed off or locked.
+    pub corrected: bool,
     /// Late, entered at the site in time.
     pub late_by_network: bool,
     /// The cause, if it is missing.
@@ -203,6 +205,7 @@ impl Completeness {
         };
         self.incomplete += u64::from(received && one.incomplete);
         self.proxy += u64::from(received && one.proxy);
+        self.corrected_after_signoff += u64::from(received && one.corrected);
     }
 
     /// Counts everything `other` counts as well.

@@ -232,7 +232,7 @@ pub(super) fn plan(
         period: period.to_string(),
         saved,
         withdrawn: asked.withdraw,
-        pending: saved && state.cube.pending(code, &model.code, *period, id),
+        pending: saved && state.cube.pending(code, &model.code, *period, id, None),
         version: saved.then(|| id.to_string()),
         changes,
         replaced: if saved { heads.iter().map(replaced).collect() } else { Vec::new() },
@@ -323,7 +323,14 @@ fn rules(
     )))
 }
 
-fn changes(state: &State, form: FormIx, old: &[Value], new: &[Value], lang: Lang) -> Vec<Change> {
+/// What changes, by element.
+pub(super) fn changes(
+    state: &State,
+    form: FormIx,
+    old: &[Value],
+    new: &[Value],
+    lang: Lang,
+) -> Vec<Change> {
     let lines = &state.catalogue.forms[form.at()].lines;
     (0..lines.len())
         .filter(|at| old[*at] != new[*at])

@@ -272,7 +272,7 @@ fn note_rank(
     sums: &mut Imported,
 ) {
     let form = &state.catalogue.forms[report.form.at()].code;
-    if state.cube.pending(&report.facility, form, report.period, id) {
+    if state.cube.pending(&report.facility, form, report.period, id, None) {
         sums.pending += 1;
         return;
     }

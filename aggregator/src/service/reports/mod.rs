@@ -1,4 +1,5 @@
-//! What operators decide about reports: corrections, withdrawals, counts from files.
+//! What operators decide about reports: corrections, withdrawals, counts from and to files, returns,
+//! approvals, sign-offs, locks.
 //!
 //! Everything is planned by pure functions over the state, in the intake's turn, so that what an operator
 //! was shown is what the act names; the service only brings the question in and the answer out.
@@ -6,6 +7,7 @@
 mod change;
 mod export;
 mod import;
+mod stages;
 
 use anyhow::{Result, anyhow};
 use banyan_shared::catalogue::{Class, FormIx, Lang};
@@ -26,6 +28,7 @@ use crate::state::State;
 pub use change::{Change, ChangeCall, Changed, ReplacedVersion};
 pub use export::{ExportCall, Exported};
 pub use import::{BrokenRule, ImportCall, Imported, PART_ROWS_MAX};
+pub use stages::{DecidedReport, DecisionCall, StageCall, Staged};
 
 /// The centre as a writer of versions.
 #[derive(Clone, Copy, Debug)]

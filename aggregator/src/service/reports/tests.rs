@@ -6,7 +6,7 @@ use banyan_shared::report::{How, Reason, Value};
 use proptest::prelude::*;
 
 use super::*;
-use crate::act::{Act, SignedAct};
+use crate::act::{Act, SignedAct, Stage};
 use crate::cube::{AcceptedVersion, Cube};
 use crate::query::TraceValue;
 use crate::state::tests::{NOW, act, batch, counted, key, report, state, take, two};
@@ -314,15 +314,30 @@ enum Deed {
     Imported(u32, u8, u64),
 }
 
+impl Deed {
+    /// The facility's number and the day it is about.
+    fn place(&self) -> (u32, u8) {
+        match *self {
+            Deed::Typed(f, d, _)
+            | Deed::Corrected(f, d, _)
+            | Deed::Withdrawn(f, d)
+            | Deed::Imported(f, d, _) => (f, d),
+        }
+    }
+}
+
 fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+    prop::collection::vec(deed(), 1..25)
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
     let place = || (0u32..2, 1u8..4);
-    let one = prop_oneof![
+    prop_oneof![
         (place(), 0u64..5).prop_map(|((f, d), n)| Deed::Typed(f, d, n)),
         (place(), 0u64..5).prop_map(|((f, d), n)| Deed::Corrected(f, d, n)),
         place().prop_map(|(f, d)| Deed::Withdrawn(f, d)),
         (place(), 0u64..5).prop_map(|((f, d), n)| Deed::Imported(f, d, n)),
-    ];
-    prop::collection::vec(one, 1..25)
+    ]
 }
 
 proptest! {
@@ -601,4 +616,342 @@ fn an_export_is_of_one_set_one_level_and_one_moment() {
         ..ExportCall::default()
     };
     assert_eq!(centre.service.export_counts(&before).unwrap().rows, 0, "nothing was known then");
+}
+
+/// Decides about A's or B's daily reports and puts it in force.
+fn decide(
+    state: &mut State,
+    (facility, form, period): (&str, &str, &str),
+    what: &str,
+    at: Millis,
+) -> Result<Vec<Act>> {
+    let mut acts = Vec::new();
+    match what {
+        "return" | "approve" => {
+            let subject = subject(state, (facility, form, period), at, Lang::En)?;
+            let report = stages::one_report(state, &subject, Reason::Recount, "stat".into());
+            let plan = if what == "return" { stages::plan_return } else { stages::plan_approval };
+            acts.push(plan(state, &subject, report, Lang::En)?.0);
+        }
+        _ => {
+            let stage = match what {
+                "sign" => Stage::Signed,
+                "lock" => Stage::Locked,
+                _ => Stage::Open,
+            };
+            let call = StageCall {
+                unit: facility.into(),
+                form: form.into(),
+                period: period.into(),
+                lang: Lang::En,
+                ..StageCall::default()
+            };
+            acts = stages::plan_stage(state, &call, stage, "stat".into(), at)?.0;
+        }
+    }
+    put(state, acts.clone(), at);
+    Ok(acts)
+}
+
+fn of_a(state: &State) -> crate::cube::Report {
+    let (code, period) = ("A".parse().unwrap(), "2026-02-01".parse().unwrap());
+    state.cube.report(&code, &"daily".parse().unwrap(), period).unwrap()
+}
+
+fn value_of_a(state: &State, at: Option<Millis>) -> Value {
+    let form = state.cube.form(&"daily".parse().unwrap()).unwrap();
+    let slot = form.slot(state.cube.facility(&"A".parse().unwrap()).unwrap()).unwrap();
+    let block = state.cube.block_at(form, "2026-02-01".parse().unwrap(), at).unwrap();
+    block.value(0, slot)
+}
+
+#[test]
+fn behind_a_lock_later_versions_wait_until_an_approval_names_them() {
+    let mut state = state(&["A", "B"]);
+    said(&mut state, 1, "2026-02-01", two(12, 3));
+    let county = ("C1", "daily", "2026-02-01");
+    assert_eq!(decide(&mut state, county, "lock", NOW.plus(10)).unwrap().len(), 1);
+    assert!(decide(&mut state, county, "lock", NOW.plus(11)).unwrap().is_empty(), "locked already");
+    let text = decide(&mut state, county, "sign", NOW.plus(11)).unwrap_err().to_string();
+    assert!(text.contains("locked already"), "{text}");
+    said(&mut state, 2, "2026-02-01", two(20, 3));
+    assert_eq!((value_of_a(&state, None), of_a(&state).pending), (Value::Number(12), 1));
+    // A correction waits as well, and is told to.
+    let changed = change(&mut state, A, &asked(&["visits=15"], false, NOW.plus(20))).unwrap();
+    assert!(changed.pending && changed.saved);
+    assert_eq!((value_of_a(&state, None), of_a(&state).pending), (Value::Number(12), 2));
+    // Another facility's first report of the locked day waits too.
+    take(&mut state, batch(vec![(3, report(1, 0, "2026-02-01", two(5, 0)))]));
+    let b: UnitCode = "B".parse().unwrap();
+    let daily = "daily".parse().unwrap();
+    let of_b = state.cube.report(&b, &daily, "2026-02-01".parse().unwrap()).unwrap();
+    assert!(!of_b.answered && of_b.pending == 1);
+    decide(&mut state, A, "approve", NOW.plus(30)).unwrap();
+    let now = of_a(&state);
+    assert_eq!((value_of_a(&state, None), now.pending), (Value::Number(15), 0));
+    assert!(now.restated && now.corrected);
+    let nothing = decide(&mut state, A, "approve", NOW.plus(31)).unwrap_err().to_string();
+    assert!(nothing.contains("waits for an approval"), "{nothing}");
+    // As known then.
+    for (at, value) in [(10, 12), (20, 12), (29, 12), (30, 15)] {
+        assert_eq!(value_of_a(&state, Some(NOW.plus(at))), Value::Number(value), "{at}");
+    }
+    decide(&mut state, county, "unlock", NOW.plus(40)).unwrap();
+    let of_b = state.cube.report(&b, &daily, "2026-02-01".parse().unwrap()).unwrap();
+    assert!(of_b.answered && of_b.restated && !of_b.corrected, "it was not there to be corrected");
+    let kinds: Vec<_> =
+        state.cube.decisions(&"A".parse().unwrap(), &daily, A.2.parse().unwrap(), None);
+    assert_eq!(kinds.len(), 3, "{kinds:?}");
+    assert_eq!(kinds[0].decided().by, "stat");
+}
+
+#[test]
+fn after_a_sign_off_corrections_count_and_restate() {
+    let mut state = state(&["A"]);
+    said(&mut state, 1, "2026-02-01", two(12, 3));
+    decide(&mut state, ("T1", "daily", "2026-02-01..2026-02-03"), "sign", NOW.plus(10)).unwrap();
+    assert!(!of_a(&state).restated);
+    said(&mut state, 2, "2026-02-01", two(13, 3));
+    assert!(of_a(&state).corrected && of_a(&state).pending == 0);
+    assert_eq!(value_of_a(&state, None), Value::Number(13));
+    said(&mut state, 3, "2026-02-02", two(1, 1));
+    let (code, period) = ("A".parse().unwrap(), "2026-02-02".parse().unwrap());
+    let late = state.cube.report(&code, &"daily".parse().unwrap(), period).unwrap();
+    assert!(late.restated && !late.corrected);
+    for (place, what, part) in [
+        (("C1", "daily", "2026-02-10"), "sign", "has not ended"),
+        (("C1", "daily", "2026"), "lock", "has not ended"),
+        (("C1", "monthly", "2026-01-05"), "lock", "periods of type month"),
+        (("C9", "daily", "2026-02-01"), "lock", "no unit or network"),
+        (("H1", "daily", "2026-02-01"), "lock", "no facility of H1 reports daily"),
+    ] {
+        let text = decide(&mut state, place, what, NOW).unwrap_err().to_string();
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn what_is_returned_does_not_count_until_it_is_entered_again_or_approved() {
+    let mut state = state(&["A"]);
+    let text = decide(&mut state, A, "return", NOW).unwrap_err().to_string();
+    assert!(text.contains("no report daily 2026-02-01 of A to return"), "{text}");
+    said(&mut state, 1, "2026-02-01", two(12, 3));
+    decide(&mut state, A, "return", NOW.plus(10)).unwrap();
+    let report = of_a(&state);
+    assert!(report.returned && !report.answered && report.pending == 0);
+    assert_eq!(value_of_a(&state, None), Value::Missing);
+    assert_eq!(state.cube.returned_reports().len(), 1);
+    assert_eq!(value_of_a(&state, Some(NOW.plus(9))), Value::Number(12), "as known before");
+    let again = decide(&mut state, A, "return", NOW.plus(11)).unwrap_err().to_string();
+    assert!(again.contains("stands returned already"), "{again}");
+    let mut approved = state.clone();
+    decide(&mut approved, A, "approve", NOW.plus(20)).unwrap();
+    assert_eq!(value_of_a(&approved, None), Value::Number(12));
+    assert!(!of_a(&approved).returned);
+    said(&mut state, 2, "2026-02-01", two(10, 3));
+    assert!(!of_a(&state).returned);
+    assert_eq!(value_of_a(&state, None), Value::Number(10));
+}
+
+/// A decision at any time about any day.
+fn decisions() -> impl Strategy<Value = Vec<(Deed, usize)>> {
+    prop::collection::vec((deed(), 0usize..5), 1..30)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Decisions hold wherever they stand among the versions: after a restore from the acts alone, which
+    /// come back before the agents' reports, the same versions count and wait; and taken in in any order
+    /// they give the same cube.
+    #[test]
+    fn decisions_hold_whatever_comes_first(deeds in decisions(), seed in any::<u64>()) {
+        let mut live = state(&["A", "B"]);
+        let mut acts_first = live.clone();
+        let (mut seq, mut acts, mut batches) = (0, Vec::new(), Vec::new());
+        for (deed, decision) in deeds {
+            let now = NOW.plus(i64::try_from(live.position).unwrap());
+            let (f, d) = deed.place();
+            let place = (["A", "B"][f as usize], format!("2026-02-{d:02}"));
+            let before = live.position;
+            let mut note = |done: Vec<Act>| acts.extend((before + 1..).zip(done).map(|(p, a)| (p, now, a)));
+            match deed {
+                Deed::Typed(f, d, n) => {
+                    seq += 1;
+                    let sent = batch(vec![(seq, report(f, 0, &format!("2026-02-{d:02}"), two(n, 0)))]);
+                    take(&mut live, sent.clone());
+                    batches.push(sent);
+                }
+                Deed::Corrected(_, _, n) => {
+                    let asked = asked(&[&format!("visits={n}")], false, now);
+                    let subject = subject(&live, (place.0, "daily", &place.1), now, Lang::En).unwrap();
+                    let done = change::plan(&live, &subject, &asked, writer()).unwrap().0;
+                    put(&mut live, done.clone(), now);
+                    note(done);
+                }
+                _ => {}
+            }
+            let (unit, what) = [(place.0, "return"), (place.0, "approve"), ("T1", "sign"), ("C1", "lock"), ("P", "unlock")][decision];
+            let before = live.position;
+            // Some of it is refused: nothing to return, nothing that waits, locked already.
+            if let Ok(done) = decide(&mut live, (unit, "daily", &place.1), what, now) {
+                acts.extend((before + 1..).zip(done).map(|(p, a)| (p, now, a)));
+            }
+        }
+        for (_, at, act) in &acts {
+            put(&mut acts_first, vec![act.clone()], *at);
+        }
+        for sent in batches {
+            take(&mut acts_first, sent);
+        }
+        let daily: banyan_shared::ids::FormCode = "daily".parse().unwrap();
+        let mut cube = Cube::new(&live.catalogue);
+        let mut pieces: Vec<(u64, Option<AcceptedVersion>)> = Vec::new();
+        for facility in ["A", "B"] {
+            for day in 1..4u8 {
+                let (code, period): (UnitCode, Period) = (facility.parse().unwrap(), format!("2026-02-{day:02}").parse().unwrap());
+                let what = |state: &State| state.cube.report(&code, &daily, period).map(|r| {
+                    (r.current, r.answered, r.heads, r.pending, r.returned, r.restated, r.corrected, r.versions)
+                });
+                prop_assert_eq!(what(&acts_first), what(&live), "{} {}", facility, period);
+                for stored in live.cube.versions(&code, &daily, period) {
+                    let crate::cube::Stored { id, received_at, position, content } = stored;
+                    let (facility, form) = (code.clone(), FormIx(0));
+                    pieces.push((0, Some(AcceptedVersion { facility, form, period, id, content, received_at, position })));
+                }
+            }
+        }
+        // Versions anywhere among the decisions, these in their order.
+        let decided: Vec<_> = acts.iter().filter(|(_, _, act)| !matches!(act, Act::Reports(_))).collect();
+        pieces.extend(decided.iter().map(|_| (0, None)));
+        for (at, piece) in pieces.iter_mut().enumerate() {
+            let digest = sha256(&[&seed.to_le_bytes(), &at.to_le_bytes()]);
+            piece.0 = u64::from_le_bytes(digest[..8].try_into().unwrap());
+        }
+        pieces.sort_by_key(|(key, _)| *key);
+        let mut next = decided.into_iter();
+        for (_, piece) in pieces {
+            match piece {
+                Some(version) => cube.apply(&live.catalogue, version).unwrap(),
+                None => {
+                    let (position, at, act) = next.next().unwrap();
+                    apply_decision(&mut cube, act, *position, *at);
+                }
+            }
+        }
+        prop_assert_eq!(cube.digest(), live.cube.digest());
+    }
+}
+
+/// Folds a decision into a cube alone, as the state does.
+fn apply_decision(cube: &mut Cube, act: &Act, position: u64, at: Millis) {
+    let decided = crate::cube::Decided { by: "stat".into(), at, position };
+    let place = |report: &crate::act::OneReport| {
+        (report.facility.clone(), report.form.clone(), report.period)
+    };
+    match act {
+        Act::Returned { report, seen } => {
+            let (facility, form, period) = place(report);
+            cube.returned((&facility, &form, period), decided, report.reason, seen.clone());
+        }
+        Act::Approved { report, versions } => {
+            let (facility, form, period) = place(report);
+            cube.approved((&facility, &form, period), decided, report.reason, versions.clone());
+        }
+        Act::Stage(change) => crate::state::apply_stage(cube, change, position, at).unwrap(),
+        _ => unreachable!("only decisions are given"),
+    }
+}
+
+impl Centre {
+    fn stage(&self, stage: Stage, unit: &str, form: &str, period: &str) -> Staged {
+        let call = StageCall {
+            unit: unit.into(),
+            form: form.into(),
+            period: period.into(),
+            ..StageCall::default()
+        };
+        self.runtime.block_on(self.service.stage("operator", stage, call)).unwrap()
+    }
+
+    fn decision(&self, facility: &str, form: &str, period: &str) -> DecisionCall {
+        DecisionCall {
+            facility: facility.into(),
+            form: form.into(),
+            period: period.into(),
+            reason: "recount".into(),
+            by: Some("W09".into()),
+            ..DecisionCall::default()
+        }
+    }
+
+    fn answer(&self, unit: &str) -> crate::query::QueryAnswer {
+        let call = crate::service::QueryCall {
+            unit: unit.into(),
+            period: "2026-01".into(),
+            ..Default::default()
+        };
+        self.service.figures(&call).unwrap()
+    }
+}
+
+#[test]
+fn figures_say_how_far_their_review_has_come_and_whether_they_were_restated() {
+    let centre = Centre::new();
+    centre.import(&COUNTS.replace("9007199254740991", "8"));
+    let said = |unit: &str| {
+        let answer = centre.answer(unit);
+        (answer.stage, answer.provisional, answer.restated, answer.pending_after_lock)
+    };
+    let open = ("open".to_owned(), true, false, 0);
+    assert_eq!(said("A"), open);
+    let signed = centre.stage(Stage::Signed, "T1", "daily", "2026-01");
+    assert!(signed.saved && signed.answered == 4 && signed.covered > 60, "{signed:?}");
+    assert_eq!(said("A"), open, "its monthly report is not signed off");
+    centre.stage(Stage::Signed, "A", "monthly", "2026-01");
+    assert_eq!(said("A"), ("signed".to_owned(), true, false, 0));
+    assert_eq!(said("B"), open);
+    centre.correct("A", "daily", "2026-01-05", "visits=14");
+    assert_eq!(said("A"), ("signed".to_owned(), true, true, 0));
+    for form in ["daily", "monthly"] {
+        centre.stage(Stage::Locked, "A", form, "2026-01");
+    }
+    assert_eq!(said("A"), ("locked".to_owned(), false, true, 0));
+    let waits = centre.correct("A", "daily", "2026-01-06", "visits=9");
+    assert!(waits.pending);
+    assert_eq!(said("A"), ("locked".to_owned(), false, true, 1));
+    let approve = centre.service.approve("operator", centre.decision("A", "daily", "2026-01-06"));
+    let approved = centre.runtime.block_on(approve).unwrap();
+    assert_eq!(approved.changes[0].after, TraceValue::Number(9));
+    assert_eq!(said("A").3, 0);
+    // Returned: missing for that reason, until it is entered again.
+    let missing = || centre.answer("D").completeness.missing_why.returned;
+    centre.correct("D", "daily", "2026-01-07", "visits=2");
+    let place = centre.decision("D", "daily", "2026-01-07");
+    let returned =
+        centre.runtime.block_on(centre.service.return_report("operator", place)).unwrap();
+    assert_eq!(returned.changes[0].before, TraceValue::Number(2));
+    assert_eq!(missing(), 1);
+    let call = crate::service::ReportCall {
+        facility: "D".into(),
+        form: "daily".into(),
+        period: "2026-01-07".into(),
+        history: true,
+        ..Default::default()
+    };
+    let trace = centre.service.trace(&call).unwrap();
+    assert_eq!((trace.missing_why.as_deref(), trace.returned), (Some("returned"), true));
+    let [decision] = &trace.decisions[..] else { panic!("{trace:?}") };
+    assert_eq!((&*decision.decision, &*decision.by), ("returned", "W09"));
+    assert_eq!(decision.reason.as_deref(), Some("recount"));
+    centre.correct("D", "daily", "2026-01-07", "visits=3");
+    assert_eq!(missing(), 0);
+    // Folded again from the disk.
+    let before: Vec<_> =
+        ["A", "B", "D"].map(|unit| serde_json::to_value(centre.answer(unit)).unwrap()).into();
+    let centre = centre.again();
+    let after: Vec<_> =
+        ["A", "B", "D"].map(|unit| serde_json::to_value(centre.answer(unit)).unwrap()).into();
+    assert_eq!(after, before);
+    assert!(centre.runtime.block_on(centre.service.verify(true)).unwrap().agrees);
 }
