@@ -193,6 +193,9 @@ fn reports_are_returned_signed_off_locked_and_approved() {
         (&json!(true), &json!("open")),
         "other forms are open"
     );
+    let args = ["query", "V1-VC", "2026-01", "--indicator", "correction_rate"];
+    let rate = small.json(&args)["rows"][0]["indicators"]["correction_rate"].clone();
+    assert_eq!((&rate["numerator"], &rate["denominator"]), (&json!(1), &json!(2)), "{rate}");
     // Locked: what comes later waits.
     small.ok(&["lock", "T1", "vc_daily", "2026-01"]);
     record(&clinic, "2026-01-06", &["total_visits=7", "--reason", "recount"]);
