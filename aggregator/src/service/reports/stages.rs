@@ -95,6 +95,9 @@ pub struct Staged {
     pub pending: u64,
 }
 
+/// Plans a decision about one report.
+type PlanOne = fn(&State, &Subject, OneReport, Lang) -> Result<(Act, DecidedReport)>;
+
 impl Service {
     /// Returns a report for correction: what is there no longer counts, until it is entered again or
     /// approved.
@@ -117,7 +120,7 @@ impl Service {
         &self,
         by: &str,
         call: DecisionCall,
-        plan: fn(&State, &Subject, OneReport, Lang) -> Result<(Act, DecidedReport)>,
+        plan: PlanOne,
     ) -> Result<DecidedReport> {
         let lang = call.lang;
         let why = reason(&call.reason, lang)?;
