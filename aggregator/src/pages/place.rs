@@ -47,6 +47,8 @@ struct Place<'v> {
 struct Division {
     title: String,
     parts: Vec<Part>,
+    /// Completeness of each form, of the whole.
+    forms: Vec<(String, CompletenessFigure)>,
 }
 
 /// The networks of a unit, and how their sum leads to its total.
@@ -120,26 +122,30 @@ impl Place<'_> {
     fn made(&self, answer: &QueryAnswer) -> Result<Made, Problem> {
         let view = self.view;
         let shown = self.shown(answer);
-        let complete = view
-            .service
-            .complete(&view.completeness(&self.code, &self.period))
-            .map_err(Problem::request)?;
-        let forms = complete.rows.into_iter().next().map(|row| row.forms).unwrap_or_default();
+        let reporter = self.is_reporter();
+        let division = match self.found {
+            _ if reporter => None,
+            Found::Unit(unit) => Some(self.children(unit, shown.as_deref())?),
+            Found::Network(network) => Some(self.members(network, shown.as_deref())?),
+        };
+        let own;
+        let forms = match &division {
+            Some(division) => &division.forms,
+            None => {
+                let call = view.completeness(&self.code, &self.period);
+                own = view.service.complete(&call).map_err(Problem::request)?.forms;
+                &own
+            }
+        };
         let codes: Vec<String> = forms.iter().map(|(form, _)| form.clone()).collect();
         // What comes next is asked of now, whatever the moment of the page.
         let next = match view.as_of {
             None => deadline::next(view, self.found, &codes),
             Some(_) => Vec::new(),
         };
-        let reporter = self.is_reporter();
         let divided = |code: &str| {
             let anchor = if reporter { "" } else { "#parts" };
             format!("{}{anchor}", self.here(Some(code), view.params.groups.as_deref(), 0))
-        };
-        let division = match self.found {
-            _ if reporter => None,
-            Found::Unit(unit) => Some(self.children(unit, shown.as_deref())?),
-            Found::Network(network) => Some(self.members(network, shown.as_deref())?),
         };
         let networks = match self.groups_kind() {
             Some(kind) if !reporter => Some(self.networks(kind, shown.as_deref())?),
@@ -148,7 +154,7 @@ impl Place<'_> {
         Ok(Made {
             first: headline::cards(view, self.found, self.span, answer, &divided),
             state: tables::state(view, answer, &next),
-            forms: tables::forms(view, &forms),
+            forms: tables::forms(view, forms),
             division,
             networks,
             shown,
@@ -345,18 +351,20 @@ impl Place<'_> {
     fn children(&self, unit: UnitIx, shown: Option<&str>) -> Result<Division, Problem> {
         let view = self.view;
         let mut found = self.divided("children", None, shown, |key| key.unit.clone())?;
+        let forms = std::mem::take(&mut found.forms);
         let mut parts: Vec<Part> = Vec::new();
         for child in view.organisation.children_on(unit, self.day()) {
             parts.push(self.unit_part(child, Vec::new(), &mut found));
         }
         self.add_others(&mut parts, found);
         self.hear(&mut parts);
-        Ok(Division { title: view.tr("下级", "Below").to_owned(), parts })
+        Ok(Division { title: view.tr("下级", "Below").to_owned(), parts, forms })
     }
 
     fn members(&self, network: NetworkIx, shown: Option<&str>) -> Result<Division, Problem> {
         let view = self.view;
         let mut found = self.divided("facility", None, shown, |key| key.unit.clone())?;
+        let forms = std::mem::take(&mut found.forms);
         let mut parts: Vec<Part> = Vec::new();
         for member in view.organisation.members_on(network, self.day()) {
             let roles = self.role_names(member.roles);
@@ -364,7 +372,7 @@ impl Place<'_> {
         }
         self.add_others(&mut parts, found);
         self.hear(&mut parts);
-        Ok(Division { title: view.tr("成员", "Members").to_owned(), parts })
+        Ok(Division { title: view.tr("成员", "Members").to_owned(), parts, forms })
     }
 
     /// Parts of the period that are no longer there on its last day.
@@ -435,7 +443,9 @@ impl Place<'_> {
         let mut call = self.view.completeness(&self.code, &self.period);
         call.by = vec![by.to_owned()];
         call.network = network.map(str::to_owned);
-        for row in self.view.service.complete(&call).map_err(Problem::request)?.rows {
+        let complete = self.view.service.complete(&call).map_err(Problem::request)?;
+        found.forms = complete.forms;
+        for row in complete.rows {
             if let Some(code) = code(&row.key) {
                 found.completeness.insert(code, row.total);
             }
@@ -585,6 +595,8 @@ pub(super) fn network_kinds(view: &View<'_>, unit: UnitIx, day: Date) -> Vec<Net
 #[derive(Default)]
 struct Divided {
     completeness: HashMap<String, CompletenessFigure>,
+    /// Of the whole.
+    forms: Vec<(String, CompletenessFigure)>,
     figures: HashMap<String, Figure>,
     reconciliation: Option<crate::query::Ordered<crate::query::ReconciliationFigure>>,
 }

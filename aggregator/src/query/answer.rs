@@ -439,6 +439,9 @@ pub struct CompletenessAnswer {
     pub as_of: String,
     /// The whole set and span.
     pub completeness: CompletenessFigure,
+    /// Each form of it in full, for the pages.
+    #[serde(skip)]
+    pub forms: Vec<(String, CompletenessFigure)>,
     /// The rows.
     pub rows: Vec<CompletenessRow>,
     /// Freshness of the whole set.

@@ -231,6 +231,10 @@ impl Engine<'_> {
         let keys: Vec<(Span, Key)> = rows.iter().map(|(piece, key, _)| (*piece, *key)).collect();
         let keys = self.row_keys(&keys, place.scope, &dims, when, false);
         let (membership, map_date) = membership_text(request.membership, when.map);
+        let in_full = |form: FormIx, counts: &Completeness| {
+            let code = self.catalogue.forms[form.at()].code.to_string();
+            (code, self.completeness_figure([(form, counts)].into_iter(), when))
+        };
         Ok(CompletenessAnswer {
             unit: place.code,
             name: place.name,
@@ -243,19 +247,14 @@ impl Engine<'_> {
             as_of: self.time_text(when.now),
             completeness: self
                 .completeness_figure(whole.iter().map(|((_, form), c)| (*form, c)), when),
+            forms: whole.iter().map(|((_, form), counts)| in_full(*form, counts)).collect(),
             rows: rows
                 .iter()
                 .zip(keys)
                 .map(|((_, _, forms), key)| CompletenessRow {
                     key,
                     total: self.completeness_figure(forms.iter().map(|(form, c)| (*form, c)), when),
-                    forms: forms
-                        .iter()
-                        .map(|(form, counts)| {
-                            let code = self.catalogue.forms[form.at()].code.to_string();
-                            (code, self.completeness_figure([(*form, counts)].into_iter(), when))
-                        })
-                        .collect(),
+                    forms: forms.iter().map(|(form, counts)| in_full(*form, counts)).collect(),
                 })
                 .collect(),
             freshness: self.freshness(&asked, place.scope, span, remarks.newest),
