@@ -18,6 +18,8 @@ const ROWS: u64 = 20_000;
 const EVERY: Duration = Duration::from_secs(3600);
 /// How often it is looked whether it is time.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How long to wait after it could not be written.
+const AFTER_FAILURE: Duration = Duration::from_secs(600);
 
 /// Writes `derived.db` and puts older months aside.
 pub(crate) struct Keeper {
@@ -92,7 +94,7 @@ impl Keeper {
 
 /// Writes the file from time to time until told to stop.
 pub(crate) async fn checkpoints(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
-    let mut last = Instant::now();
+    let (mut last, mut failed) = (Instant::now(), None::<Instant>);
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -100,14 +102,19 @@ pub(crate) async fn checkpoints(service: Arc<Service>, mut stop: watch::Receiver
             () = told(&mut stop) => return,
             _ = look.tick() => {}
         }
+        if failed.is_some_and(|at| at.elapsed() < AFTER_FAILURE) {
+            continue;
+        }
         let behind = service.rows_behind();
         if behind >= ROWS || behind > 0 && last.elapsed() >= EVERY {
-            if let Err(error) = service.checkpoint().await {
+            let result = service.checkpoint().await;
+            if let Err(error) = &result {
                 tracing::warn!(
                     "derived.db could not be written; the next start takes longer: {error:#}"
                 );
             }
             last = Instant::now();
+            failed = result.is_err().then_some(last);
         }
     }
 }
