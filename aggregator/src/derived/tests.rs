@@ -20,7 +20,7 @@ use crate::act::{
 use crate::cube::{AcceptedVersion, Decided};
 use crate::ledger::{Ledger, NewRow};
 use crate::query::fixture;
-use crate::service::{fold, fold_until};
+use crate::service::{Service, fold, fold_until};
 use crate::state::Judgement;
 
 /// 2026-02-10, noon in Shanghai.
@@ -33,10 +33,6 @@ const STEPS: u8 = 23;
 
 fn key(n: u8) -> SigningKey {
     SigningKey::from_seed(&[n; 32]).unwrap()
-}
-
-fn operating() -> SigningKey {
-    key(200)
 }
 
 /// A place among the kinds of acts: a new kind does not compile until a history here has it.
@@ -62,6 +58,7 @@ const KINDS: usize = 12;
 struct World {
     dir: tempfile::TempDir,
     ledger: Ledger,
+    operating: SigningKey,
     state: State,
     now: Millis,
     lives: BTreeMap<AgentId, (Epoch, Seq)>,
@@ -73,10 +70,10 @@ impl World {
     fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Ledger::create(&crate::service::ledger_dir(dir.path()), [5; 16]).unwrap();
-        World::begin(dir, ledger)
+        World::begin(dir, ledger, key(200))
     }
 
-    fn begin(dir: tempfile::TempDir, ledger: Ledger) -> World {
+    fn begin(dir: tempfile::TempDir, ledger: Ledger, operating: SigningKey) -> World {
         let first = [
             Act::Founded { name: "试验".into() },
             Act::Catalogue { toml: deflate(fixture::CATALOGUE.as_bytes()) },
@@ -84,7 +81,7 @@ impl World {
         let signed = |act: &Act| SignedAct { by: "test".into(), at: BEGUN, act: act.clone() };
         let state = State::begin(&first.each_ref().map(signed)).unwrap();
         let (lives, kinds) = Default::default();
-        let mut world = World { dir, ledger, state, now: BEGUN, lives, kinds, turn: 0 };
+        let mut world = World { dir, ledger, operating, state, now: BEGUN, lives, kinds, turn: 0 };
         first.into_iter().for_each(|act| world.act(act));
         world.act(tables(fixture::UNITS));
         world.act(Act::Codes(vec![NewCode {
@@ -103,7 +100,7 @@ impl World {
     fn act(&mut self, act: Act) {
         self.kinds.insert(kind(&act));
         let signed = SignedAct { by: "test".into(), at: self.now, act };
-        let row = NewRow::act(signed.seal(&operating()));
+        let row = NewRow::act(signed.seal(&self.operating));
         let committed = self.ledger.commit_now(&[row], self.now).unwrap();
         self.state.apply_act(&signed, committed.positions.start, committed.received_at).unwrap();
     }
@@ -236,7 +233,7 @@ impl World {
                 self.act(Act::Scope { agent, context: context(2_000 + turn, &FACILITIES[..6]) });
             }
             16 => {
-                let certificate = Certificate::issue(&key(201), operating().public(), 1, BEGUN);
+                let certificate = Certificate::issue(&key(201), self.operating.public(), 1, BEGUN);
                 let facilities = vec![FacilityScope {
                     code: "B".parse().unwrap(),
                     name: String::new(),
@@ -249,7 +246,7 @@ impl World {
                 let offer = Offer { context: 3_000 + turn, catalogue, facilities };
                 let key = key(5 + b % 3).public();
                 let grant = Grant { key, offer, issued_at: self.now, succeeds: None };
-                let grant = SignedGrant::sign(&grant, &operating(), &certificate);
+                let grant = SignedGrant::sign(&grant, &self.operating, &certificate);
                 self.act(Act::Readmitted { grant });
             }
             17 if b % 8 == 0 => {
@@ -257,7 +254,7 @@ impl World {
             }
             18 => {
                 let (writer, epoch) =
-                    (operating().public().agent_id(), Epoch { counter: 1, random: 4 });
+                    (self.operating.public().agent_id(), Epoch { counter: 1, random: 4 });
                 let first = self.state.next_number(writer, epoch);
                 let form = FormIx(u16::from(b) % 3);
                 let report = NewReport {
@@ -377,13 +374,17 @@ fn resumed(dir: &Path) -> Option<(Arc<Derived>, State)> {
 
 fn whole() -> World {
     let mut world = World::new();
-    for round in 0..6u8 {
-        for what in 0..STEPS {
-            let n = round * STEPS + what;
-            world.step((what, n.wrapping_mul(7), n.wrapping_mul(8), n.wrapping_mul(3)));
+    world.live();
+    world
+}
+
+impl World {
+    /// Goes through everything that can happen, some times over.
+    fn live(&mut self) {
+        for n in 0..6 * STEPS {
+            self.step((n % STEPS, n.wrapping_mul(7), n.wrapping_mul(8), n.wrapping_mul(3)));
         }
     }
-    world
 }
 
 #[test]
@@ -617,6 +618,56 @@ fn of_another_ledger_life_or_version_it_is_not_taken() {
     assert!(open(other.path()).1.is_none());
 }
 
+/// What people start: it serves from the file, its checkpoints let go of older months, and `verify` finds
+/// what is served equal to the ledger, whatever the file was.
+#[test]
+fn a_service_starts_from_it_and_verify_agrees() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().to_owned();
+    let identity = crate::identity::Identity::create(&home, BEGUN).unwrap();
+    let ledger = Ledger::create(&crate::service::ledger_dir(&home), [5; 16]).unwrap();
+    let mut world = World::begin(dir, ledger, identity.key);
+    world.live();
+    let World { dir: _dir, state, now, ledger, .. } = world;
+    let expected = state.cube.digest();
+    drop(ledger);
+    let clock: crate::intake::Clock = Arc::new(move || now);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let run = |behind: &[u64], after: fn(&Path)| {
+        let opened = Service::open(&home, clock.clone(), None);
+        let (service, running) = runtime.block_on(opened).unwrap();
+        assert!(behind.contains(&service.rows_behind()), "{}", service.rows_behind());
+        assert_eq!(service.state().read().cube.digest(), expected);
+        runtime.block_on(service.checkpoint()).unwrap();
+        {
+            let state = service.state().read();
+            let first = first_here(&state);
+            for (number, form) in state.cube.forms().iter().enumerate() {
+                for month in form.months() {
+                    assert_eq!(state.cube.has_here(number, month), month >= first, "{month}");
+                }
+            }
+        }
+        let report = runtime.block_on(service.verify(true)).unwrap();
+        assert!(report.agrees, "{:?}", report.differences);
+        after(&home);
+        // Between two commits only: a row more is a row behind.
+        let build: crate::intake::ActBuilder =
+            Box::new(|_| Ok(vec![Act::Revoked { agent: AgentId([0; 6]) }]));
+        runtime.block_on(service.act("test", build)).unwrap();
+        assert_eq!(service.rows_behind(), 1);
+        drop(service);
+        runtime.block_on(running.stop()).unwrap();
+    };
+    run(&[state.position], |_| {});
+    run(&[1], |home| {
+        std::fs::write(home.join("derived").join("derived.db"), b"not what it was").unwrap();
+    });
+    // Every row is behind a file that is not taken.
+    run(&[state.position + 2], |_| {});
+    run(&[1], |_| {});
+}
+
 const CHILD: &str = "BANYAN_DERIVED_TEST_DIR";
 
 /// Kills a process that writes the file all the time, at moments of chance: what it leaves is one of the files
@@ -658,7 +709,7 @@ fn write_until_killed(dir: &Path) {
     // The directory is the parent's, who removes it.
     let home = tempfile::Builder::new().prefix("child").tempdir_in(dir).unwrap();
     let ledger = Ledger::create(&crate::service::ledger_dir(dir), [5; 16]).unwrap();
-    let mut world = World::begin(home, ledger);
+    let mut world = World::begin(home, ledger, key(200));
     let (derived, _) = open(dir);
     for n in 0.. {
         world.step((n % 8, n.wrapping_mul(31), n.wrapping_mul(17), n.wrapping_mul(5)));
