@@ -215,7 +215,7 @@ impl Inbox {
     pub fn counts(&self) -> (u64, u64, u64) {
         self.lives.values().fold((0, 0, 0), |(held, refused, parked), life| {
             (
-                held + life.runs.values().map(|run| len(run)).sum::<u64>(),
+                held + life.runs.values().map(len).sum::<u64>(),
                 refused + u64::try_from(life.refusals().count()).unwrap_or(u64::MAX),
                 parked + u64::try_from(life.parked.len()).unwrap_or(u64::MAX),
             )
