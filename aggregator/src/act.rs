@@ -314,6 +314,21 @@ pub struct OneReport {
     pub by: String,
 }
 
+/// A later due time, or a waiver, granted by an operator: a row of `extensions.csv`, in its words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extended {
+    /// The form.
+    pub form: FormCode,
+    /// The unit at or below which it holds.
+    pub unit: UnitCode,
+    /// The period or range.
+    pub period: String,
+    /// A local date-time, or `waived`.
+    pub due: String,
+    /// Why; may be empty.
+    pub reason: String,
+}
+
 /// What is decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
@@ -379,6 +394,32 @@ pub enum Act {
         report: OneReport,
         /// The versions.
         versions: Vec<VersionId>,
+    },
+    /// Later due times and waivers, on top of the table of extensions; the newest that covers a report
+    /// counts.
+    Extended(Vec<Extended>),
+    /// Many agents report under other contexts from now on: those of a new catalogue, say.
+    Scopes(Vec<(AgentId, NewContext)>),
+    /// Whoever uses this code waits until an operator has approved.
+    ClaimsWait {
+        /// The code's number.
+        code: u32,
+    },
+    /// An agent claims a facility that another has, or one of a code whose claims wait.
+    Claimed {
+        /// Its key.
+        key: PublicKey,
+        /// The code's number.
+        code: u32,
+        /// The context it asks for.
+        context: ContextNumber,
+        /// A fingerprint of its machine.
+        machine: u64,
+    },
+    /// An operator has refused a claim.
+    ClaimRefused {
+        /// The agent.
+        agent: AgentId,
     },
 }
 

@@ -78,7 +78,7 @@ pub fn init_at(dir: &Path, sources: &Sources, name: &str, lang: Lang, now: Milli
         let file = path.display().to_string();
         tables.insert(table, TableFile { table, file, bytes: deflate(&bytes) });
     }
-    let organisation = build_organisation(&catalogue, &tables).map_err(|errors| {
+    let organisation = build_organisation(&catalogue, &tables, &[]).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| error.text(lang)).collect();
         usage(lines.join("\n"))
     })?;

@@ -134,6 +134,8 @@ struct Work {
     refused: Refusals,
     reused: Vec<Seq>,
     added: Vec<Seq>,
+    /// Whether to send the newest grant if the batch was not written under it.
+    offer: bool,
     _permit: Option<Permit>,
 }
 
@@ -367,10 +369,20 @@ impl Intake {
                 }
                 count(&self.counters.refused, refused.len());
                 let added = if store { state.hold(&batch, &refused) } else { Vec::new() };
+                // An agent that stays connected is told of its newer context once; a hello asks anew.
+                let mut offer = batch.hello.is_some();
+                if let Some(known) = state.agents.get_mut(&agent)
+                    && known.newest != batch.context
+                    && known.offered != Some(known.newest)
+                {
+                    known.offered = Some(known.newest);
+                    offer = true;
+                }
                 if !store && !batch.entries.is_empty() {
                     count(&self.counters.duplicates, 1);
                 }
-                Some(Work { batch, stored: store, refused, reused, added, _permit: Some(permit) })
+                let stored = store;
+                Some(Work { batch, stored, refused, reused, added, offer, _permit: Some(permit) })
             }
         }
     }
@@ -418,7 +430,7 @@ impl Intake {
         };
         count(&self.counters.receipts, 1);
         self.send(asked.agent, receipt.seal(asked.agent, &self.identity.key));
-        if asked.hello.is_some() && asked.context != agent.newest {
+        if asked.offer && asked.context != agent.newest {
             self.grant(state, asked.agent, Some(asked.context));
         }
     }
@@ -486,13 +498,39 @@ impl Intake {
                 // Enrolled before, with this very key and code: its answer was lost.
                 self.grant(&self.state.read(), agent, None);
             }
+            Ok(Some(act @ Act::Claimed { .. })) => {
+                match self.act("service", Box::new(move |_| Ok(vec![act]))).await {
+                    Ok(()) => {
+                        tracing::info!(%agent, code = request.code, "a claim waits for an operator");
+                        let refusal = EnrolRefusal::Waiting;
+                        self.answer(agent, &Answer::NotEnrolled { refusal });
+                    }
+                    Err(error) => tracing::error!(%agent, %error, "a claim could not be stored"),
+                }
+            }
             Ok(Some(act)) => match self.act("service", Box::new(move |_| Ok(vec![act]))).await {
                 Ok(()) => {
                     tracing::info!(%agent, code = request.code, "agent enrolled");
+                    self.renew(agent).await;
                     self.grant(&self.state.read(), agent, None);
                 }
                 Err(error) => tracing::error!(%agent, %error, "enrolment could not be stored"),
             },
+        }
+    }
+
+    /// Gives an agent enrolled with a code of an earlier catalogue the one in force.
+    async fn renew(&self, agent: AgentId) {
+        let now = (self.clock)();
+        let incarnation = self.ledger.identity().incarnation;
+        let acts = {
+            let state = self.state.read();
+            state.scope_update(incarnation, state.catalogue.day_at(now), agent)
+        };
+        if !acts.is_empty()
+            && let Err(error) = self.act("service", Box::new(move |_| Ok(acts))).await
+        {
+            tracing::error!(%agent, %error, "a scope could not be brought up to date");
         }
     }
 
@@ -560,6 +598,7 @@ struct Asked {
     seqs: Vec<Seq>,
     reused: Vec<Seq>,
     hello: Option<u64>,
+    offer: bool,
 }
 
 impl Asked {
@@ -572,6 +611,7 @@ impl Asked {
             seqs: batch.entries.iter().map(|entry| entry.seq).collect(),
             reused: work.reused.clone(),
             hello: batch.hello.as_ref().map(|hello| hello.nonce),
+            offer: work.offer,
         }
     }
 }

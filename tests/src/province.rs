@@ -232,8 +232,8 @@ pub fn generate(dir: &Path, options: &Options, mut seen: impl FnMut(Progress)) -
         None => state.organisation.clone(),
         Some(last) => {
             let mut tables = state.tables.clone();
-            tables.insert(last.file.table, last.file.clone());
-            Arc::new(build_organisation(&catalogue, &tables).map_err(|errors| {
+            tables.insert(last.file.table, Arc::new(last.file.clone()));
+            Arc::new(build_organisation(&catalogue, &tables, &[]).map_err(|errors| {
                 let text: Vec<String> = errors.iter().map(|error| error.text(Lang::En)).collect();
                 anyhow!("the changed registry: {}", text.join("; "))
             })?)

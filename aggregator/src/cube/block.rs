@@ -1,6 +1,6 @@
 //! One form and period: the columns, and for every slot the versions behind them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -500,27 +500,33 @@ impl Block {
         found
     }
 
-    /// The block as it stood at `at`: only the versions received by then. `decided`: whether later decisions
-    /// bear on it.
+    /// The block as it stood at `at`: only the versions received by then and not held back any more. `decided`:
+    /// whether later decisions bear on it.
     pub(super) fn as_of(
         &self,
         at: Millis,
+        held_back: Option<&HashMap<VersionId, Millis>>,
+        authors: &Authors,
         lineage: &Lineage,
         decided: bool,
         lock: impl Fn(Slot) -> Option<Lock>,
     ) -> Block {
         let mut past = self.clone();
+        let held = |id: &VersionId| {
+            held_back.and_then(|held| held.get(id)).is_some_and(|until| *until > at)
+        };
         for slot in self.present_slots() {
             let row = slot as usize;
             if self.rows.flags[row] & HISTORY == 0 {
-                if self.rows.received_at(row) > at {
+                let id = || self.id(row, authors.get(self.rows.author[row]));
+                if self.rows.received_at(row) > at || held_back.is_some() && held(&id()) {
                     past.clear(slot);
                 }
                 continue;
             }
             let Some(history) = past.histories.get_mut(&slot) else { continue };
             let before = history.versions.len();
-            history.versions.retain(|version| version.received_at <= at);
+            history.versions.retain(|version| version.received_at <= at && !held(&version.id));
             match history.versions.len() {
                 0 => {
                     past.histories.remove(&slot);

@@ -302,9 +302,15 @@ impl Decisions {
         staged.chain(single)
     }
 
-    /// The reports ever returned.
-    pub(super) fn returned_places(&self) -> impl Iterator<Item = (Period, Slot)> {
-        let returned = |single: &Single| matches!(single.fate, Fate::Returned(_));
+    /// The reports ever returned by `at` (none: now).
+    pub(super) fn returned_places(
+        &self,
+        at: Option<Millis>,
+    ) -> impl Iterator<Item = (Period, Slot)> {
+        let returned = move |single: &Single| {
+            matches!(single.fate, Fate::Returned(_))
+                && at.is_none_or(|at| single.decision().decided().at <= at)
+        };
         self.single.iter().filter(move |(_, list)| list.iter().any(returned)).map(|(at, _)| *at)
     }
 

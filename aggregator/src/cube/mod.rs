@@ -175,6 +175,10 @@ pub struct Cube {
     lineage: Arc<Lineage>,
     /// The reports with a history each writer has a version in.
     contested: Arc<HashMap<AgentId, HashSet<ReportKey>>>,
+    /// Versions that came to count only after their receipt, and when.
+    held_back: Arc<HashMap<VersionId, Millis>>,
+    /// By form and period: the latest of those moments.
+    held_until: Arc<HashMap<(usize, Period), Millis>>,
     /// Where the blocks are that are not in memory.
     older: Option<Arc<dyn Older>>,
 }
@@ -187,6 +191,8 @@ pub(crate) struct Frame {
     forms: Vec<FormFrame>,
     lineage: Lineage,
     contested: Vec<(AgentId, Vec<ReportKey>)>,
+    held_back: Vec<(VersionId, Millis)>,
+    held_until: Vec<((usize, Period), Millis)>,
 }
 
 /// All of a form but its blocks.
@@ -318,6 +324,15 @@ impl Cube {
             }
         }
         Ok(())
+    }
+
+    /// Notes that a version counts only since `until`: a question for what was known before leaves it out.
+    pub fn held_back(&mut self, form: &FormCode, period: Period, id: VersionId, until: Millis) {
+        let Some(&number) = self.form_numbers.get(form) else { return };
+        Arc::make_mut(&mut self.held_back).insert(id, until);
+        let held_until = Arc::make_mut(&mut self.held_until);
+        let latest = held_until.entry((number, period)).or_insert(until);
+        *latest = until.max(*latest);
     }
 
     /// Takes a version out again: it has been parked or refused on being judged anew. Says whether it
@@ -471,13 +486,13 @@ impl Cube {
         self.forms[number].decisions().trace(period, slot, at)
     }
 
-    /// The reports that were returned and have not been taken back since.
-    pub fn returned_reports(&self) -> Vec<(&UnitCode, &FormCode, Period)> {
+    /// The reports that were returned and had not been taken back at `at` (none: now).
+    pub fn returned_reports(&self, at: Option<Millis>) -> Vec<(&UnitCode, &FormCode, Period)> {
         let of_form = |form: &'_ FormStore| -> Vec<(FacilityNo, Period)> {
-            let places = form.decisions().returned_places();
+            let places = form.decisions().returned_places(at);
             places
                 .filter(|(period, slot)| {
-                    let block = form.block(*period);
+                    let block = self.block_at(form, *period, at);
                     let report = block.and_then(|block| block.report(*slot, &self.authors));
                     // What was entered again and withdrawn since is missing for another reason.
                     report.is_none_or(|report| report.answered || report.current.is_none())
@@ -587,11 +602,20 @@ impl Cube {
         at: Option<Millis>,
     ) -> Option<BlockRef<'a>> {
         let block = form.block(period)?;
+        let number = self.form_numbers.get(form.code());
+        let held = number.and_then(|number| self.held_until.get(&(*number, period)));
         Some(match at {
-            Some(at) if block.newest() > at || form.decisions().newest(period) > at => {
+            Some(at)
+                if block.newest() > at
+                    || form.decisions().newest(period) > at
+                    || held.is_some_and(|until| *until > at) =>
+            {
+                // Only where something was held back is it worth looking who wrote each row.
+                let until = held.map(|_| &*self.held_back);
                 let decided = form.decisions().newest(period) > at;
                 let lock = |slot| form.decisions().lock(period, slot, Some(at));
-                BlockRef::Loaded(Arc::new(block.as_of(at, &self.lineage, decided, lock)))
+                let past = block.as_of(at, until, &self.authors, &self.lineage, decided, lock);
+                BlockRef::Loaded(Arc::new(past))
             }
             _ => block,
         })
@@ -618,6 +642,8 @@ impl Cube {
             mappings: _,
             lineage,
             contested,
+            held_back,
+            held_until,
             older: _,
         } = self;
         // In order, so that the same cube always gives the same frame.
@@ -628,18 +654,24 @@ impl Cube {
         };
         let mut contested: Vec<_> = contested.iter().map(keys).collect();
         contested.sort_unstable();
+        let mut held_back: Vec<_> = held_back.iter().map(|(id, at)| (*id, *at)).collect();
+        held_back.sort_unstable();
+        let mut held_until: Vec<_> = held_until.iter().map(|(of, at)| (*of, *at)).collect();
+        held_until.sort_unstable();
         Frame {
             facilities: facilities.list.clone(),
             authors: authors.list.clone(),
             forms: forms.iter().map(FormStore::frame).collect(),
             lineage: Lineage::clone(lineage),
             contested,
+            held_back,
+            held_until,
         }
     }
 
     /// The cube of a frame, every block with the older ones.
     pub(crate) fn of_frame(frame: Frame, older: Arc<dyn Older>) -> Cube {
-        let Frame { facilities, authors, forms, lineage, contested } = frame;
+        let Frame { facilities, authors, forms, lineage, contested, held_back, held_until } = frame;
         let facility_numbers = facilities.iter().cloned().zip(0..).collect();
         let author_numbers = authors.iter().cloned().zip(0..).collect();
         let forms: Vec<FormStore> = forms
@@ -654,6 +686,8 @@ impl Cube {
             forms,
             mappings: HashMap::new(),
             lineage: Arc::new(lineage),
+            held_back: Arc::new(held_back.into_iter().collect()),
+            held_until: Arc::new(held_until.into_iter().collect()),
             contested: Arc::new(
                 contested
                     .into_iter()

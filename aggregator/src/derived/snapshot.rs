@@ -8,15 +8,13 @@ use std::sync::Arc;
 
 use banyan_shared::catalogue::CatalogueHash;
 use banyan_shared::ids::{AgentId, ContextNumber, Epoch, Millis, Position, Seq, VersionId};
-use banyan_shared::tables::TableName;
 use banyan_shared::wire;
 use serde::{Deserialize, Serialize};
 
-use crate::act::TableFile;
 use crate::cube::{Cube, Frame, Older};
 use crate::state::{
-    Agent, Code, Context, HeldCatalogue, Parked, RefusedEntry, State, build_organisation,
-    load_catalogue,
+    Agent, Claim, Code, Context, HeldCatalogue, History, Parked, RefusedEntry, State,
+    build_organisation, load_catalogue,
 };
 
 /// The part of everything but agents and months.
@@ -33,9 +31,10 @@ pub(super) struct Rest {
     /// Compressed, in order of their hashes.
     catalogues: Vec<Vec<u8>>,
     catalogue: CatalogueHash,
-    tables: BTreeMap<TableName, TableFile>,
+    history: History,
     contexts: BTreeMap<ContextNumber, Arc<Context>>,
     codes: BTreeMap<u32, Code>,
+    claims: BTreeMap<AgentId, Claim>,
     parked: BTreeMap<VersionId, Parked>,
     refused: BTreeMap<VersionId, RefusedEntry>,
     numbered: BTreeMap<(AgentId, Epoch), Seq>,
@@ -51,14 +50,16 @@ pub(super) fn rest(state: &State) -> Vec<u8> {
         newest,
         catalogues,
         catalogue,
-        tables,
+        tables: _,       // the newest of the history
         organisation: _, // built from the catalogue and the tables
         agents: _,       // parts of their own
         contexts,
         codes,
+        claims,
         cube,
         parked,
         refused,
+        history,
         numbered,
     } = state;
     let in_order: BTreeMap<String, &HeldCatalogue> =
@@ -69,9 +70,10 @@ pub(super) fn rest(state: &State) -> Vec<u8> {
         newest: *newest,
         catalogues: in_order.into_values().map(|held| held.compressed.clone()).collect(),
         catalogue: catalogue.hash,
-        tables: tables.clone(),
+        history: history.clone(),
         contexts: contexts.iter().map(|(number, context)| (*number, context.clone())).collect(),
         codes: codes.iter().map(|(number, code)| (*number, code.clone())).collect(),
+        claims: claims.clone(),
         parked: parked.clone(),
         refused: refused.clone(),
         numbered: numbered.clone(),
@@ -88,9 +90,10 @@ pub(super) fn read_rest(bytes: &[u8], older: Arc<dyn Older>) -> Option<State> {
         newest,
         catalogues: compressed,
         catalogue,
-        tables,
+        history,
         contexts,
         codes,
+        claims,
         parked,
         refused,
         numbered,
@@ -102,7 +105,9 @@ pub(super) fn read_rest(bytes: &[u8], older: Arc<dyn Older>) -> Option<State> {
         catalogues.insert(catalogue.hash, HeldCatalogue { catalogue, compressed });
     }
     let catalogue = catalogues.get(&catalogue)?.catalogue.clone();
-    let organisation = Arc::new(build_organisation(&catalogue, &tables).ok()?);
+    let tables = history.tables();
+    let organisation = build_organisation(&catalogue, &tables, &history.extended()).ok()?;
+    let organisation = Arc::new(organisation);
     Some(State {
         name,
         heard: 0,
@@ -115,9 +120,11 @@ pub(super) fn read_rest(bytes: &[u8], older: Arc<dyn Older>) -> Option<State> {
         agents: BTreeMap::new(),
         contexts: contexts.into_iter().collect(),
         codes: codes.into_iter().collect(),
+        claims,
         cube: Cube::of_frame(cube, older),
         parked,
         refused,
+        history,
         numbered,
     })
 }
@@ -197,17 +204,21 @@ impl Rest {
             uses: 1,
             expires: Millis(8),
             used: vec![(id.writer, 1)],
+            approve: true,
         };
-        let file = TableFile { table: TableName::Units, file: "units.csv".into(), bytes: vec![1] };
+        let key = banyan_shared::keys::SigningKey::from_seed(&[5; 32]).unwrap().public();
+        let claim =
+            Claim { key, code: 1, context: 1, machine: 2, claimed_at: Millis(9), refused: false };
         Rest {
             name: "centre".into(),
             position: 4,
             newest: Some(Millis(60_000)),
             catalogues: vec![vec![1, 2]],
             catalogue,
-            tables: [(TableName::Units, file)].into(),
+            history: History::example(),
             contexts: [(1, Arc::new(context))].into(),
             codes: [(1, code)].into(),
+            claims: [(id.writer, claim)].into(),
             parked: [(id, parked)].into(),
             refused: [(id, refused)].into(),
             numbered: [((id.writer, id.epoch), 3)].into(),

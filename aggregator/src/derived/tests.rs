@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::act::{
-    Act, Covered, NewCode, NewContext, NewReport, OneReport, Reports, SignedAct, Stage,
+    Act, Covered, Extended, NewCode, NewContext, NewReport, OneReport, Reports, SignedAct, Stage,
     StageChange, TableFile,
 };
 use crate::cube::{AcceptedVersion, Decided};
@@ -29,7 +29,7 @@ const BEGUN: Millis = Millis(1_770_696_000_000);
 const STEP: i64 = 8 * 3_600_000;
 const FACILITIES: [&str; 8] = ["A", "B", "K", "N", "PL", "H1", "NEW", "D"];
 /// Kinds of [`World::step`].
-const STEPS: u8 = 23;
+const STEPS: u8 = 26;
 
 fn key(n: u8) -> SigningKey {
     SigningKey::from_seed(&[n; 32]).unwrap()
@@ -50,9 +50,14 @@ fn kind(act: &Act) -> usize {
         Act::Stage(_) => 9,
         Act::Returned { .. } => 10,
         Act::Approved { .. } => 11,
+        Act::Extended(_) => 12,
+        Act::Scopes(_) => 13,
+        Act::ClaimsWait { .. } => 14,
+        Act::Claimed { .. } => 15,
+        Act::ClaimRefused { .. } => 16,
     }
 }
-const KINDS: usize = 12;
+const KINDS: usize = 17;
 
 /// A ledger being written, and the state that follows it as the intake's does.
 struct World {
@@ -300,6 +305,29 @@ impl World {
                 } else {
                     Act::Approved { report, versions }
                 });
+            }
+            23 => {
+                let row = Extended {
+                    form: "daily".parse().unwrap(),
+                    unit: FACILITIES[usize::from(a) % 5].parse().unwrap(),
+                    period: "2026-01-05..2026-02-20".into(),
+                    due: if b % 2 == 0 { "waived" } else { "2026-03-01 12:00" }.into(),
+                    reason: "雪".into(),
+                };
+                self.act(Act::Extended(vec![row]));
+            }
+            24 => {
+                let agent = key(sender).public().agent_id();
+                let context = context(4_000 + turn, &FACILITIES);
+                self.act(Act::Scopes(vec![(agent, context)]));
+            }
+            25 => {
+                let key = key(8 + b % 3).public();
+                self.act(Act::ClaimsWait { code: 7 });
+                self.act(Act::Claimed { key, code: 7, context: 1, machine: u64::from(b) });
+                if c % 2 == 0 {
+                    self.act(Act::ClaimRefused { agent: key.agent_id() });
+                }
             }
             _ => {
                 self.state.rejudge(self.now);

@@ -6,19 +6,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 use banyan_shared::catalogue::{Catalogue, Lang};
 use banyan_shared::figures::ReconciliationLine;
-use banyan_shared::ids::{FormCode, Millis};
+use banyan_shared::ids::{FormCode, Millis, Position};
 use banyan_shared::organisation::Organisation;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Service, usage};
+use super::lists::rfc3339;
+use super::{Service, say, usage};
 use crate::query::{
-    CompletenessAnswer, CompletenessRequest, Engine, Mark, Plans, QueryAnswer, QueryError,
-    QueryRequest, SiteStates, Trace, completeness_csv, completeness_table, query_csv, query_table,
-    trace_csv, trace_table,
+    CompletenessAnswer, CompletenessRequest, Engine, Plans, QueryAnswer, QueryError, QueryRequest,
+    SiteStates, Trace, completeness_csv, completeness_table, query_csv, query_table, trace_csv,
+    trace_table,
 };
-use crate::state::State;
+use crate::state::{Recorded, State};
 
+/// Most organisations of the past kept: one of a province has some ten megabytes.
+const PAST_MAX: usize = 4;
 /// How old what is known of sites may be in an answer, in ms, once there are many agents.
 const SITES_AGE_MAX_MS: i64 = 1000;
 /// With fewer agents it is always fresh.
@@ -121,15 +124,38 @@ pub fn parameter(name: &str, text: &str) -> Value {
     }
 }
 
-/// What was worked out for one catalogue and one organisation, and what is known of sites.
+/// What was worked out for one catalogue and one organisation, and what is known of sites; and the same
+/// for a few moments of the past.
 #[derive(Default)]
 pub struct PlanCache {
     plans: Mutex<Option<Planned>>,
     sites: Mutex<Option<KnownSites>>,
+    past: Mutex<Vec<(Position, Planned)>>,
+    past_sites: Mutex<Vec<((Millis, Position), Arc<SiteStates>)>>,
 }
 
 /// Plans with the catalogue and organisation they hold for.
 type Planned = (Arc<Catalogue>, Arc<Organisation>, Arc<Plans>);
+
+/// What is kept under a key, the newest at the end; made and kept if it is not there.
+fn kept_or<K: PartialEq, V: Clone, E>(
+    kept: &Mutex<Vec<(K, V)>>,
+    key: K,
+    make: impl FnOnce() -> Result<V, E>,
+) -> Result<V, E> {
+    let lock = || kept.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, value)) = lock().iter().find(|(known, _)| *known == key) {
+        return Ok(value.clone());
+    }
+    // Made outside the lock: others may go on meanwhile.
+    let value = make()?;
+    let mut kept = lock();
+    if kept.len() >= PAST_MAX {
+        kept.remove(0);
+    }
+    kept.push((key, value.clone()));
+    Ok(value)
+}
 
 struct KnownSites {
     stamp: (u64, u64),
@@ -138,7 +164,7 @@ struct KnownSites {
 }
 
 impl PlanCache {
-    fn plans(&self, state: &State) -> Arc<Plans> {
+    pub(super) fn plans(&self, state: &State) -> Arc<Plans> {
         let mut kept = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((catalogue, organisation, plans)) = &*kept
             && Arc::ptr_eq(catalogue, &state.catalogue)
@@ -160,17 +186,39 @@ impl PlanCache {
                 return known.sites.clone();
             }
         }
-        let sites = Arc::new(site_states(state));
+        let sites = Arc::new(site_states(state, None));
         *kept = Some(KnownSites { stamp, made: now, sites: sites.clone() });
+        sites
+    }
+
+    /// Catalogue, organisation and plans of what was recorded by some moment.
+    fn past(&self, recorded: &Recorded, lang: Lang) -> Result<Planned> {
+        kept_or(&self.past, recorded.position, || {
+            let organisation = recorded.organisation().map_err(|errors| {
+                let first = errors.first().map_or_else(String::new, |error| error.text(lang));
+                anyhow::anyhow!("the registry of ledger position {}: {first}", recorded.position)
+            })?;
+            Ok((recorded.catalogue.clone(), Arc::new(organisation), Arc::new(Plans::default())))
+        })
+    }
+
+    /// What was known of sites at a moment of the past.
+    fn past_sites(&self, state: &State, at: Millis) -> Arc<SiteStates> {
+        let make = || Ok::<_, std::convert::Infallible>(Arc::new(site_states(state, Some(at))));
+        let Ok(sites) = kept_or(&self.past_sites, (at, state.position), make);
         sites
     }
 }
 
-/// What the state knows of sites.
-fn site_states(state: &State) -> SiteStates {
+/// What the state knows of sites; what was recorded of them by a moment of the past (beacons are no
+/// history).
+pub(crate) fn site_states(state: &State, past: Option<Millis>) -> SiteStates {
     let mut known = SiteStates::default();
-    for agent in state.agents.values().filter(|agent| agent.revoked.is_none()) {
-        let Some(context) = state.contexts.get(&agent.newest) else { continue };
+    for agent in state.agents.values() {
+        let present = agent.revoked.is_none().then_some(agent.newest);
+        let context = past.map_or(present, |at| agent.context_at(at));
+        let context = context.and_then(|number| state.contexts.get(&number));
+        let Some(context) = context else { continue };
         let heard = agent.beacon.as_ref().map(|(at, _)| *at).max(agent.last_receipt);
         for (at, facility) in context.facilities.iter().enumerate() {
             let site = known.sites.entry(facility.clone()).or_default();
@@ -185,25 +233,31 @@ fn site_states(state: &State) -> SiteStates {
             }
         }
     }
-    let mut mark =
-        |facility: &banyan_shared::ids::UnitCode, form: &str, period, set: &dyn Fn(&mut Mark)| {
-            if let Ok(form) = form.parse::<FormCode>() {
-                set(known.mark_mut(facility, form, period));
-            }
-        };
-    for parked in state.parked.values() {
+    let by_then = |moment: Millis| past.is_none_or(|at| moment <= at);
+    for parked in state.parked.values().filter(|parked| by_then(parked.version.received_at)) {
         let Some(held) = state.catalogues.get(&parked.catalogue) else { continue };
-        let form = &held.catalogue.forms[parked.version.form.at()].code;
-        mark(&parked.facility, form.as_str(), parked.version.period, &|m| m.parked = true);
+        let form = held.catalogue.forms[parked.version.form.at()].code.clone();
+        known.mark_mut(&parked.facility, form, parked.version.period).parked = true;
     }
-    for (facility, form, period) in state.cube.returned_reports() {
-        mark(facility, form.as_str(), period, &|m| m.returned = true);
+    for (facility, form, period) in state.cube.returned_reports(past) {
+        known.mark_mut(facility, form.clone(), period).returned = true;
     }
-    for refused in state.refused.values() {
+    let refused = state.refused.values().filter(|refused| by_then(refused.received_at));
+    let settled = state.history.settled.iter();
+    let settled = settled
+        .filter(|(refused, until)| past.is_some_and(|at| refused.received_at <= at && at < *until));
+    for refused in refused.chain(settled.map(|(refused, _)| refused)) {
         if let (Some(facility), Some(form), Some(period)) =
             (&refused.facility, &refused.form, refused.period)
+            && let Ok(form) = form.parse::<FormCode>()
         {
-            mark(facility, form, period, &|m| m.refused = true);
+            known.mark_mut(facility, form, period).refused = true;
+        }
+    }
+    for entry in &state.history.released {
+        if past.is_some_and(|at| entry.received_at <= at && at < entry.released_at) {
+            let (facility, form, period) = &entry.report;
+            known.mark_mut(facility, form.clone(), *period).parked = true;
         }
     }
     known
@@ -235,23 +289,74 @@ fn request(call: &QueryCall) -> Result<QueryRequest> {
 }
 
 impl Service {
+    /// Answers from what is known now, or from what was known at `as_of`: counts, catalogue, organisation
+    /// and agents as recorded by then. Says under which catalogue.
     fn ask<T>(
         &self,
         lang: Lang,
+        as_of: Option<Millis>,
         work: impl FnOnce(&Engine<'_>, Millis) -> Result<T, QueryError>,
-    ) -> Result<T> {
+    ) -> Result<(T, Arc<Catalogue>)> {
         let now = self.now();
+        let past = as_of.filter(|at| *at < now);
+        let recorded = past.map(|at| self.recorded(at, lang)).transpose()?;
+        let before = match &recorded {
+            Some(recorded) if !recorded.current => Some(self.plans.past(recorded, lang)?),
+            _ => None,
+        };
         let state = self.state.read();
-        let plans = self.plans.plans(&state);
-        let sites = self.plans.sites(&state, now);
+        let (catalogue, organisation, plans) = match before {
+            Some(planned) => planned,
+            None => {
+                let plans = self.plans.plans(&state);
+                (state.catalogue.clone(), state.organisation.clone(), plans)
+            }
+        };
+        let sites = match past {
+            Some(at) => self.plans.past_sites(&state, at),
+            None => self.plans.sites(&state, now),
+        };
         let engine = Engine {
-            catalogue: &state.catalogue,
-            organisation: &state.organisation,
+            catalogue: &catalogue,
+            organisation: &organisation,
             cube: &state.cube,
             sites: &sites,
             plans: &plans,
         };
-        work(&engine, now).map_err(|error| usage(error.text(lang)))
+        let answer = work(&engine, now).map_err(|error| usage(error.text(lang)))?;
+        Ok((answer, catalogue))
+    }
+
+    /// The catalogue and organisation recorded by `at`; those of now where nothing was recorded yet.
+    pub(super) fn model_at(
+        &self,
+        at: Millis,
+        lang: Lang,
+    ) -> Result<(Arc<Catalogue>, Arc<Organisation>)> {
+        let (recorded, present) = {
+            let state = self.state.read();
+            let present = (state.catalogue.clone(), state.organisation.clone());
+            (state.recorded(at).filter(|recorded| !recorded.current), present)
+        };
+        match recorded {
+            None => Ok(present),
+            Some(recorded) => {
+                let (catalogue, organisation, _) = self.plans.past(&recorded, lang)?;
+                Ok((catalogue, organisation))
+            }
+        }
+    }
+
+    fn recorded(&self, at: Millis, lang: Lang) -> Result<Recorded> {
+        let state = self.state.read();
+        state.recorded(at).ok_or_else(|| {
+            let since = state.history.begins().map_or_else(String::new, |at| rfc3339(&state, at));
+            usage(say(
+                lang,
+                format!("本中心自 {since} 起才有记录，请选此后的时刻"),
+                format!("nothing was recorded here before {since}: ask for a later moment"),
+            ))
+        })
     }
 
     /// What is known of sites now.
@@ -265,8 +370,12 @@ impl Service {
     /// # Errors
     /// [`super::Usage`] saying why it cannot be answered.
     pub fn figures(&self, call: &QueryCall) -> Result<QueryAnswer> {
+        Ok(self.figures_under(call)?.0)
+    }
+
+    fn figures_under(&self, call: &QueryCall) -> Result<(QueryAnswer, Arc<Catalogue>)> {
         let request = request(call)?;
-        self.ask(call.lang, |engine, now| engine.query(&request, now))
+        self.ask(call.lang, request.as_of, |engine, now| engine.query(&request, now))
     }
 
     /// What each facility adds to a line of a reconciliation.
@@ -279,7 +388,8 @@ impl Service {
         line: ReconciliationLine,
     ) -> Result<BTreeMap<String, u64>> {
         let request = request(call)?;
-        self.ask(call.lang, |engine, now| engine.reconciled(&request, line, now))
+        let ask = |engine: &Engine<'_>, now| engine.reconciled(&request, line, now);
+        Ok(self.ask(call.lang, request.as_of, ask)?.0)
     }
 
     /// Answers a question about completeness.
@@ -287,6 +397,13 @@ impl Service {
     /// # Errors
     /// [`super::Usage`] saying why it cannot be answered.
     pub fn complete(&self, call: &CompletenessCall) -> Result<CompletenessAnswer> {
+        Ok(self.complete_under(call)?.0)
+    }
+
+    fn complete_under(
+        &self,
+        call: &CompletenessCall,
+    ) -> Result<(CompletenessAnswer, Arc<Catalogue>)> {
         let membership = call.membership.as_deref().unwrap_or("as_it_was").parse();
         let request = CompletenessRequest {
             place: call.unit.clone(),
@@ -297,7 +414,7 @@ impl Service {
             membership: membership.map_err(|e: QueryError| usage(e.text(call.lang)))?,
             as_of: moment(call.as_of.as_deref())?,
         };
-        self.ask(call.lang, |engine, now| engine.completeness(&request, now))
+        self.ask(call.lang, request.as_of, |engine, now| engine.completeness(&request, now))
     }
 
     /// Figures in the format asked for: JSON as it is, table and CSV as one text.
@@ -305,8 +422,7 @@ impl Service {
     /// # Errors
     /// As [`Service::figures`].
     pub fn query(&self, call: &QueryCall) -> Result<Value> {
-        let answer = self.figures(call)?;
-        let catalogue = self.state.read().catalogue.clone();
+        let (answer, catalogue) = self.figures_under(call)?;
         Ok(match call.format {
             Format::Json => serde_json::to_value(&answer)?,
             Format::Csv => query_csv(&answer).into(),
@@ -319,8 +435,7 @@ impl Service {
     /// # Errors
     /// As [`Service::complete`].
     pub fn completeness(&self, call: &CompletenessCall) -> Result<Value> {
-        let answer = self.complete(call)?;
-        let catalogue = self.state.read().catalogue.clone();
+        let (answer, catalogue) = self.complete_under(call)?;
         Ok(match call.format {
             Format::Json => serde_json::to_value(&answer)?,
             Format::Csv => completeness_csv(&answer).into(),
@@ -333,8 +448,12 @@ impl Service {
     /// # Errors
     /// [`super::Usage`] saying why there is none.
     pub fn trace(&self, call: &ReportCall) -> Result<Trace> {
+        Ok(self.trace_under(call)?.0)
+    }
+
+    fn trace_under(&self, call: &ReportCall) -> Result<(Trace, Arc<Catalogue>)> {
         let as_of = moment(call.as_of.as_deref())?;
-        self.ask(call.lang, |engine, now| {
+        self.ask(call.lang, as_of, |engine, now| {
             engine.report(&call.facility, &call.form, &call.period, call.history, as_of, now)
         })
     }
@@ -344,8 +463,7 @@ impl Service {
     /// # Errors
     /// As [`Service::trace`].
     pub fn report(&self, call: &ReportCall) -> Result<Value> {
-        let trace = self.trace(call)?;
-        let catalogue = self.state.read().catalogue.clone();
+        let (trace, catalogue) = self.trace_under(call)?;
         Ok(match call.format {
             Format::Json => serde_json::to_value(&trace)?,
             Format::Csv => trace_csv(&trace).into(),

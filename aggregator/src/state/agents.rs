@@ -37,6 +37,28 @@ pub struct Code {
     pub expires: Millis,
     /// Who used it, with which context.
     pub used: Vec<(AgentId, ContextNumber)>,
+    /// Whether every claim waits for an operator.
+    pub approve: bool,
+}
+
+/// Most claims of one facility that wait.
+pub const CLAIMS_WAITING_MAX: usize = 4;
+
+/// A claim of a facility, which an operator approves or refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The agent's key.
+    pub key: PublicKey,
+    /// The code it used.
+    pub code: u32,
+    /// The context it asks for.
+    pub context: ContextNumber,
+    /// A fingerprint of its machine.
+    pub machine: u64,
+    /// When it came.
+    pub claimed_at: Millis,
+    /// Whether an operator has refused it.
+    pub refused: bool,
 }
 
 /// An agent as it stands.
@@ -50,6 +72,8 @@ pub struct Agent {
     pub newest: ContextNumber,
     /// When it was granted.
     pub newest_at: Millis,
+    /// Every context that was in force, with when it was recorded.
+    pub scopes: Vec<(Millis, ContextNumber)>,
     /// The code it was enrolled with, unless it was readmitted by its grant.
     pub code: Option<u32>,
     /// A fingerprint of its machine.
@@ -74,6 +98,26 @@ pub struct Agent {
     /// Counted since the start.
     #[serde(skip)]
     pub reused: u64,
+    /// The context it was last sent a grant of unasked, since the start.
+    #[serde(skip)]
+    pub offered: Option<ContextNumber>,
+}
+
+impl Agent {
+    /// The context in force at a moment, as recorded by then; none before it was known, or once it was out.
+    pub fn context_at(&self, at: Millis) -> Option<ContextNumber> {
+        if self.revoked.is_some_and(|revoked| revoked <= at) {
+            return None;
+        }
+        let known = self.scopes.partition_point(|(recorded, _)| *recorded <= at);
+        self.scopes[..known].last().map(|(_, context)| *context)
+    }
+
+    /// Puts a context in force.
+    pub(super) fn give(&mut self, context: ContextNumber, granted_at: Millis, recorded_at: Millis) {
+        (self.newest, self.newest_at) = (context, granted_at);
+        self.scopes.push((recorded_at, context));
+    }
 }
 
 impl State {
@@ -92,6 +136,7 @@ impl State {
             uses: code.uses,
             expires: code.expires,
             used: Vec::new(),
+            approve: false,
         };
         self.codes.insert(code.number, code_state);
     }
@@ -103,9 +148,10 @@ impl State {
         context: ContextNumber,
         machine: u64,
         succeeds: Option<AgentId>,
-        at: Millis,
+        (at, recorded_at): (Millis, Millis),
     ) {
         let id = key.agent_id();
+        self.claims.remove(&id);
         if let Some(code) = code.and_then(|number| self.codes.get_mut(&number)) {
             code.uses = code.uses.saturating_sub(1);
             code.used.push((id, context));
@@ -118,6 +164,7 @@ impl State {
             contexts: BTreeSet::new(),
             newest: context,
             newest_at: at,
+            scopes: Vec::new(),
             code,
             machine,
             admitted_at: at,
@@ -128,17 +175,18 @@ impl State {
             beacon: None,
             nonce: None,
             reused: 0,
+            offered: None,
         });
         agent.contexts.insert(context);
         // An older grant shown later does not take the newer one's place.
         if agent.newest_at <= at {
-            (agent.newest, agent.newest_at) = (context, at);
+            agent.give(context, at, recorded_at);
         }
     }
 
     /// Takes back an agent by a grant of ours that this ledger had lost. The grant's signatures were
     /// checked before it was stored.
-    pub(super) fn readmit(&mut self, signed: &SignedGrant) {
+    pub(super) fn readmit(&mut self, signed: &SignedGrant, recorded_at: Millis) {
         let Ok(grant) = signed.unverified() else { return };
         let context = NewContext {
             number: grant.offer.context,
@@ -149,13 +197,14 @@ impl State {
         if !known {
             self.add_context(&context, grant.offer.catalogue);
         }
-        self.admit(grant.key, None, context.number, 0, grant.succeeds, grant.issued_at);
+        let at = (grant.issued_at, recorded_at);
+        self.admit(grant.key, None, context.number, 0, grant.succeeds, at);
     }
 }
 
 impl State {
-    /// Whether a request to be enrolled is granted: an act to be stored, or none if the agent has been
-    /// enrolled with this code already.
+    /// What becomes of a request to be enrolled: an act to be stored (admitted, or a claim that waits), or
+    /// none if the agent has been enrolled with this code already.
     ///
     /// # Errors
     /// Why it is refused.
@@ -178,10 +227,18 @@ impl State {
                 return Ok(None);
             }
         }
+        let claim = self.claims.get(&id).filter(|claim| claim.code == request.code);
+        match claim {
+            Some(claim) if claim.refused => return Err(EnrolRefusal::ClaimRefused),
+            Some(_) => return Err(EnrolRefusal::Waiting),
+            None => {}
+        }
         if code.expires < now {
             return Err(EnrolRefusal::Expired);
         }
-        if code.uses == 0 {
+        // A code for one agent is used up by it; on a stick another claim is an operator's to decide.
+        let many = code.contexts.len() > 1 || code.approve;
+        if code.uses == 0 && !many {
             return Err(EnrolRefusal::Used);
         }
         let home = |context: &ContextNumber| {
@@ -195,8 +252,22 @@ impl State {
                 .ok_or(EnrolRefusal::NotOffered)?,
             (None, _) => return Err(EnrolRefusal::NotOffered),
         };
-        if code.used.iter().any(|(_, taken)| *taken == context) {
-            return Err(EnrolRefusal::Waiting);
+        let taken = code.used.iter().any(|(_, used)| *used == context)
+            || many && self.holder(context).is_some();
+        if taken || code.approve {
+            let waiting = self.claims.values().filter(|claim| claim.context == context).count();
+            if waiting >= CLAIMS_WAITING_MAX {
+                return Err(EnrolRefusal::Waiting);
+            }
+            return Ok(Some(Act::Claimed {
+                key: request.key,
+                code: request.code,
+                context,
+                machine: request.machine,
+            }));
+        }
+        if code.uses == 0 {
+            return Err(EnrolRefusal::Used);
         }
         Ok(Some(Act::Admitted {
             key: request.key,
@@ -205,5 +276,28 @@ impl State {
             machine: request.machine,
             succeeds: None,
         }))
+    }
+
+    /// The agent that has a context's home: the one admitted last, of those still in if there are any.
+    pub fn holder(&self, context: ContextNumber) -> Option<AgentId> {
+        let home = self.contexts.get(&context)?.facilities.first()?;
+        let has = |agent: &Agent| {
+            let present = self.contexts.get(&agent.newest);
+            present.and_then(|present| present.facilities.first()) == Some(home)
+        };
+        let holders = self.agents.iter().filter(|(_, agent)| has(agent));
+        let last = holders.max_by_key(|(_, agent)| (agent.revoked.is_none(), agent.admitted_at));
+        last.map(|(id, _)| *id)
+    }
+
+    /// Notes a claim.
+    pub(super) fn claim(
+        &mut self,
+        (key, code, context): (PublicKey, u32, ContextNumber),
+        machine: u64,
+        claimed_at: Millis,
+    ) {
+        let claim = Claim { key, code, context, machine, claimed_at, refused: false };
+        self.claims.insert(key.agent_id(), claim);
     }
 }

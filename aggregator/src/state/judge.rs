@@ -4,6 +4,7 @@ use banyan_shared::catalogue::{Catalogue, FormIx};
 use banyan_shared::codes::{ParkReason, Refusal};
 use banyan_shared::ids::{ContextNumber, Seq, UnitCode};
 use banyan_shared::limits::PERSON_BYTES_MAX;
+use banyan_shared::organisation::Organisation;
 use banyan_shared::period::{Date, Period};
 use banyan_shared::report::Content;
 use banyan_shared::sync::Fate;
@@ -98,35 +99,48 @@ impl State {
         period: Period,
         today: Date,
     ) -> Option<ParkReason> {
-        let Some(unit) = self.organisation.unit(facility.as_str()) else {
-            return Some(ParkReason::UnknownFacility);
-        };
-        if period.first_day() > today {
-            return Some(ParkReason::FuturePeriod);
-        }
-        let Some(day) = self.organisation.duty_day(unit, period) else {
-            let spells = &self.organisation.info(unit).spells;
-            let later = spells.iter().all(|s| s.from.is_some_and(|from| from > period.last_day()));
-            let planned = spells
-                .iter()
-                .any(|s| s.status == Status::Planned && s.days().last_in(period).is_some());
-            return Some(if planned {
-                ParkReason::FacilityPlanned
-            } else if later {
-                ParkReason::NotYetRegistered
-            } else {
-                ParkReason::FacilityClosed
-            });
-        };
-        let kind = self.organisation.kind_on(unit, day);
-        // Kinds of two catalogue versions are the same by code, not by number.
-        let code = &self.catalogue.kinds[kind.at()].code;
-        let Some(form) = catalogue.forms.get(form.at()) else {
-            return Some(ParkReason::FormNotForKind);
-        };
-        let asked = form.kinds.iter().any(|kind| catalogue.kinds[kind.at()].code == *code);
-        (!asked).then_some(ParkReason::FormNotForKind)
+        let present = (&*self.catalogue, &*self.organisation);
+        park_reason(present, catalogue, facility, form, period, today)
     }
+}
+
+/// Why a report written under `catalogue` cannot be counted under the catalogue and organisation `present`.
+pub(crate) fn park_reason(
+    (present, organisation): (&Catalogue, &Organisation),
+    catalogue: &Catalogue,
+    facility: &UnitCode,
+    form: FormIx,
+    period: Period,
+    today: Date,
+) -> Option<ParkReason> {
+    let Some(unit) = organisation.unit(facility.as_str()) else {
+        return Some(ParkReason::UnknownFacility);
+    };
+    if period.first_day() > today {
+        return Some(ParkReason::FuturePeriod);
+    }
+    let Some(day) = organisation.duty_day(unit, period) else {
+        let spells = &organisation.info(unit).spells;
+        let later = spells.iter().all(|s| s.from.is_some_and(|from| from > period.last_day()));
+        let planned = spells
+            .iter()
+            .any(|s| s.status == Status::Planned && s.days().last_in(period).is_some());
+        return Some(if planned {
+            ParkReason::FacilityPlanned
+        } else if later {
+            ParkReason::NotYetRegistered
+        } else {
+            ParkReason::FacilityClosed
+        });
+    };
+    let kind = organisation.kind_on(unit, day);
+    // Kinds of two catalogue versions are the same by code, not by number.
+    let code = &present.kinds[kind.at()].code;
+    let Some(form) = catalogue.forms.get(form.at()) else {
+        return Some(ParkReason::FormNotForKind);
+    };
+    let asked = form.kinds.iter().any(|kind| catalogue.kinds[kind.at()].code == *code);
+    (!asked).then_some(ParkReason::FormNotForKind)
 }
 
 /// Why an entry can never be counted, whatever may become known: its shape alone.

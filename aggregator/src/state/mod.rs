@@ -5,10 +5,12 @@
 //! It reads no clock and touches no disk. Judging what arrives, before it is stored, is `judge`'s.
 
 mod agents;
+mod history;
 mod judge;
 mod reports;
 mod scope;
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -25,11 +27,13 @@ use banyan_shared::tables::{RowError, TableName, Tables};
 use banyan_shared::wire::{Batch, Body, Envelope, WireError, entry_hash, inflate};
 use serde::{Deserialize, Serialize};
 
-use crate::act::{Act, SignedAct, TableFile};
+use crate::act::{Act, Extended, SignedAct, TableFile};
 use crate::cube::{AcceptedVersion, Cube, Decided};
 use crate::ledger::{RowKind, RowRef};
 
-pub use agents::{Agent, Code, Context};
+pub use agents::{Agent, CLAIMS_WAITING_MAX, Claim, Code, Context};
+pub use history::{Files, History, Recorded, Released};
+pub(crate) use judge::park_reason;
 pub use judge::{Judgement, Refusals};
 pub use reports::Known;
 #[cfg(test)]
@@ -104,7 +108,7 @@ pub struct State {
     /// The catalogue in force.
     pub catalogue: Arc<Catalogue>,
     /// The tables in force, as given.
-    pub tables: BTreeMap<TableName, TableFile>,
+    pub tables: Files,
     /// The organisation in force.
     pub organisation: Arc<Organisation>,
     /// The agents ever admitted.
@@ -113,6 +117,8 @@ pub struct State {
     pub contexts: HashMap<ContextNumber, Arc<Context>>,
     /// Enrolment codes.
     pub codes: HashMap<u32, Code>,
+    /// Claims of facilities that are not approved.
+    pub claims: BTreeMap<AgentId, Claim>,
     /// The counts.
     pub cube: Cube,
     /// What is held back.
@@ -121,6 +127,8 @@ pub struct State {
     pub refused: BTreeMap<VersionId, RefusedEntry>,
     /// The highest number given to a version written at the centre, by writer and numbering.
     pub numbered: BTreeMap<(AgentId, Epoch), Seq>,
+    /// What was in force before, and what did not count then.
+    pub history: History,
 }
 
 /// A refused entry.
@@ -138,26 +146,54 @@ pub struct RefusedEntry {
     pub received_at: Millis,
 }
 
-/// Parses the tables together and builds the organisation.
+/// What messages call the extensions granted one by one.
+const EXTENDED_FILE: &str = "extend, waive";
+
+/// Extensions granted one by one, as a table.
+pub fn extensions_csv(rows: &[Extended]) -> String {
+    let mut text = "form,unit,period,due,reason\n".to_owned();
+    for Extended { form, unit, period, due, reason } in rows {
+        let reason = reason.replace('"', "\"\"");
+        text += &format!("{form},{unit},{period},{due},\"{reason}\"\n");
+    }
+    text
+}
+
+/// Parses the tables together, with the extensions granted one by one since, and builds the organisation.
 ///
 /// # Errors
 /// Every error of every table.
-pub fn build_organisation(
+pub fn build_organisation<F: Borrow<TableFile>>(
     catalogue: &Catalogue,
-    files: &BTreeMap<TableName, TableFile>,
+    files: &BTreeMap<TableName, F>,
+    extended: &[Extended],
 ) -> Result<Organisation, Vec<RowError>> {
+    let tables = read_tables(files, extended)?;
+    Organisation::build(catalogue, &tables)
+}
+
+/// Parses the tables together.
+///
+/// # Errors
+/// Every error of every row.
+pub fn read_tables<F: Borrow<TableFile>>(
+    files: &BTreeMap<TableName, F>,
+    extended: &[Extended],
+) -> Result<Tables, Vec<RowError>> {
     let mut tables = Tables::default();
     let mut errors = Vec::new();
     for (table, file) in files {
+        let file = file.borrow();
         match inflate(&file.bytes, TABLE_BYTES_MAX) {
             Ok(bytes) => errors.extend(tables.add(*table, &file.file, &bytes)),
             Err(_) => errors.extend(tables.add(*table, &file.file, &[0xff, 0xfe, 0])),
         }
     }
-    if !errors.is_empty() {
-        return Err(errors);
+    if !extended.is_empty() {
+        let text = extensions_csv(extended);
+        errors.extend(tables.add(TableName::Extensions, EXTENDED_FILE, text.as_bytes()));
     }
-    Organisation::build(catalogue, &tables)
+    if errors.is_empty() { Ok(tables) } else { Err(errors) }
 }
 
 /// Reads a catalogue from its compressed TOML.
@@ -209,9 +245,11 @@ impl State {
             agents: BTreeMap::new(),
             contexts: HashMap::new(),
             codes: HashMap::new(),
+            claims: BTreeMap::new(),
             parked: BTreeMap::new(),
             refused: BTreeMap::new(),
             numbered: BTreeMap::new(),
+            history: History::default(),
         })
     }
 
@@ -241,6 +279,30 @@ impl State {
         }
     }
 
+    /// The extensions granted one by one that stay once these tables are replaced: a new table of extensions
+    /// takes their place.
+    pub fn extended_under(&self, tables: impl IntoIterator<Item = TableName>) -> Vec<Extended> {
+        if tables.into_iter().any(|table| table == TableName::Extensions) {
+            return Vec::new();
+        }
+        self.history.extended()
+    }
+
+    /// Puts an agent's new context in force.
+    fn scope(&mut self, agent: AgentId, context: &crate::act::NewContext, at: Millis) {
+        self.add_context(context, self.catalogue.hash);
+        if let Some(agent) = self.agents.get_mut(&agent) {
+            agent.contexts.insert(context.number);
+            agent.give(context.number, at, at);
+        }
+    }
+
+    /// Notes that what is in force now is so since this row, and judges again what it may release.
+    fn record(&mut self, position: Position, at: Millis) {
+        self.history.record(at, position, self.catalogue.hash, &self.tables);
+        self.rejudge(at);
+    }
+
     fn advance(&mut self, position: Position, at: Millis) {
         self.position = position;
         self.newest = Some(at);
@@ -264,43 +326,47 @@ impl State {
                 let catalogue = Arc::new(load_catalogue(toml).map_err(StateError::Catalogue)?);
                 if catalogue.hash != self.catalogue.hash {
                     self.rejudge(received_at);
-                    let tables = build_organisation(&catalogue, &self.tables)
-                        .map_err(StateError::Registry)?;
+                    let tables =
+                        build_organisation(&catalogue, &self.tables, &self.history.extended())
+                            .map_err(StateError::Registry)?;
                     self.organisation = Arc::new(tables);
                 }
                 let held = HeldCatalogue { catalogue: catalogue.clone(), compressed: toml.clone() };
                 self.catalogues.insert(catalogue.hash, held);
                 self.cube.learn(&catalogue);
                 self.catalogue = catalogue;
-                self.rejudge(received_at);
+                self.record(position, received_at);
             }
             Act::Tables(files) => {
                 // What time alone has released was released under what was in force until now.
                 self.rejudge(received_at);
                 let mut tables = self.tables.clone();
-                tables.extend(files.iter().map(|file| (file.table, file.clone())));
-                let organisation =
-                    build_organisation(&self.catalogue, &tables).map_err(StateError::Registry)?;
+                tables.extend(files.iter().map(|file| (file.table, Arc::new(file.clone()))));
+                let extended = self.extended_under(files.iter().map(|file| file.table));
+                let organisation = build_organisation(&self.catalogue, &tables, &extended)
+                    .map_err(StateError::Registry)?;
                 self.tables = tables;
                 self.organisation = Arc::new(organisation);
                 crate::query::reserve(&mut self.cube, &self.catalogue, &self.organisation);
-                self.rejudge(received_at);
+                self.record(position, received_at);
             }
             Act::Codes(codes) => codes.iter().for_each(|code| self.add_code(code)),
             Act::Admitted { key, code, context, machine, succeeds } => {
-                self.admit(*key, Some(*code), *context, *machine, *succeeds, received_at);
+                self.admit(
+                    *key,
+                    Some(*code),
+                    *context,
+                    *machine,
+                    *succeeds,
+                    (received_at, received_at),
+                );
             }
-            Act::Readmitted { grant } => self.readmit(grant),
-            Act::Scope { agent, context } => {
-                self.add_context(context, self.catalogue.hash);
-                if let Some(agent) = self.agents.get_mut(agent) {
-                    agent.contexts.insert(context.number);
-                    (agent.newest, agent.newest_at) = (context.number, received_at);
-                }
-            }
+            Act::Readmitted { grant } => self.readmit(grant, received_at),
+            Act::Scope { agent, context } => self.scope(*agent, context, received_at),
             Act::Revoked { agent } => {
                 if let Some(agent) = self.agents.get_mut(agent) {
-                    agent.revoked = Some(received_at);
+                    // Out is out: saying so again does not make it later.
+                    agent.revoked.get_or_insert(received_at);
                 }
             }
             Act::Reports(reports) => self.apply_reports(reports, position, received_at)?,
@@ -316,6 +382,30 @@ impl State {
                 let place = (&report.facility, &report.form, report.period);
                 let decided = Decided { by: report.by.clone(), at: received_at, position };
                 self.cube.approved(place, decided, report.reason, versions.clone());
+            }
+            Act::Extended(rows) => {
+                let read = read_tables::<TableFile>(&BTreeMap::new(), rows);
+                let rows_read = read.map_err(StateError::Registry)?.extensions;
+                Arc::make_mut(&mut self.organisation).extend(&rows_read);
+                self.history.grant(received_at, position, rows);
+            }
+            Act::Scopes(scopes) => {
+                for (agent, context) in scopes {
+                    self.scope(*agent, context, received_at);
+                }
+            }
+            Act::ClaimsWait { code } => {
+                if let Some(code) = self.codes.get_mut(code) {
+                    code.approve = true;
+                }
+            }
+            Act::Claimed { key, code, context, machine } => {
+                self.claim((*key, *code, *context), *machine, received_at);
+            }
+            Act::ClaimRefused { agent } => {
+                if let Some(claim) = self.claims.get_mut(agent) {
+                    claim.refused = true;
+                }
             }
         }
         Ok(())
@@ -377,7 +467,8 @@ impl State {
             }
             let (facility, form, period, content) = match entry.body {
                 Body::Void => {
-                    self.refused.remove(&id);
+                    let settled = self.refused.remove(&id).map(|entry| (entry, received_at));
+                    self.history.settled.extend(settled);
                     continue;
                 }
                 Body::Begins { earlier, .. } => {
@@ -466,13 +557,26 @@ impl State {
         for id in &released {
             if let Some(parked) = self.parked.remove(id) {
                 self.mark_parked(*id, None);
-                if let Some(held) = self.catalogues.get(&parked.catalogue) {
-                    let catalogue = held.catalogue.clone();
-                    self.count(&catalogue, parked.version);
-                }
+                self.release(parked);
             }
         }
         released.len()
+    }
+
+    /// Counts an entry that was held back, and keeps since when it counts: from when everything about it
+    /// was known and its day had come, whenever that was noticed.
+    fn release(&mut self, parked: Parked) {
+        let Some(held) = self.catalogues.get(&parked.catalogue) else { return };
+        let catalogue = held.catalogue.clone();
+        let Parked { id, facility, version, .. } = parked;
+        let (period, received_at) = (version.period, version.received_at);
+        let form = catalogue.forms[version.form.at()].code.clone();
+        let begins = self.catalogue.moment(period.first_day(), 0, 0);
+        let released_at = received_at.max(self.history.in_force_since()).max(begins);
+        self.count(&catalogue, version);
+        self.cube.held_back(&form, period, id, released_at);
+        let report = (facility, form, period);
+        self.history.released.push(Released { id, report, received_at, released_at });
     }
 }
 

@@ -1,14 +1,14 @@
 //! Scopes: which facilities a code or agent covers, and what an agent is told of them.
 
 use banyan_shared::catalogue::Class;
-use banyan_shared::ids::{ContextNumber, UnitCode};
+use banyan_shared::ids::{AgentId, ContextNumber, UnitCode};
 use banyan_shared::keys::sha256;
 use banyan_shared::limits::{CONTEXT_FACILITIES_MAX, PAYLOAD_BYTES_MAX};
 use banyan_shared::organisation::UnitIx;
 use banyan_shared::period::Date;
 use banyan_shared::wire::{FacilityScope, Offer, ScopeAttribute, ScopeRole, ScopeSpell, encode};
 
-use super::State;
+use super::{Agent, State};
 use crate::act::{Act, Below, NewContext};
 
 /// Context numbers of one restored incarnation of a store; a store never restored has the lower half.
@@ -17,6 +17,8 @@ const CONTEXTS_A_STRETCH: u32 = 1 << 20;
 const STRETCHES: u32 = 1 << 11;
 /// So many facilities fit into one message whatever they are called.
 const FACILITIES_FIT: usize = 50;
+/// Facilities named in one act of new contexts: some hundred kilobytes.
+const SCOPE_ACT_FACILITIES: usize = 10_000;
 /// What a grant's message holds beside facilities and catalogue, in bytes, generously.
 const GRANT_OVERHEAD_BYTES: usize = 4096;
 
@@ -97,31 +99,79 @@ impl State {
     }
 
     /// New contexts for agents enrolled by a rule under which facilities have come that were not there
-    /// before.
+    /// before, and for agents whose context is of another catalogue than the one in force.
     pub fn scope_updates(&self, incarnation: u32, day: Date) -> Vec<Act> {
-        let Ok(mut number) = self.next_context(incarnation, 1) else { return Vec::new() };
+        let each = self.agents.iter().filter_map(|(id, agent)| {
+            let (facilities, below) = self.renewed(*id, agent, day)?;
+            Some((*id, facilities, below))
+        });
+        self.scope_acts(incarnation, each.collect())
+    }
+
+    /// The same for one agent, just admitted with a code that was made earlier.
+    pub fn scope_update(&self, incarnation: u32, day: Date, id: AgentId) -> Vec<Act> {
+        let agent = self.agents.get(&id);
+        let renewed = agent.and_then(|agent| self.renewed(id, agent, day));
+        let scopes = renewed.map(|(facilities, below)| (id, facilities, below));
+        self.scope_acts(incarnation, scopes.into_iter().collect())
+    }
+
+    /// An agent's facilities and rules, if its context is not what it should be on `day`.
+    fn renewed(
+        &self,
+        id: AgentId,
+        agent: &Agent,
+        day: Date,
+    ) -> Option<(Vec<UnitCode>, Vec<Below>)> {
+        let context = self.contexts.get(&agent.newest)?;
+        let stale = context.catalogue != self.catalogue.hash;
+        if agent.revoked.is_some() || context.below.is_empty() && !stale {
+            return None;
+        }
+        let mut facilities = context.facilities.clone();
+        for facility in self.below(&context.below, day) {
+            if !facilities.contains(&facility) {
+                facilities.push(facility);
+            }
+        }
+        if facilities.len() == context.facilities.len() && !stale {
+            return None;
+        }
+        if facilities.len() > CONTEXT_FACILITIES_MAX || !self.fits(&facilities, day) {
+            tracing::error!(agent = %id, facilities = facilities.len(), "too many facilities for one agent: its context stays as it is");
+            return None;
+        }
+        Some((facilities, context.below.clone()))
+    }
+
+    fn scope_acts(
+        &self,
+        incarnation: u32,
+        scopes: Vec<(AgentId, Vec<UnitCode>, Vec<Below>)>,
+    ) -> Vec<Act> {
+        if scopes.is_empty() {
+            return Vec::new();
+        }
+        let number = match self.next_context(incarnation, scopes.len()) {
+            Ok(number) => number,
+            Err(error) => {
+                tracing::error!(%error, "agents keep their contexts");
+                return Vec::new();
+            }
+        };
         let mut acts = Vec::new();
-        for (id, agent) in &self.agents {
-            let Some(context) = self.contexts.get(&agent.newest) else { continue };
-            if context.below.is_empty() || agent.revoked.is_some() {
-                continue;
+        let mut part = Vec::new();
+        let mut named = 0;
+        for (number, (agent, facilities, below)) in (number..).zip(scopes) {
+            named += facilities.len();
+            part.push((agent, NewContext { number, facilities, below }));
+            if named >= SCOPE_ACT_FACILITIES {
+                acts.push(Act::Scopes(std::mem::take(&mut part)));
+                named = 0;
             }
-            let mut facilities = context.facilities.clone();
-            for facility in self.below(&context.below, day) {
-                if !facilities.contains(&facility) {
-                    facilities.push(facility);
-                }
-            }
-            if facilities.len() == context.facilities.len() {
-                continue;
-            }
-            if facilities.len() > CONTEXT_FACILITIES_MAX || !self.fits(&facilities, day) {
-                tracing::error!(agent = %id, facilities = facilities.len(), "too many facilities for one agent: the new ones were left out");
-                continue;
-            }
-            let below = context.below.clone();
-            acts.push(Act::Scope { agent: *id, context: NewContext { number, facilities, below } });
-            number += 1;
+        }
+        if !part.is_empty() {
+            acts.push(Act::Scopes(part));
         }
         acts
     }

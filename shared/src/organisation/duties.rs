@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Days, Organisation, UnitIx};
 use crate::ids::FormCode;
 use crate::period::{Date, Period, Span};
-use crate::tables::registry::ExtensionDue;
+use crate::tables::registry::{ExtensionDue, ExtensionRow};
 
 /// An extension of a due time, or a waiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,20 @@ impl Organisation {
         let at_unit = |at: UnitIx| rows.iter().find(|(unit, _, _)| *unit == at);
         let (_, working, name) = self.upwards(u, date).find_map(at_unit)?;
         Some((*working, name))
+    }
+
+    /// Adds extensions that became known after those of the tables; one of a unit that is not known here
+    /// covers nothing.
+    pub fn extend(&mut self, rows: &[ExtensionRow]) {
+        for row in rows {
+            let Some(unit) = self.unit(row.unit.as_str()) else { continue };
+            self.duties.extensions.entry(row.form.clone()).or_default().push(Extension {
+                unit,
+                span: row.period,
+                due: row.due,
+                reason: row.reason.clone(),
+            });
+        }
     }
 
     /// The newest extension or waiver of `form` that covers `u` and `period`; the unit it was granted to may

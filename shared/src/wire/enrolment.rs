@@ -237,6 +237,8 @@ coded! {
         Waiting = "waiting", "该机构已被认领，等待管理员核准", "the facility is claimed already: an operator has to approve";
         /// The agent has been revoked.
         AgentRevoked = "agent_revoked", "本终端已被注销", "this agent has been revoked";
+        /// An operator has refused the claim.
+        ClaimRefused = "claim_refused", "管理员未核准本终端认领该机构", "an operator has refused this agent's claim to the facility";
     }
 }
 

@@ -99,12 +99,10 @@ impl Service {
         let span: Span =
             call.period.parse().map_err(|reason| refused(QueryError::Period { reason }, lang))?;
         let as_of = moment(call.as_of.as_deref())?;
-        let set = {
-            let state = self.state.read();
-            // The ledger's moments never fall, even where the clock was set back.
-            let now = state.newest.unwrap_or_default().max(self.now());
-            Set::find(&state, call, span, as_of.unwrap_or(now).min(now))?
-        };
+        // The ledger's moments never fall, even where the clock was set back.
+        let now = self.state.read().newest.unwrap_or_default().max(self.now());
+        let at = as_of.unwrap_or(now).min(now);
+        let set = Set::find(self.model_at(at, lang)?, call, span, at)?;
         let path = Path::new(&call.path);
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".new");
@@ -161,8 +159,12 @@ impl Service {
 }
 
 impl Set {
-    fn find(state: &State, call: &ExportCall, span: Span, at: Millis) -> Result<Set> {
-        let (catalogue, organisation) = (state.catalogue.clone(), state.organisation.clone());
+    fn find(
+        (catalogue, organisation): (Arc<Catalogue>, Arc<Organisation>),
+        call: &ExportCall,
+        span: Span,
+        at: Millis,
+    ) -> Result<Set> {
         let place = match organisation.find(&call.unit, span.last_day()) {
             Lookup::One(found) => found,
             Lookup::Candidates(candidates) => {
