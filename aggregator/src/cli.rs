@@ -16,7 +16,7 @@ use crate::http::Request;
 use crate::serve::{HTTP_ADDR_DEFAULT, MQTT_ADDR_DEFAULT};
 use crate::service::{
     CompletenessCall, EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile, Format, GivenTable,
-    ImportReport, QueryCall, ReportCall, Usage, VerifyReport, say, usage,
+    QueryCall, ReportCall, Usage, VerifyReport, say, usage,
 };
 
 /// Prints a line; a reader that has gone away (`| head`) is no failure.
@@ -33,6 +33,7 @@ macro_rules! tell_part {
     }};
 }
 
+mod registry;
 mod reports;
 
 const EXAMPLES: &str = "\
@@ -45,6 +46,14 @@ const EXAMPLES: &str = "\
   banyan-aggregator completeness 520502 2026-01 --by children --format csv
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not finished in time.";
+
+const ENROLL_EXAMPLES: &str = "\
+示例 Examples:
+  banyan-aggregator enroll 520502105001-VC                          一台电脑 one PC
+  banyan-aggregator enroll --each --below 520502 --kind village_clinic -o DIR
+  banyan-aggregator enroll --stick --below 520502105 --uses 12 --approve -o F.banyan
+  banyan-aggregator enroll --claims                                 待核准的认领 claims that wait
+  banyan-aggregator enroll --claims --approve AGENT                 核准 approve one; --refuse AGENT 拒绝";
 
 /// 榕树 Banyan：汇总端。接收、核验、保存各机构上报的数据，按县域医共体和城市医疗集团汇总。
 #[derive(Parser)]
@@ -96,7 +105,8 @@ enum Command {
         #[arg(long, value_parser = host_and_port)]
         public_mqtt_addr: Option<String>,
     },
-    /// 发放注册码 Make enrolment codes, files or a stick
+    /// 发放注册码 Make enrolment codes, files or a stick; decide claims
+    #[command(after_help = ENROLL_EXAMPLES)]
     Enroll(Enroll),
     /// 调整代报范围 Give an agent more facilities, or fewer
     Assign(Assign),
@@ -142,20 +152,14 @@ enum Command {
     /// Commands about reports
     #[command(flatten)]
     Reports(reports::Command),
-    /// 目录 Check a catalogue
+    /// 目录 Check or publish a catalogue
     Catalogue {
         #[command(subcommand)]
-        command: CatalogueCommand,
+        command: registry::Catalogue,
     },
-    /// 更新登记册 Replace tables of the registry (without --apply: only shows what would change)
-    ImportUnits {
-        /// The tables: units.csv, members.csv, …
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-        /// Put them in force
-        #[arg(long)]
-        apply: bool,
-    },
+    /// Commands about the registry
+    #[command(flatten)]
+    Registry(registry::Command),
     /// 核验 Check the ledger's chain and signatures, and that the counts are what the ledger says
     Verify {
         /// From the first position on
@@ -173,15 +177,6 @@ enum Command {
     /// 恢复 Make a data directory from a backup
     Restore {
         /// The backup
-        file: PathBuf,
-    },
-}
-
-#[derive(Subcommand)]
-enum CatalogueCommand {
-    /// 检查 List every error of a catalogue file
-    Check {
-        /// The file
         file: PathBuf,
     },
 }
@@ -245,6 +240,18 @@ struct Enroll {
     /// How often a stick may be used
     #[arg(long, default_value_t = 1, requires = "stick")]
     uses: u32,
+    /// With --stick: every claim waits. With --claims: the agent whose claim is approved
+    #[arg(long, value_name = "AGENT", num_args = 0..=1, default_missing_value = "")]
+    approve: Option<String>,
+    /// Claims of facilities that wait for a decision
+    #[arg(long, conflicts_with_all = ["each", "stick"])]
+    claims: bool,
+    /// With --claims: the agent whose claim is refused
+    #[arg(long, value_name = "AGENT", requires = "claims", conflicts_with = "approve")]
+    refuse: Option<String>,
+    /// With --claims --approve: beside the agent that has the facility, not continuing its history
+    #[arg(long, requires = "claims")]
+    beside: bool,
     /// Where to write: a folder with --each, a file with --stick
     #[arg(short, long)]
     output: Option<PathBuf>,
@@ -423,7 +430,7 @@ fn run(command: Command, global: &Global) -> Result<ExitCode> {
             eprintln!("{text}");
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Catalogue { command: CatalogueCommand::Check { file } } => {
+        Command::Catalogue { command: registry::Catalogue::Check { file } } => {
             return check_catalogue(&file, lang);
         }
         _ => {}
@@ -525,32 +532,9 @@ fn ask(command: Command, global: &Global, client: &Client) -> Result<ExitCode> {
                 &["code", "name", "kind", "parent", "open", "networks"],
             )?;
         }
-        Command::ImportUnits { files, apply } => {
-            let tables = files.iter().map(|file| given(file)).collect::<Result<_>>()?;
-            let report: ImportReport =
-                client.call(&Request::ImportUnits { tables, apply, lang })?;
-            if format == Format::Json {
-                print_json(&report)?;
-            } else {
-                for (table, (added, gone)) in &report.tables {
-                    tell!("{table}: +{added} -{gone}");
-                }
-                report.examples.iter().for_each(|line| tell!("  {line}"));
-                let done = if report.applied {
-                    say(
-                        lang,
-                        format!("已生效，释放暂存 {} 条", report.released),
-                        format!("in force; {} parked entries released", report.released),
-                    )
-                } else {
-                    say(
-                        lang,
-                        "仅预览，加 --apply 生效",
-                        "only a preview: add --apply to put it in force",
-                    )
-                };
-                eprintln!("{done}");
-            }
+        Command::Registry(command) => return registry::run(command, global, client),
+        Command::Catalogue { command: registry::Catalogue::Publish { file, dry_run } } => {
+            return registry::publish(&file, dry_run, global, client);
         }
         Command::Verify { all } => {
             let report: VerifyReport = client.call(&Request::Verify { all })?;
@@ -710,6 +694,21 @@ const EACH_AT_ONCE: usize = 200;
 fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
     let lang = global.lang;
     let expires_s = enroll.lifetime_s();
+    if enroll.claims {
+        let claims = registry::Claims {
+            approve: enroll.approve.as_deref(),
+            refuse: enroll.refuse.as_deref(),
+            beside: enroll.beside,
+        };
+        return registry::claims(claims, global, client);
+    }
+    if enroll.approve.is_some() && !enroll.stick {
+        return Err(usage(say(
+            lang,
+            "--approve 只与 --stick 或 --claims 合用",
+            "--approve goes with --stick or --claims",
+        )));
+    }
     if enroll.each {
         return enrol_each(&enroll, global, client);
     }
@@ -722,6 +721,7 @@ fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
             below: enroll.below,
             kinds: enroll.kind,
             uses: enroll.uses,
+            approve: enroll.approve.is_some(),
             expires_s,
             lang,
         });

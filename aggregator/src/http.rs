@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::act::Stage;
 use crate::front_door::Counters;
-use crate::service::{EnrolEach, EnrolOne, EnrolStick, GivenTable, Service, Usage, usage};
+use crate::service::{EnrolEach, EnrolOne, EnrolStick, Service, Usage, usage};
 
 /// Largest request, in bytes: a province's registry as base64 fits.
 const REQUEST_BYTES_MAX: usize = 128 << 20;
@@ -82,14 +82,18 @@ pub enum Request {
         lang: Lang,
     },
     /// New tables of the registry.
-    ImportUnits {
-        /// The tables.
-        tables: Vec<GivenTable>,
-        /// Whether to put them in force.
-        apply: bool,
-        /// Language of messages.
+    ImportUnits(crate::service::ImportUnits),
+    /// A later due time, or a waiver.
+    Extend(crate::service::ExtendCall),
+    /// A new catalogue.
+    Publish(crate::service::PublishCall),
+    /// Claims of facilities.
+    Claims {
+        /// Language of names.
         lang: Lang,
     },
+    /// Approves or refuses a claim.
+    DecideClaim(crate::service::DecideClaim),
     /// Checks chain, signatures and counts.
     Verify {
         /// From the first position on.
@@ -173,9 +177,11 @@ pub async fn handle(service: &Arc<Service>, by: &str, request: Request) -> Resul
             let list = service.units(unit.as_deref(), kind.as_deref(), date, lang)?;
             serde_json::to_value(list)?
         }
-        Request::ImportUnits { tables, apply, lang } => {
-            serde_json::to_value(service.import_units(by, tables, apply, lang).await?)?
-        }
+        Request::ImportUnits(call) => serde_json::to_value(service.import_units(by, call).await?)?,
+        Request::Extend(call) => serde_json::to_value(service.extend(by, call).await?)?,
+        Request::Publish(call) => serde_json::to_value(service.publish(by, call).await?)?,
+        Request::Claims { lang } => json!({ "claims": service.claims(lang) }),
+        Request::DecideClaim(call) => serde_json::to_value(service.decide_claim(by, call).await?)?,
         Request::Verify { all } => serde_json::to_value(service.verify(all).await?)?,
         Request::Backup { path, identity } => {
             let summary = service.backup(path.as_ref(), identity).await?;

@@ -6,6 +6,7 @@
 //! computed over columns. Leaves HTTP and the command line to others.
 
 mod answer;
+mod compare;
 mod complete;
 mod indicators;
 mod plan;

@@ -55,6 +55,8 @@ pub struct EnrolStick {
     pub uses: u32,
     /// How long it is valid, in seconds.
     pub expires_s: i64,
+    /// Whether every claim waits for an operator.
+    pub approve: bool,
     /// Language of messages.
     pub lang: Lang,
 }
@@ -380,13 +382,17 @@ impl Service {
                     )));
                 }
                 let _ = told.send(contexts.iter().map(|c| c.number).collect::<Vec<_>>());
-                Ok(vec![Act::Codes(vec![NewCode {
-                    number: secret.number,
-                    secret: secret_hash(secret.number, &secret.secret),
+                let number = secret.number;
+                let codes = Act::Codes(vec![NewCode {
+                    number,
+                    secret: secret_hash(number, &secret.secret),
                     contexts,
                     uses: request.uses,
                     expires,
-                }])])
+                }]);
+                // In force before the file is written: nobody can use the code earlier.
+                let wait = request.approve.then_some(Act::ClaimsWait { code: number });
+                Ok([codes].into_iter().chain(wait).collect())
             }),
         )
         .await?;

@@ -4,6 +4,8 @@
 //! A [`Service`] owns the ledger and the state folded from it. It is opened with an exclusive lock, either
 //! by `serve`, which adds broker, front door and HTTP, or by one command for as long as it runs.
 
+mod catalogue;
+mod claims;
 mod enrol;
 mod figures;
 mod lists;
@@ -29,10 +31,17 @@ use crate::intake::{ActBuilder, ActRequest, Clock, Intake, IntakeCounters, Share
 use crate::ledger::{Ledger, LedgerHandle, LedgerReader, LedgerWriter, RowKind, RowRef};
 use crate::state::{State, StateError};
 
+pub use catalogue::{CatalogueChange, PublishCall, PublishReport};
+pub use claims::{ClaimRow, DecideClaim};
 pub use enrol::{EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile};
+#[cfg(test)]
+pub(crate) use figures::site_states;
 pub use figures::{CompletenessCall, Format, PlanCache, QueryCall, ReportCall, parameter};
 pub use lists::{FleetRow, ParkedRow, UnitList, UnitRow};
-pub use registry::{GivenTable, ImportReport};
+pub use registry::{
+    CHANGES_MAX, DutiesMoved, ExtendCall, ExtendReport, GivenTable, ImportReport, ImportUnits,
+    Moved, RegistryChange,
+};
 pub use reports::{
     BrokenRule, Change, ChangeCall, Changed, DecidedReport, DecisionCall, ExportCall, Exported,
     ImportCall, Imported, PART_ROWS_MAX, ReplacedVersion, StageCall, Staged,
@@ -74,6 +83,7 @@ pub struct Service {
     counters: Arc<IntakeCounters>,
     plans: PlanCache,
     keeper: Arc<Keeper>,
+    imports: registry::Imports,
 }
 
 /// What has to be stopped when a service ends.
@@ -224,6 +234,7 @@ impl Service {
             counters,
             plans: PlanCache::default(),
             keeper: keeper.clone(),
+            imports: registry::Imports::default(),
         };
         let running = Running { intake, ended: None, stop, writer, keeper, state, rows_kept };
         Ok((Arc::new(service), running))
