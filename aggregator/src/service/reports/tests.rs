@@ -740,7 +740,7 @@ fn what_is_returned_does_not_count_until_it_is_entered_again_or_approved() {
     let report = of_a(&state);
     assert!(report.returned && !report.answered && report.pending == 0);
     assert_eq!(value_of_a(&state, None), Value::Missing);
-    assert_eq!(state.cube.returned_reports().len(), 1);
+    assert_eq!(state.cube.returned_reports(None).len(), 1);
     assert_eq!(value_of_a(&state, Some(NOW.plus(9))), Value::Number(12), "as known before");
     let again = decide(&mut state, A, "return", NOW.plus(11)).unwrap_err().to_string();
     assert!(again.contains("stands returned already"), "{again}");
