@@ -234,9 +234,7 @@ impl FormStore {
     }
 
     pub(super) fn block_mut(&mut self, period: Period) -> &mut Block {
-        if !self.blocks.contains_key(&period) {
-            self.blocks.insert(period, Held::Here(Arc::default()));
-        }
+        self.blocks.entry(period).or_insert_with(|| Held::Here(Arc::default()));
         self.block_if(period).expect("it was put in just now")
     }
 

@@ -150,15 +150,15 @@ impl World {
         Content {
             values: (0..lines).map(value).collect(),
             how: How::ALL[usize::from(b) % How::ALL.len()],
-            entered_by: (b % 4 == 0).then(|| format!("n{}", b % 3)),
-            reason: (b % 5 == 0).then_some(Reason::Recount),
+            entered_by: b.is_multiple_of(4).then(|| format!("n{}", b % 3)),
+            reason: b.is_multiple_of(5).then_some(Reason::Recount),
             override_code: None,
-            withdrawn: a % 11 == 0,
+            withdrawn: a.is_multiple_of(11),
             entered_at: EnteredAt {
                 minute: u32::try_from(self.now.0 / 60_000).unwrap() - u32::from(a),
-                doubtful: b % 6 == 0,
+                doubtful: b.is_multiple_of(6),
             },
-            replaces: if b % 7 == 0 { vec![other] } else { vec![] },
+            replaces: if b.is_multiple_of(7) { vec![other] } else { vec![] },
         }
     }
 
@@ -254,7 +254,7 @@ impl World {
                 let grant = SignedGrant::sign(&grant, &self.operating, &certificate);
                 self.act(Act::Readmitted { grant });
             }
-            17 if b % 8 == 0 => {
+            17 if b.is_multiple_of(8) => {
                 self.act(Act::Revoked { agent: key(2).public().agent_id() });
             }
             18 => {
