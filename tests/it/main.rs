@@ -15,6 +15,8 @@ mod operators;
 mod parked;
 #[cfg(all(feature = "power-cut", target_os = "linux"))]
 mod power_cut;
+#[cfg(feature = "recompute")]
+mod recompute;
 mod recovery;
 mod registry;
 mod simulation;
