@@ -676,7 +676,14 @@ impl<'a, 'e> Run<'a, 'e> {
     }
 
     /// Takes a matched pair's values in.
-    fn hold(&self, got: &[Option<Got>], unit: UnitIx, span: Span, held: &mut [Held]) {
+    fn hold(
+        &self,
+        presence: Presence<'_>,
+        got: &[Option<Got>],
+        unit: UnitIx,
+        span: Span,
+        held: &mut [Held],
+    ) {
         for (input, held) in held.iter_mut().enumerate() {
             match &self.compiled.inputs[input] {
                 Input::Element { over, .. } => {
@@ -690,7 +697,12 @@ impl<'a, 'e> Run<'a, 'e> {
                         held.last = n;
                     }
                 }
-                Input::Fact(fact) => held.sum += u128::from(self.fact(*fact, unit, span)),
+                Input::Fact(fact) => {
+                    held.sum += u128::from(match presence {
+                        Presence::Wanders(wanderer) => self.fact_here(*fact, wanderer, span),
+                        _ => self.fact(*fact, unit, span),
+                    });
+                }
                 Input::Facilities(_) => {}
             }
         }
@@ -711,6 +723,21 @@ impl<'a, 'e> Run<'a, 'e> {
             // The checker lets no other into an indicator.
             _ => 0,
         }
+    }
+
+    /// As [`Run::fact`], of the days on which the unit is in the set: its flows are of these days too.
+    fn fact_here(&self, fact: Fact, wanderer: &Wanderer, span: Span) -> u64 {
+        let today = self.engine.catalogue.day_at(self.asked.when.now);
+        let (first, last) = (span.first_day(), span.last_day().min(today.plus(-1)));
+        let days = (first.days()..=last.days()).filter_map(Date::from_days);
+        let here = days.filter(|day| wanderer.kind_in(&self.row, *day).is_some());
+        let counted = here.filter(|day| match fact {
+            Fact::WorkingDays => self.engine.organisation.is_working_day(wanderer.unit, *day),
+            Fact::Days => true,
+            // The checker lets no other into an indicator.
+            _ => false,
+        });
+        counted.count() as u64
     }
 
     /// The values of a unit's inputs over its matched pairs.
@@ -864,6 +891,23 @@ impl<'a, 'e> Run<'a, 'e> {
         }
     }
 
+    /// What elements of a unit came to in the grain's periods, flows added and stocks too.
+    fn volume(&self, elements: &[usize], unit: UnitIx) -> u128 {
+        let mut volume = 0;
+        for input in elements {
+            let stock = self.over_time(*input).is_some_and(OverTime::is_stock);
+            for grain in &self.grains {
+                let got = self.one_by_one(*input, unit, grain.span, &|_| true);
+                volume += match got.last {
+                    Value::Number(n) if stock => u128::from(n),
+                    _ if stock => 0,
+                    _ => u128::from(got.sum),
+                };
+            }
+        }
+        volume
+    }
+
     /// The share of facilities whose values meet a condition. The set is that of the last day, each facility
     /// once; its flows are added up and its stocks are the newest.
     fn share(&self, row: RowOf<'_>, of: &Filter) -> Outcome {
@@ -901,10 +945,11 @@ impl<'a, 'e> Run<'a, 'e> {
                     continue;
                 }
                 let matched = self.is_matched(&whole);
-                sums.note(*unit, group.kind, 1, u64::from(matched));
+                let pairs = Pairs { expected: 1, matched: u64::from(matched) };
+                sums.note(*unit, None, group.kind, pairs);
                 if matched {
                     let mut held = vec![Held { sum: 0, last: 0, numbers: 0 }; inputs];
-                    self.hold(&whole, *unit, self.span, &mut held);
+                    self.hold(presence, &whole, *unit, self.span, &mut held);
                     let values = self.values(&held);
                     let values = Values { compiled: self.compiled, values: &values };
                     met += u64::from(condition(&meets.expr, &values) == Ok(true));
@@ -983,7 +1028,9 @@ impl<'a, 'e> Run<'a, 'e> {
                 if self.is_matched(&got[0]) && self.is_matched(&got[1]) {
                     matched += 1;
                     for at in 0..2 {
-                        self.hold(&got[at], *unit, self.grains[grain].span, &mut held[at]);
+                        let presence = presences[at].unwrap_or(Presence::Changed);
+                        let span = self.grains[grain].span;
+                        self.hold(presence, &got[at], *unit, span, &mut held[at]);
                     }
                 }
             }
@@ -992,7 +1039,11 @@ impl<'a, 'e> Run<'a, 'e> {
             }
             let day = self.last_open(*unit, days_of(self.span)).unwrap_or(last);
             let kind = self.engine.organisation.kind_on(*unit, day);
-            sums.note(*unit, kind, expected, matched);
+            let wanderer = match presences[0] {
+                Some(Presence::Wanders(wanderer)) => Some(wanderer),
+                _ => None,
+            };
+            sums.note(*unit, wanderer, kind, Pairs { expected, matched });
             if matched > 0 {
                 for at in 0..2 {
                     let values = self.values(&held[at]);
@@ -1018,13 +1069,25 @@ impl<'a, 'e> Run<'a, 'e> {
     }
 
     /// Reports of the units that can still come in time, at most [`WAITING_MAX`], and how many
-    /// there are.
-    fn waiting(&self, units: impl Iterator<Item = UnitIx>) -> (Vec<Waiting>, u64) {
+    /// there are; of a unit that is now here, now there, those of its time here.
+    fn waiting<'w>(
+        &self,
+        units: impl Iterator<Item = (UnitIx, Option<&'w Wanderer>)>,
+    ) -> (Vec<Waiting>, u64) {
         let engine = self.engine;
         let now = self.asked.when.now;
         let mut found: BTreeSet<(Waiting, Period)> = BTreeSet::new();
         let mut all = 0;
-        for unit in units {
+        for (unit, wanderer) in units {
+            let is_elsewhere = |period: Period| {
+                wanderer.is_some_and(|wanderer| {
+                    let days = (period.first_day(), period.last_day());
+                    let day = self.last_open(unit, days);
+                    day.is_none_or(|day| wanderer.kind_in(&self.row, day).is_none())
+                })
+            };
+            // Two elements may stand on one report.
+            let mut own: BTreeSet<(Waiting, Period)> = BTreeSet::new();
             for input in self.element_inputs() {
                 for (form, line) in self.ever_homes(input, unit) {
                     let model = &engine.catalogue.forms[form.at()];
@@ -1042,23 +1105,23 @@ impl<'a, 'e> Run<'a, 'e> {
                                 let plan = &sheet.plans[at];
                                 if plan.asked[line][slot as usize] != 1
                                     || now > plan.late_after(slot)
+                                    || is_elsewhere(*period)
                                     || (at < sheet.ended
                                         && self.is_answered(&sheet, at, column, slot))
                                 {
                                     continue;
                                 }
                                 let due = self.due(form, unit, *period);
-                                let one = Waiting { due, form, unit: unit };
-                                if found.insert((one, *period)) {
-                                    all += 1;
-                                }
-                                if found.len() > WAITING_MAX {
-                                    found.pop_last();
-                                }
+                                own.insert((Waiting { due, form, unit }, *period));
                             }
                         }
                     }
                 }
+            }
+            all += own.len() as u64;
+            found.append(&mut own);
+            while found.len() > WAITING_MAX {
+                found.pop_last();
             }
         }
         (found.into_iter().map(|(one, _)| one).collect(), all)
@@ -1087,8 +1150,10 @@ fn sides_weighed(sides: &[Side]) -> &[Side] {
 }
 
 /// A unit in the formula.
-struct Member {
+struct Member<'r> {
     unit: UnitIx,
+    /// Set if it is now here, now there.
+    wanderer: Option<&'r Wanderer>,
     kind: KindIx,
     expected: u64,
     matched: u64,
@@ -1109,7 +1174,7 @@ struct Sums<'r, 'a, 'e> {
     whole: Vec<i128>,
     kinds: BTreeMap<KindIx, Pairs>,
     groups: Vec<GroupPairs<'r>>,
-    members: Vec<Member>,
+    members: Vec<Member<'r>>,
     /// The places whose desks are matched.
     areas: BTreeSet<UnitIx>,
     got: Vec<Option<Got>>,
@@ -1219,11 +1284,17 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
         true
     }
 
-    fn note(&mut self, unit: UnitIx, kind: KindIx, expected: u64, matched: u64) {
+    fn note(
+        &mut self,
+        unit: UnitIx,
+        wanderer: Option<&'r Wanderer>,
+        kind: KindIx,
+        Pairs { expected, matched }: Pairs,
+    ) {
         let pairs = self.kinds.entry(kind).or_default();
         pairs.expected += expected;
         pairs.matched += matched;
-        self.members.push(Member { unit, kind, expected, matched });
+        self.members.push(Member { unit, wanderer, kind, expected, matched });
         if matched > 0 && self.run.compiled.area {
             let day = self.run.span.last_day();
             self.areas.extend(self.run.engine.organisation.parent_on(unit, day));
@@ -1239,25 +1310,37 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
         kind: KindIx,
     ) {
         let run = self.run;
-        let (mut expected, mut matched) = (0, 0);
+        // A pair is of the kind the unit has in it.
+        let mut kinds: BTreeMap<KindIx, Pairs> = BTreeMap::new();
         self.held.fill(Held { sum: 0, last: 0, numbers: 0 });
         for grain in 0..run.grains.len() {
             run.pair(presence, sources, unit, grain, false, &mut self.got);
             if self.got.iter().all(Option::is_none) {
                 continue;
             }
-            expected += 1;
+            let span = run.grains[grain].span;
+            let kind = match presence {
+                Presence::Wanders(_) => run
+                    .last_open(unit, days_of(span))
+                    .map_or(kind, |day| run.engine.organisation.kind_on(unit, day)),
+                _ => kind,
+            };
+            let pairs = kinds.entry(kind).or_default();
+            pairs.expected += 1;
             if !run.is_matched(&self.got) {
                 continue;
             }
-            matched += 1;
-            run.hold(&self.got, unit, run.grains[grain].span, &mut self.held);
+            pairs.matched += 1;
+            run.hold(presence, &self.got, unit, span, &mut self.held);
         }
-        if expected == 0 {
-            return;
+        let wanderer = match presence {
+            Presence::Wanders(wanderer) => Some(wanderer),
+            _ => None,
+        };
+        for (kind, pairs) in &kinds {
+            self.note(unit, wanderer, *kind, *pairs);
         }
-        self.note(unit, kind, expected, matched);
-        if matched == 0 {
+        if kinds.values().all(|pairs| pairs.matched == 0) {
             return;
         }
         let mut fraction: Option<Vec<Rational>> = None;
@@ -1310,18 +1393,23 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
             let last = run.span.last_day();
             let roster = run.asked.roster(row.scope, row.dims, (last, last));
             let groups = roster.row(&row.key).iter();
-            let all = groups.map(|group| group.units.len() as u64).sum();
+            let kinds = &run.engine.catalogue.kinds;
+            let facilities = groups.filter(|group| kinds[group.kind.at()].class == Class::Facility);
+            let all = facilities.map(|group| group.units.len() as u64).sum();
             pairs = Pairs { expected: all, matched: all };
         }
         let (mut waiting, mut all) = (Vec::new(), 0);
         if !absent.is_empty() {
-            let members = self.members.iter().filter(|m| absent.contains(&m.kind)).map(|m| m.unit);
+            let members = self.members.iter().filter(|m| absent.contains(&m.kind));
+            let members = members.map(|m| (m.unit, m.wanderer));
             let groups = self.groups.iter().filter(|g| absent.contains(&g.group.kind));
             let units = groups.flat_map(|g| {
                 let both = g.group.units.iter().zip(&g.expected);
-                both.filter(|(_, expected)| **expected > 0).map(|(unit, _)| *unit)
+                both.filter(|(_, expected)| **expected > 0).map(|(unit, _)| (*unit, None))
             });
-            (waiting, all) = run.waiting(units.chain(members));
+            // A unit that was of two kinds is there twice.
+            let units: BTreeMap<UnitIx, Option<&Wanderer>> = units.chain(members).collect();
+            (waiting, all) = run.waiting(units.into_iter());
         }
         let state = indicator_state(pairs, !absent.is_empty(), all > 0, false);
         let mut outcome = Outcome::without_value(state);
@@ -1374,24 +1462,19 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
                 // Nothing is counted below the line but days: they weigh alike.
                 volumes.fill(1);
             }
+            for (unit, volume) in pairs.group.units.iter().zip(&mut volumes) {
+                if run.changes_kind(*unit) && !elements.is_empty() {
+                    // Before, other forms asked it.
+                    *volume = u64::try_from(past.volume(&elements, *unit)).unwrap_or(u64::MAX);
+                }
+            }
             for (at, volume) in volumes.iter().enumerate() {
                 over += *volume as f64 * f64::from(pairs.matched[at]);
                 under += *volume as f64 * f64::from(pairs.expected[at]);
             }
         }
         for member in &self.members {
-            let mut volume = 0_u128;
-            for input in &elements {
-                let stock = past.over_time(*input).is_some_and(OverTime::is_stock);
-                for grain in &past.grains {
-                    let got = past.one_by_one(*input, member.unit, grain.span, &|_| true);
-                    volume += match got.last {
-                        Value::Number(n) if stock => u128::from(n),
-                        _ if stock => 0,
-                        _ => u128::from(got.sum),
-                    };
-                }
-            }
+            let mut volume = past.volume(&elements, member.unit);
             if elements.is_empty() {
                 // Nothing is counted below the line but days: they weigh alike.
                 volume = 1;

@@ -976,6 +976,8 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_domain;
+#[cfg(test)]
 mod tests_guizhou;
 #[cfg(test)]
 mod tests_indicators;

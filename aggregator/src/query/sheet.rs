@@ -410,7 +410,9 @@ impl Usual {
     /// What a slot came to in a line.
     pub(super) fn of(&self, engine: &Engine<'_>, when: When, line: usize, slot: Slot) -> u64 {
         let (number, place) = Sheet::place(slot);
-        let chunk = self.chunks[number].get_or_init(|| {
+        // No period of the form lies in the periods before.
+        let Some(chunk) = self.chunks.get(number) else { return 0 };
+        let chunk = chunk.get_or_init(|| {
             let lines = self
                 .sheets
                 .first()

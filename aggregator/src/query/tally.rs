@@ -503,8 +503,7 @@ impl<'e> Engine<'e> {
         }
     }
 
-    /// Form-periods of the units that ask a line, are not answered "not applicable", and whose time has
-    /// passed.
+    /// Form-periods of the units that ask a line, are not answered, and whose time has passed.
     fn overdue(
         &self,
         asked: &Asked<'_>,
@@ -524,9 +523,7 @@ impl<'e> Engine<'e> {
                 let block = self.block(sheet.form, sheet.periods[at], asked.when.past);
                 for slot in units.iter().filter_map(|unit| map.slot(*unit)) {
                     let answered = || match (&block, column) {
-                        (Some(block), Some(column)) => {
-                            block.value(column, slot) == Value::NotApplicable
-                        }
+                        (Some(block), Some(column)) => block.value(column, slot).is_answer(),
                         _ => false,
                     };
                     late += u64::from(
@@ -591,6 +588,18 @@ impl<'e> Engine<'e> {
                                 !value.is_answer()
                             });
                         }
+                    }
+                }
+                // After a last "not applicable", here or on another kind's form, earlier numbers are no value:
+                // what is overdue tells the state.
+                let valued = count.stock.iter().any(|(unit, .., value)| {
+                    let spells = &self.organisation.info(*unit).spells;
+                    value.number().is_some() && spells.iter().all(|s| s.kind == spells[0].kind)
+                });
+                if count.tally.reports > 0 && !valued {
+                    for group in groups {
+                        count.tally.overdue +=
+                            self.overdue(asked, &group.units, &map, sheets, line);
                     }
                 }
                 // The sum is of the newest values only.

@@ -63,7 +63,11 @@ pub fn element_state(element: &Element, tally: &Tally) -> (State, Option<u128>) 
     }
     let state = if tally.asked == 0 && tally.too_fine {
         State::TooFine
-    } else if tally.asked == 0 || (tally.expected == 0 && tally.not_applicable == tally.asked) {
+    } else if tally.asked == 0
+        || (tally.expected == 0 && tally.not_applicable == tally.asked)
+        // A stock whose last answer is "not applicable", and no answer is wanting.
+        || (tally.reports > 0 && tally.reports >= tally.asked)
+    {
         State::NotApplicable
     } else if tally.overdue == 0 {
         State::Waiting
