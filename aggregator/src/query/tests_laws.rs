@@ -28,6 +28,36 @@ struct Report {
     received_after: i64,
 }
 
+/// Of daily reports alone, so that a pair is a facility's day.
+const HOME_SHARE: &str = "
+[[indicator]]
+code = \"home_share\"
+name = { zh = \"上门占比\", en = \"home share\" }
+unit = \"visit\"
+direction = \"up\"
+[[indicator.definition]]
+version = \"1\"
+kind = \"ratio\"
+numerator = \"home_visits\"
+denominator = \"visits\"
+factor = 100
+";
+
+impl Report {
+    /// Of some, visits at home too; of the others they are not known.
+    fn home(&self) -> Option<u64> {
+        self.visits.filter(|n| n % 3 != 0).map(|n| n / 2)
+    }
+
+    fn put(&self, w: &mut World) {
+        let text = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
+        let received = day(self.day).plus(i32::try_from(self.received_after).unwrap());
+        let (code, period) = (format!("F{}", self.clinic), day(self.day).to_string());
+        let values = [text(self.visits), text(self.home())];
+        w.put(&code, "daily", &period, &[&values[0], &values[1]], (&received.to_string(), 9));
+    }
+}
+
 const TOWNSHIPS: usize = 4;
 const MOVE_DAY: i32 = 15;
 
@@ -91,7 +121,7 @@ fn build(clinics: &[Clinic], days_off: &[i32], working_only: bool) -> World {
         super::fixture::CATALOGUE.to_owned()
     };
     let mut world = World::new();
-    world.catalogue = Catalogue::load(toml.as_bytes()).unwrap();
+    world.catalogue = Catalogue::load((toml + HOME_SHARE).as_bytes()).unwrap();
     let tables = Tables::parse(&files).unwrap_or_else(|e| panic!("{e:#?}"));
     world.organisation = Organisation::build(&world.catalogue, &tables)
         .unwrap_or_else(|e| panic!("{e:#?}\n{units}"));
@@ -125,9 +155,7 @@ proptest! {
             if given.contains_key(&(report.clinic, report.day)) {
                 continue;
             }
-            let text = report.visits.map(|n| n.to_string()).unwrap_or_default();
-            let (code, period) = (format!("F{}", report.clinic), day(report.day).to_string());
-            w.put(&code, "daily", &period, &[&text, ""], (&received.to_string(), 9));
+            report.put(&mut w);
             given.insert((report.clinic, report.day), report);
         }
 
@@ -137,6 +165,7 @@ proptest! {
             !working_only || (!days_off.contains(&n) && day(n).weekday() < 5)
         };
         let (mut expected, mut received, mut late, mut unexpected, mut total) = (0u64, 0u64, 0u64, 0u64, 0u64);
+        let (mut matched, mut above, mut below) = (0u64, 0u64, 0u64);
         for n in 1..=31 {
             for (at, c) in clinics.iter().enumerate() {
                 if !ended(n) || n < c.opened || n >= c.closed {
@@ -153,6 +182,9 @@ proptest! {
                     received += 1;
                     // Due at 10:00 the next day; reports come at 9:00.
                     late += u64::from(report.received_after > 1);
+                    if let (Some(home), Some(visits)) = (report.home(), report.visits) {
+                        (matched, above, below) = (matched + 1, above + home, below + visits);
+                    }
                 }
             }
         }
@@ -204,6 +236,40 @@ proptest! {
                 }
             }
         }
+
+        // An indicator is the quotient of the sums over the pairs in which both are known, on every map, and no
+        // rate is above 100 %.
+        let everything = |by: &str, membership, as_of| QueryRequest {
+            place: "P".to_owned(),
+            period: "2026-01".to_owned(),
+            by: vec![by.to_owned()],
+            membership,
+            as_of,
+            ..QueryRequest::default()
+        };
+        for membership in [Membership::AsItWas, Membership::Today, Membership::On(day(3))] {
+            let answer = engine.query(&everything("", membership, None), now).unwrap();
+            let Some(row) = answer.rows.first() else { continue };
+            let Some(share) = row.indicators.get("home_share") else {
+                prop_assert_eq!(matched, 0);
+                continue;
+            };
+            prop_assert_eq!(share.coverage.matched, matched, "{:?}", membership);
+            if matched > 0 {
+                let sides = (Some(above as f64), Some(below as f64));
+                prop_assert_eq!((share.numerator, share.denominator), sides, "{:?}", membership);
+            }
+            prop_assert!(share.value.is_none_or(|value| value <= 100.0));
+        }
+
+        // What is known now is what was known by now, and the order of arrival plays no part.
+        let plain = engine.query(&everything("facility", Membership::AsItWas, None), now).unwrap();
+        let as_of = everything("facility", Membership::AsItWas, Some(now));
+        prop_assert_eq!(&engine.query(&as_of, now).unwrap().rows, &plain.rows);
+        let mut again = build(&clinics, &days_off, working_only);
+        given.values().rev().for_each(|report| report.put(&mut again));
+        let replayed = everything("facility", Membership::AsItWas, None);
+        prop_assert_eq!(&again.engine().query(&replayed, now).unwrap().rows, &plain.rows);
 
         // The sum of overlapping groups leads to the administrative total.
         for place in ["P", "C1"] {
