@@ -337,7 +337,7 @@ impl Service {
         let work = move || service.examine(&bytes, lang);
         let (compressed, mut report) =
             tokio::task::spawn_blocking(work).await.context("the comparison panicked")??;
-        if call.dry_run || report.from_is_in_force() {
+        if call.dry_run || report.changes_nothing() {
             return Ok(report);
         }
         // Once more when its turn comes: the registry may have changed, or data have come.
@@ -387,7 +387,7 @@ impl Service {
 
 impl PublishReport {
     /// Whether the catalogue is in force already.
-    fn from_is_in_force(&self) -> bool {
+    fn changes_nothing(&self) -> bool {
         self.changes.is_empty() && self.from == self.version && self.agents == 0
     }
 }

@@ -131,8 +131,11 @@ pub struct PlanCache {
     plans: Mutex<Option<Planned>>,
     sites: Mutex<Option<KnownSites>>,
     past: Mutex<Vec<(Position, Planned)>>,
-    past_sites: Mutex<Vec<((Millis, Position), Arc<SiteStates>)>>,
+    past_sites: Mutex<Vec<PastSites>>,
 }
+
+/// What was known of sites at a moment, as read at a position of the ledger.
+type PastSites = ((Millis, Position), Arc<SiteStates>);
 
 /// Plans with the catalogue and organisation they hold for.
 type Planned = (Arc<Catalogue>, Arc<Organisation>, Arc<Plans>);
