@@ -381,8 +381,11 @@ fn tables(units: &str) -> Act {
     ])
 }
 
+/// Digest, parts and rest of a state.
+type Facts = (String, Vec<u8>, Vec<(String, Vec<u8>)>, String);
+
 /// Everything a state holds, whatever numbers its cube gives.
-fn facts(state: &State, now: Millis) -> (String, Vec<u8>, Vec<(String, Vec<u8>)>, String) {
+fn facts(state: &State, now: Millis) -> Facts {
     let mut state = state.clone();
     state.rejudge(now);
     let (digest, lineage) =

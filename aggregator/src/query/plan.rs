@@ -161,6 +161,9 @@ impl Plan {
     }
 }
 
+/// For each line of a form, where it is asked.
+type Columns = Vec<Arc<[u8]>>;
+
 /// Where the report is due, and where it asks each line; whether every line is asked wherever it is due.
 fn columns(
     catalogue: &Catalogue,
@@ -168,7 +171,7 @@ fn columns(
     map: &FormMap,
     form: &Form,
     p: Period,
-) -> (Arc<[u8]>, Vec<Arc<[u8]>>, bool) {
+) -> (Arc<[u8]>, Columns, bool) {
     let slots = map.units.len();
     let mut duty = vec![0u8; slots];
     let needs_facts = form

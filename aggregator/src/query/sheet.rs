@@ -392,12 +392,15 @@ impl Engine<'_> {
     }
 }
 
+/// A number for each slot of a chunk, by line.
+type Volumes = Box<[[u64; CHUNK]]>;
+
 /// What each slot's reports came to in the periods before a span, by line: flows added, stocks their values
 /// added. Folded in chunks from sheets, and thrown away with them.
 pub(super) struct Usual {
     stamps: Vec<Stamp>,
     sheets: Vec<Arc<Sheet>>,
-    chunks: Box<[OnceLock<Box<[[u64; CHUNK]]>>]>,
+    chunks: Box<[OnceLock<Volumes>]>,
 }
 
 impl std::fmt::Debug for Usual {

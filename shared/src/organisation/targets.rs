@@ -34,6 +34,9 @@ pub struct Target {
     pub status: TargetStatus,
 }
 
+/// How specific a target is: its place, its attribute, its first day.
+type Rank = (u8, bool, Option<Date>);
+
 /// Whose figure a target is looked up for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetOf {
@@ -50,13 +53,13 @@ impl Organisation {
     /// one that stands last in the file.
     pub fn target(&self, indicator: IndicatorIx, of: TargetOf, date: Date) -> Option<&Target> {
         let list = self.targets.of(usize::from(indicator.0));
-        let mut best: Option<(&Target, (u8, bool, Option<Date>))> = None;
+        let mut best: Option<(&Target, Rank)> = None;
         for target in list.iter().filter(|target| target.days.has(date)) {
             let Some(place) = self.place_rank(target, of, date) else { continue };
             if !self.attribute_fits(target, of, date) {
                 continue;
             }
-            let rank = (place, target.attribute.is_some(), target.days.from);
+            let rank: Rank = (place, target.attribute.is_some(), target.days.from);
             if best.is_none_or(|(_, other)| rank >= other) {
                 best = Some((target, rank));
             }
@@ -64,7 +67,7 @@ impl Organisation {
         best.map(|(target, _)| target)
     }
 
-    /// Whether any target of `indicator` depends on an attribute.
+    /// Every target of `indicator`, in file order.
     pub fn targets_of(&self, indicator: IndicatorIx) -> &[Target] {
         self.targets.of(usize::from(indicator.0))
     }
