@@ -100,9 +100,11 @@ impl Centre {
         if !targets.is_empty() {
             sources.tables.push(("targets.csv", write("targets.csv", targets)));
         }
-        crate::init::init(&home, &sources, "县中心", Lang::Zh).unwrap();
         let catalogue = crate::query::fixture::catalogue();
-        let now = catalogue.moment("2026-02-10".parse().unwrap(), 9, 0);
+        let at = |day: &str| catalogue.moment(day.parse().unwrap(), 9, 0);
+        // Founded before anything is asked of the past.
+        crate::init::init_at(&home, &sources, "县中心", Lang::Zh, at("2025-12-01")).unwrap();
+        let now = at("2026-02-10");
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let clock = Arc::new(move || now);
         let (service, running) = runtime.block_on(Service::open(&home, clock, None)).unwrap();
