@@ -1474,7 +1474,17 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
             }
         }
         for member in &self.members {
-            let mut volume = past.volume(&elements, member.unit);
+            let steady = member.wanderer.is_none() && !run.changes_kind(member.unit);
+            let mut volume = if steady {
+                let alone = Group { kind: member.kind, units: vec![member.unit] };
+                let mut volumes = [0];
+                for input in &elements {
+                    run.add_usual(*input, &alone, first, &past, &mut volumes);
+                }
+                u128::from(volumes[0])
+            } else {
+                past.volume(&elements, member.unit)
+            };
             if elements.is_empty() {
                 // Nothing is counted below the line but days: they weigh alike.
                 volume = 1;

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use banyan_shared::catalogue::{
@@ -19,14 +20,17 @@ use banyan_shared::tables::registry::ExtensionDue;
 
 use super::sets::{Located, Roster, RosterKey, Scope};
 use super::sheet::{CHUNK, Sheet, Usual};
-use crate::cube::{Cube, Slot};
+use crate::cube::{Block, Cube, Slot};
 
 /// Most plans kept; beyond it all are dropped and made anew as they are asked for.
 const PLANS_MAX: usize = 50_000;
 /// Most rosters kept: one of a province by township has a quarter of a megabyte.
 const ROSTERS_MAX: usize = 500;
-/// Most sheets kept: a province's month of village clinics has three megabytes.
-const SHEETS_MAX: usize = 400;
+/// Most blocks of the past kept: one of a province's village clinics has a megabyte.
+const PAST_BLOCKS_MAX: usize = 160;
+/// Most sheets kept, of longer than a day: some four years of ten forms. All of a province's forms of a month,
+/// asked for everywhere, have seven megabytes.
+const SHEETS_MAX: usize = 500;
 
 /// No unit has so many slots before it.
 const NO_SLOT: Slot = Slot::MAX;
@@ -327,6 +331,9 @@ impl WorkingDays {
 /// Where the facilities of a scope lie on a day.
 type Places = Arc<Vec<Located>>;
 
+/// A form's period, the moment it is looked at from, and the number of what its month holds.
+type PastBlock = (FormIx, Period, Millis, u64);
+
 /// Plans and divisions made so far, for one catalogue and one organisation. Make a new one when either
 /// changes.
 #[derive(Debug, Default)]
@@ -338,6 +345,9 @@ pub struct Plans {
     usual: RwLock<HashMap<(FormIx, Period), Arc<Usual>>>,
     formulas: OnceLock<Formulas>,
     working_days: RwLock<HashMap<(Date, Date), Arc<WorkingDays>>>,
+    past_blocks: RwLock<HashMap<PastBlock, Arc<Block>>>,
+    /// Counts up with every look at a sheet.
+    questions: AtomicU64,
     located: RwLock<HashMap<(Scope, Date), Places>>,
 }
 
@@ -410,11 +420,34 @@ impl Plans {
 
     /// The sheet folded last for a form and bundle.
     pub(super) fn sheet(&self, form: FormIx, bundle: Period) -> Option<Arc<Sheet>> {
-        kept(&self.sheets, &(form, bundle))
+        let sheet = kept(&self.sheets, &(form, bundle))?;
+        sheet.used.store(self.questions.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        Some(sheet)
     }
 
+    /// Keeps a sheet. When there are too many, the half not asked for longest goes, and with it every sum
+    /// over sheets, which would hold on to it.
     pub(super) fn keep_sheet(&self, sheet: Arc<Sheet>) {
-        keep(&self.sheets, SHEETS_MAX, (sheet.form, sheet.bundle), sheet);
+        sheet.used.store(self.questions.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        let mut sheets = self.sheets.write().unwrap_or_else(PoisonError::into_inner);
+        if sheets.len() >= SHEETS_MAX {
+            let mut used: Vec<u64> =
+                sheets.values().map(|sheet| sheet.used.load(Ordering::Relaxed)).collect();
+            used.sort_unstable();
+            let oldest = used[used.len() / 2];
+            sheets.retain(|_, sheet| sheet.used.load(Ordering::Relaxed) >= oldest);
+            self.usual.write().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+        sheets.insert((sheet.form, sheet.bundle), sheet);
+    }
+
+    /// A block as it stood at a moment, made for an earlier look.
+    pub(super) fn past_block(&self, key: &PastBlock) -> Option<Arc<Block>> {
+        kept(&self.past_blocks, key)
+    }
+
+    pub(super) fn keep_past_block(&self, key: PastBlock, block: Arc<Block>) {
+        keep(&self.past_blocks, PAST_BLOCKS_MAX, key, block);
     }
 
     /// What a form's slots usually came to before a period, as it was added up last.

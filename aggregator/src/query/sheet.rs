@@ -6,6 +6,7 @@
 //! the plans, the blocks and the number of periods that have ended; it is thrown away when one of these
 //! changes (`Stamp`). Who belongs to a set is left to the rosters, what the numbers mean to `figures`.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use banyan_shared::catalogue::FormIx;
@@ -106,6 +107,8 @@ pub(super) struct Sheet {
     pub(super) slots: Arc<FormMap>,
     stamp: Stamp,
     chunks: Box<[OnceLock<Box<Chunk>>]>,
+    /// When it was last asked for, in questions.
+    pub(super) used: AtomicU64,
 }
 
 impl std::fmt::Debug for Sheet {
@@ -186,8 +189,12 @@ impl Engine<'_> {
         let stamp = Stamp { generation, slots: slots.units.len(), ended };
         let chunks = slots.units.len().div_ceil(CHUNK);
         let chunks = std::iter::repeat_with(OnceLock::new).take(chunks).collect();
-        let sheet = Arc::new(Sheet { form, bundle, periods, plans, ended, slots, stamp, chunks });
-        if when.past.is_none() {
+        let used = AtomicU64::new(0);
+        let sheet =
+            Arc::new(Sheet { form, bundle, periods, plans, ended, slots, stamp, chunks, used });
+        // Single days of a daily form are read as fast as they are kept.
+        let worth = bundle.kind() != PeriodType::Day;
+        if when.past.is_none() && worth {
             self.plans.keep_sheet(sheet.clone());
         }
         sheet

@@ -348,7 +348,16 @@ impl<'e> Engine<'e> {
         past: Option<Millis>,
     ) -> Option<BlockRef<'e>> {
         let store = self.cube.form(&self.catalogue.forms[form.at()].code)?;
-        self.cube.block_at(store, period, past)
+        let Some(at) = past else { return self.cube.block_at(store, period, None) };
+        let key = (form, period, at, store.generation(period));
+        if let Some(block) = self.plans.past_block(&key) {
+            return Some(BlockRef::Loaded(block));
+        }
+        let block = self.cube.block_at(store, period, past)?;
+        if let BlockRef::Loaded(made) = &block {
+            self.plans.keep_past_block(key, made.clone());
+        }
+        Some(block)
     }
 
     /// A form whose periods are all longer than the span: notes for whom it is asked all the same.
