@@ -326,6 +326,12 @@ impl Cube {
         Ok(())
     }
 
+    /// Whether a version was known at a moment and counted then: received by then, and not held back any more.
+    pub fn counted_by(&self, version: &Stored, at: Millis) -> bool {
+        version.received_at <= at
+            && self.held_back.get(&version.id).is_none_or(|until| *until <= at)
+    }
+
     /// Notes that a version counts only since `until`: a question for what was known before leaves it out.
     pub fn held_back(&mut self, form: &FormCode, period: Period, id: VersionId, until: Millis) {
         let Some(&number) = self.form_numbers.get(form) else { return };

@@ -264,6 +264,9 @@ impl Engine<'_> {
 
     fn when(&self, membership: Membership, as_of: Option<Millis>, now: Millis) -> When {
         let past = as_of.filter(|at| *at < now);
+        if past.is_some() {
+            self.plans.forget_past();
+        }
         let now = past.unwrap_or(now);
         let map = match membership {
             Membership::AsItWas => None,

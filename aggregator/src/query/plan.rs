@@ -331,8 +331,8 @@ impl WorkingDays {
 /// Where the facilities of a scope lie on a day.
 type Places = Arc<Vec<Located>>;
 
-/// A form's period, the moment it is looked at from, and the number of what its month holds.
-type PastBlock = (FormIx, Period, Millis, u64);
+/// A form's period and the moment it is looked at from.
+type PastBlock = (FormIx, Period, Millis);
 
 /// Plans and divisions made so far, for one catalogue and one organisation. Make a new one when either
 /// changes.
@@ -441,7 +441,12 @@ impl Plans {
         sheets.insert((sheet.form, sheet.bundle), sheet);
     }
 
-    /// A block as it stood at a moment, made for an earlier look.
+    /// A question of the past begins: what was made for another may not hold any more.
+    pub(super) fn forget_past(&self) {
+        self.past_blocks.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// A block as it stood at a moment, made for an earlier look of the same question.
     pub(super) fn past_block(&self, key: &PastBlock) -> Option<Arc<Block>> {
         kept(&self.past_blocks, key)
     }

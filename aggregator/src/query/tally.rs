@@ -348,8 +348,9 @@ impl<'e> Engine<'e> {
         past: Option<Millis>,
     ) -> Option<BlockRef<'e>> {
         let store = self.cube.form(&self.catalogue.forms[form.at()].code)?;
+        // What was made for this question; the next one begins anew.
         let Some(at) = past else { return self.cube.block_at(store, period, None) };
-        let key = (form, period, at, store.generation(period));
+        let key = (form, period, at);
         if let Some(block) = self.plans.past_block(&key) {
             return Some(BlockRef::Loaded(block));
         }

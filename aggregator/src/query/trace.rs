@@ -160,6 +160,9 @@ impl Engine<'_> {
     ) -> Result<Trace, QueryError> {
         let org = self.organisation;
         let past = as_of.filter(|at| *at < now);
+        if past.is_some() {
+            self.plans.forget_past();
+        }
         let when = When { now: past.unwrap_or(now), past, map: None };
         let period: Period = period.parse().map_err(|reason| QueryError::Period { reason })?;
         let form_ix = self.catalogue.form(form).ok_or_else(|| self.unknown_form(form))?;
@@ -215,7 +218,7 @@ impl Engine<'_> {
             figures::deadline(self.catalogue, model, period, working, until)
         });
         let mut versions = self.cube.versions(code, &model.code, period);
-        versions.retain(|version| past.is_none_or(|past| version.received_at <= past));
+        versions.retain(|version| past.is_none_or(|past| self.cube.counted_by(version, past)));
         versions.sort_by_key(|version| (version.position, version.id));
         let report = slot
             .zip(block.as_ref())
