@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use banyan_aggregator::service::{CompletenessCall, QueryCall, Service};
-use banyan_shared::catalogue::{OverTime, OverUnits, Scope};
+use banyan_shared::catalogue::{Element, OverTime, OverUnits, Scope};
 use banyan_shared::ids::Millis;
 use banyan_shared::period::{Period, PeriodType};
 use banyan_tests::model::shipped;
@@ -58,8 +58,16 @@ fn query(unit: &str, period: &str) -> QueryCall {
     QueryCall { unit: unit.to_owned(), period: period.to_owned(), ..QueryCall::default() }
 }
 
-/// The questions. `month` is the last one of `span`.
-fn cases(month: Period, span: &str, small: bool, as_of: &str) -> Vec<Case> {
+/// Whether an element's sums over days and facilities are what SQLite can say of it.
+fn is_flow(element: &Element) -> bool {
+    element.over_time == OverTime::Sum
+        && element.over_units == OverUnits::Sum
+        && element.scope == Scope::Facility
+}
+
+/// The questions. `month` is the last one of `span`; `flows` are the elements SQLite is asked for, so that a question
+/// for them is the very same on both sides: one for nothing in particular brings stocks, indicators and coverage too.
+fn cases(month: Period, span: &str, small: bool, as_of: &str, flows: &[String]) -> Vec<Case> {
     let last = month.to_string();
     let by = |call: QueryCall, dim: &str| QueryCall { by: vec![dim.to_owned()], ..call };
     let one = |call: QueryCall| QueryCall { element: vec!["total_visits".to_owned()], ..call };
@@ -69,10 +77,12 @@ fn cases(month: Period, span: &str, small: bool, as_of: &str) -> Vec<Case> {
         sql,
         target_ms,
     };
+    let sums = |call: QueryCall| QueryCall { element: flows.to_vec(), ..call };
     let in_county = || Grouped::of(&last).in_county(COUNTY);
     let county = || query(COUNTY, &last);
     let mut cases = vec![
         case("county, month", county(), Some(in_county()), Some(0.2)),
+        case("county, month, sums", sums(county()), Some(in_county()), Some(0.2)),
         case(
             "county, month, one element",
             one(county()),
@@ -136,6 +146,12 @@ fn cases(month: Period, span: &str, small: bool, as_of: &str) -> Vec<Case> {
         ),
         case("city, month", query(CITY, &last), Some(Grouped::of(&last).in_city(CITY)), Some(1.0)),
         case(
+            "city, month, sums",
+            sums(query(CITY, &last)),
+            Some(Grouped::of(&last).in_city(CITY)),
+            Some(1.0),
+        ),
+        case(
             "city, month, by children",
             by(query(CITY, &last), "children"),
             Some(Grouped::of(&last).in_city(CITY).by("county")),
@@ -154,7 +170,9 @@ fn cases(month: Period, span: &str, small: bool, as_of: &str) -> Vec<Case> {
             Some(Grouped::of(&last).by("county")),
             None,
         ),
+        case("province, month, sums", sums(query(PROVINCE, &last)), Some(Grouped::of(&last)), None),
         case("province, year", whole(), Some(Grouped::of(span)), Some(50.0)),
+        case("province, year, sums", sums(whole()), Some(Grouped::of(span)), Some(50.0)),
         case(
             "province, year, one element",
             one(whole()),
@@ -186,6 +204,13 @@ fn cases(month: Period, span: &str, small: bool, as_of: &str) -> Vec<Case> {
     cases
 }
 
+impl Case {
+    /// What Criterion and its filter call it.
+    fn id(&self) -> String {
+        self.name.replace(", ", "_").replace([' ', '\''], "_")
+    }
+}
+
 /// The median of as many rounds as fit into the budget, at least one, in ms.
 fn median(budget: Duration, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     let begun = Instant::now();
@@ -210,11 +235,7 @@ fn agree(service: &Service, case: &Case, table: &Table) -> Result<usize> {
     let mut same = 0;
     for (group, element, sum, reports) in table.sums(sql)? {
         let at = catalogue.element(&element).context("elements are the catalogue's")?;
-        let model = &catalogue.elements[at.at()];
-        let flow = model.over_time == OverTime::Sum
-            && model.over_units == OverUnits::Sum
-            && model.scope == Scope::Facility;
-        if !flow {
+        if !is_flow(&catalogue.elements[at.at()]) {
             continue;
         }
         let row = rows.iter().find(|row| match &group {
@@ -284,8 +305,14 @@ fn bench(service: &Service, options: &Options, dir: &std::path::Path, small: boo
     eprintln!("the table: {} rows, {:.1} s", table.rows()?, begun.elapsed().as_secs_f64());
     let middle = Period::containing(PeriodType::Month, last.first_day()).first_day().plus(14);
     let as_of = state.catalogue.midnight(middle).timestamp().to_string();
+    let flows = state.catalogue.elements.iter().filter(|element| is_flow(element));
+    let flows: Vec<String> = flows.map(|element| element.code.to_string()).collect();
     drop(state);
-    let cases = cases(last, &span, small, &as_of);
+    let mut cases = cases(last, &span, small, &as_of, &flows);
+    // Criterion's filter is ours too.
+    if let Some(filter) = std::env::args().skip(1).find(|argument| !argument.starts_with('-')) {
+        cases.retain(|case| case.id().contains(&filter));
+    }
     println!("| question | first | again | SQLite | ratio | target | sums compared |");
     println!("|---|---|---|---|---|---|---|");
     for case in &cases {
@@ -316,7 +343,7 @@ fn bench(service: &Service, options: &Options, dir: &std::path::Path, small: boo
         .configure_from_args();
     let mut group = criterion.benchmark_group("queries");
     for case in &cases {
-        group.bench_function(case.name.replace(", ", "_").replace(' ', "_"), |bencher| {
+        group.bench_function(case.id(), |bencher| {
             // It was answered a moment ago.
             bencher.iter(|| {
                 case.ask.run(service).expect("a question answered before is answered again")
