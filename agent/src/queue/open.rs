@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use banyan_shared::ids::{Epoch, Millis, Seq};
 
 use super::layout::{self, EpochState, Key, Stored};
-use super::salvage::{self, Dead, Salvage};
+use super::salvage::{self, Dead, Raw, Salvage};
 use super::side::{Found, Head, Side};
 use super::store::{Store, StoreFault, Writes, caught, sync_dir};
 use super::{
@@ -218,35 +218,51 @@ impl Queue {
         let (side, found) = Side::open(dir).map_err(io("open the side file in"))?;
         let opening = Opening { dir, lock, side, now };
         let stores = stores_in(dir).map_err(io("list"))?;
-        let (head, reason) = match found {
+        let (head, raw, reason) = match found {
             Found::Head(head) => {
                 let path = store_dir(dir, head.store);
                 if stores.contains(&head.store) {
                     opening.tidy(&stores, head.store);
+                    let raw = Raw::read(&path);
                     let loaded = load(&path).and_then(|loaded| {
                         check(&loaded, &head).map_err(StoreFault::Damaged).map(|()| loaded)
                     });
                     match loaded {
-                        Ok(loaded) => return Ok((opening.proceed(head, loaded)?, None)),
+                        Ok(loaded) => {
+                            salvage::forget_kept(&path);
+                            return Ok((opening.proceed(head, loaded)?, None));
+                        }
                         Err(StoreFault::System(error)) if is_the_systems(&error) => {
                             return Err(error);
                         }
-                        Err(StoreFault::System(error)) => (Some(head), error.to_string()),
-                        Err(StoreFault::Damaged(reason)) => (Some(head), reason),
+                        Err(StoreFault::System(error)) => {
+                            (Some(head), Some(raw), error.to_string())
+                        }
+                        Err(StoreFault::Damaged(reason)) => (Some(head), Some(raw), reason),
                     }
                 } else {
-                    (Some(head), format!("{} is missing", path.display()))
+                    (Some(head), None, format!("{} is missing", path.display()))
                 }
             }
-            Found::Nothing => (None, "the side file is missing".to_owned()),
-            Found::Unreadable => (None, "the side file is not readable".to_owned()),
+            Found::Nothing => (None, None, "the side file is missing".to_owned()),
+            Found::Unreadable => (None, None, "the side file is not readable".to_owned()),
         };
         let at_fault: Vec<u32> = match &head {
             Some(head) if stores.contains(&head.store) => vec![head.store],
             _ => stores.clone(),
         };
         let paths: Vec<PathBuf> = at_fault.iter().map(|&number| store_dir(dir, number)).collect();
-        let salvaged = salvage::salvage(&paths, head.as_ref());
+        let raws = match raw {
+            Some(raw) => {
+                if let Err(error) = raw.keep() {
+                    tracing::warn!(%error, "the damaged store's bytes cannot be kept beside it");
+                }
+                vec![raw]
+            }
+            None => paths.iter().map(|path| Raw::read(path)).collect(),
+        };
+        let salvaged = salvage::salvage(&raws, head.as_ref());
+        drop(raws);
         if head.is_none() && salvaged.epochs.values().all(|epoch| epoch.state.issued == 0) {
             // Nothing was ever saved here: a first start, or one that was cut short.
             for path in paths {

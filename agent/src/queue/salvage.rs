@@ -2,22 +2,30 @@
 //!
 //! Each part repeats its key and carries a CRC, so nothing of sled's own structure is needed, and nothing
 //! that is found can be a wrong value. Of several writes of one thing the newest is taken.
+//!
+//! The bytes are taken before sled sees the file: its recovery cuts off and writes over whatever stands
+//! behind a damaged place, whole and readable as it may be.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use banyan_shared::ids::{Epoch, Seq};
 
 use super::layout::{self, EpochState, Key, Stored};
 use super::ranges::SeqSet;
+use super::record::Part;
 use super::side::Head;
-use super::store::data_file;
+use super::store::{data_file, sync_dir};
 use super::{Damage, EpochLoss, record};
 
 /// Read at once from a failing disk; a piece that cannot be read is passed over.
 const READ_BYTES: usize = 4096;
+
+/// The bytes of a damaged store as they were before sled opened it.
+const KEPT: &str = "before";
+const KEPT_UNFINISHED: &str = "before.new";
 
 /// An interval of commit numbers, inclusive, that were begun and given up.
 pub(super) type Dead = (u64, u64);
@@ -59,12 +67,52 @@ fn read_what_can_be(path: &Path) -> Vec<u8> {
     bytes
 }
 
-fn files_of(store: &Path) -> Vec<PathBuf> {
-    let mut files = vec![data_file(store)];
-    if let Ok(blobs) = fs::read_dir(store.join("blobs")) {
-        files.extend(blobs.flatten().map(|entry| entry.path()));
+/// What a store's files held before sled opened it.
+pub(super) struct Raw {
+    store: PathBuf,
+    data: Vec<u8>,
+}
+
+impl Raw {
+    /// Reads what can be read of a store.
+    pub(super) fn read(store: &Path) -> Raw {
+        Raw { store: store.to_owned(), data: read_what_can_be(&data_file(store)) }
     }
-    files
+
+    /// Puts the bytes beside the damaged store, so that a crash before they are salvaged costs nothing. The
+    /// first ones stay: later ones are what sled left of them.
+    pub(super) fn keep(&self) -> std::io::Result<()> {
+        let kept = self.store.join(KEPT);
+        if self.data.is_empty() || kept.exists() {
+            return Ok(());
+        }
+        let unfinished = self.store.join(KEPT_UNFINISHED);
+        let mut file = File::create(&unfinished)?;
+        file.write_all(&self.data)?;
+        file.sync_all()?;
+        fs::rename(unfinished, kept)?;
+        sync_dir(&self.store)
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let mut parts = record::scan(&self.data);
+        let mut files = vec![self.store.join(KEPT)];
+        if let Ok(blobs) = fs::read_dir(self.store.join("blobs")) {
+            files.extend(blobs.flatten().map(|entry| entry.path()));
+        }
+        for file in files {
+            parts.extend(record::scan(&read_what_can_be(&file)));
+        }
+        parts
+    }
+}
+
+/// Removes what an earlier opening kept of a store that turned out whole after all.
+pub(super) fn forget_kept(store: &Path) {
+    for name in [KEPT, KEPT_UNFINISHED] {
+        // Failing here wastes space only; a later salvage takes the newest of all it finds.
+        let _ = fs::remove_file(store.join(name));
+    }
 }
 
 /// The newest of several writes that can be read.
@@ -76,11 +124,8 @@ fn newest<T>(
 }
 
 /// Searches the stores and measures what is found against the side file.
-pub(super) fn salvage(stores: &[PathBuf], head: Option<&Head>) -> Salvage {
-    let mut parts = Vec::new();
-    for file in stores.iter().flat_map(|store| files_of(store)) {
-        parts.extend(record::scan(&read_what_can_be(&file)));
-    }
+pub(super) fn salvage(stores: &[Raw], head: Option<&Head>) -> Salvage {
+    let parts: Vec<Part> = stores.iter().flat_map(Raw::parts).collect();
     let mut commit = parts.iter().map(|part| part.commit).max().unwrap_or(0);
     commit = commit.max(head.map_or(0, |head| head.commit));
     let mut blobs = record::assemble(parts);
