@@ -36,7 +36,7 @@ use headline::Trends;
 use maud::Markup;
 use serde::Deserialize;
 
-use crate::query::{Membership, QueryError};
+use crate::query::{Membership, span_of};
 use crate::service::{CompletenessCall, QueryCall, Service};
 
 /// Most rows of a list on one page.
@@ -346,8 +346,7 @@ impl<'a> View<'a> {
     fn asked_span(&self) -> Result<Option<Span>, Problem> {
         let asked = self.params.period.as_deref().map(str::trim).filter(|text| !text.is_empty());
         let Some(text) = asked else { return Ok(None) };
-        let wrong = |reason| Problem::bad_request(QueryError::Period { reason }.text(self.lang));
-        text.parse().map(Some).map_err(wrong)
+        span_of(text).map(Some).map_err(|error| Problem::bad_request(error.text(self.lang)))
     }
 
     /// The place that `text` names and the span the page is about.

@@ -1,6 +1,7 @@
 //! F3 over sets: completeness and freshness.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use banyan_shared::catalogue::{Class, FormIx};
@@ -9,14 +10,17 @@ use banyan_shared::ids::{FormCode, Millis, UnitCode};
 use banyan_shared::organisation::UnitIx;
 use banyan_shared::period::{Period, Span};
 use banyan_shared::report::Value;
+use foldhash::HashMap;
 
 use super::Engine;
 use super::answer::Freshness;
+use super::asked::{Asked, When};
 use super::plan::{FormMap, Plan};
 use super::request::Dims;
-use super::sets::{Key, Scope, Wanderer};
-use super::sheet::Sheet;
-use super::tally::{Asked, When, days_of};
+use super::sets::{Group, Key, Scope, Wanderer};
+use super::sheet::{CHUNK, Sheet};
+use super::span::days_of;
+use super::tally::ROWS_KEPT;
 use crate::cube::{Block, BlockRef, Slot};
 
 /// A site not heard of for this long counts as silent.
@@ -92,6 +96,13 @@ pub(super) struct Remarks {
     pub(super) newest: Option<Millis>,
 }
 
+/// What a set's reports come to, for every row and form that has any.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Complete {
+    pub(super) by_form: BTreeMap<(Key, FormIx), Completeness>,
+    pub(super) remarks: Remarks,
+}
+
 /// One form and period, ready to judge its reports.
 pub(super) struct Owed<'a> {
     form: FormIx,
@@ -114,9 +125,23 @@ impl Engine<'_> {
         dims: &Dims,
         span: Span,
         only: Option<FormIx>,
+    ) -> Rc<Complete> {
+        asked.kept_complete((scope, dims.clone(), span, only), || {
+            let mut complete = Complete::default();
+            let Complete { by_form, remarks } = &mut complete;
+            self.count_reports(asked, (scope, dims, span), only, by_form, remarks);
+            complete
+        })
+    }
+
+    fn count_reports(
+        &self,
+        asked: &Asked<'_>,
+        (scope, dims, span): (Scope, &Dims, Span),
+        only: Option<FormIx>,
+        out: &mut BTreeMap<(Key, FormIx), Completeness>,
         remarks: &mut Remarks,
-    ) -> BTreeMap<(Key, FormIx), Completeness> {
-        let mut out: BTreeMap<(Key, FormIx), Completeness> = BTreeMap::new();
+    ) {
         let roster = asked.roster(scope, dims, days_of(span));
         for form in self.form_indices().filter(|form| only.is_none_or(|only| only == *form)) {
             let model = &self.catalogue.forms[form.at()];
@@ -124,80 +149,88 @@ impl Engine<'_> {
             if sheets.is_empty() {
                 continue;
             }
-            let late: Vec<Option<u32>> =
-                sheets.iter().map(|sheet| sheet.all_late(asked.when.now)).collect();
             for (key, groups) in &roster.rows {
-                let mut counts = Completeness::default();
+                let counts = out.entry((*key, form)).or_default();
                 for group in groups.iter().filter(|group| model.kinds.contains(&group.kind)) {
-                    for unit in &group.units {
-                        let Some(slot) = sheets[0].slots.slot(*unit) else { continue };
-                        for (sheet, late) in sheets.iter().zip(&late) {
-                            self.count_reports(
-                                asked,
-                                sheet,
-                                *late,
-                                (*unit, slot),
-                                &mut counts,
-                                remarks,
-                            );
-                        }
+                    for sheet in sheets.iter() {
+                        self.count_group_reports(asked, group, sheet, counts, remarks);
                     }
                 }
-                out.entry((*key, form)).or_default().merge(&counts);
+            }
+            if roster.rows.len() > ROWS_KEPT {
+                asked.forget_row();
             }
             for wanderer in &roster.wanderers {
                 let Some(slot) = sheets[0].slots.slot(wanderer.unit) else { continue };
-                for sheet in &sheets {
-                    self.count_wanderer(asked, sheet, wanderer, slot, &mut out, remarks);
+                for sheet in sheets.iter() {
+                    self.count_wanderer(asked, sheet, wanderer, slot, out, remarks);
                 }
             }
         }
         out.retain(|_, counts| counts.expected() > 0 || counts.unexpected > 0);
-        out
     }
 
-    /// Counts a steady unit's reports of one sheet. `late`: which of its ended periods are past their time,
-    /// where that is the same for all.
-    fn count_reports(
+    /// Counts the reports of steady units of one sheet.
+    fn count_group_reports(
         &self,
         asked: &Asked<'_>,
+        group: &Group,
         sheet: &Sheet,
-        late: Option<u32>,
-        (unit, slot): (UnitIx, Slot),
         counts: &mut Completeness,
         remarks: &mut Remarks,
     ) {
-        let (number, place) = Sheet::place(slot);
-        let reports = &sheet.chunk(&asked.engine, asked.when, number).reports;
-        counts.on_time += u64::from(reports.on_time[place]);
-        counts.late += u64::from(reports.late[place]);
-        counts.late_by_network += u64::from(reports.late_by_network[place]);
-        counts.incomplete += u64::from(reports.incomplete[place]);
-        counts.proxy += u64::from(reports.proxy[place]);
-        counts.corrected_after_signoff += u64::from(reports.corrected[place]);
-        counts.unexpected += u64::from(reports.unexpected[place]);
-        remarks.conflicts += u64::from(reports.conflicts[place]);
-        remarks.pending += u64::from(reports.pending[place]);
-        remarks.restated += u64::from(reports.restated[place]);
-        let newest = reports.newest[place];
-        if newest > Millis(i64::MIN) {
-            remarks.newest = remarks.newest.max(Some(newest));
+        let late = sheet.all_late(asked.when.now);
+        for run in asked.runs(group, sheet.form).iter() {
+            let reports = sheet.reports(&asked.engine, asked.when, run.chunk);
+            let there = run.place..run.place + run.len;
+            let all = |list: &[u8; CHUNK]| -> u64 {
+                list[there.clone()].iter().map(|n| u64::from(*n)).sum()
+            };
+            counts.on_time += all(&reports.on_time);
+            counts.late += all(&reports.late);
+            counts.late_by_network += all(&reports.late_by_network);
+            counts.incomplete += all(&reports.incomplete);
+            counts.proxy += all(&reports.proxy);
+            counts.corrected_after_signoff += all(&reports.corrected);
+            counts.unexpected += all(&reports.unexpected);
+            remarks.conflicts += all(&reports.conflicts);
+            remarks.restated += all(&reports.restated);
+            let pending = reports.pending[there.clone()].iter();
+            remarks.pending += pending.map(|n| u64::from(*n)).sum::<u64>();
+            let newest = reports.newest[there].iter().copied().max();
+            remarks.newest = remarks.newest.max(newest.filter(|at| *at > Millis(i64::MIN)));
+            for n in 0..run.len {
+                let open = reports.open[run.place + n];
+                if open == 0 {
+                    continue;
+                }
+                let unit = group.units[run.at + n];
+                let late = late.unwrap_or_else(|| {
+                    let slot = (run.chunk * CHUNK + run.place + n) as Slot;
+                    sheet.late_bits(slot, asked.when.now)
+                });
+                counts.not_yet_due += u64::from((open & !late).count_ones());
+                self.count_missing(asked, sheet, unit, open & late, counts);
+            }
         }
-        let open = reports.open[place];
-        if open == 0 {
-            return;
-        }
-        let late = late.unwrap_or_else(|| sheet.late_bits(slot, asked.when.now));
-        let missing = open & late;
-        counts.not_yet_due += u64::from((open & !late).count_ones());
+    }
+
+    /// Adds a unit's missing reports of a sheet by cause; `missing` has a bit for each.
+    fn count_missing(
+        &self,
+        asked: &Asked<'_>,
+        sheet: &Sheet,
+        unit: UnitIx,
+        missing: u32,
+        counts: &mut Completeness,
+    ) {
         if missing == 0 {
             return;
         }
         let code = self.organisation.code(unit);
-        let marks = self.sites.marks_of(code);
-        let by_site = self.why(code, Mark::default(), asked.when);
-        if marks.is_none() {
-            counts.missing_by[by_site as usize] += u64::from(missing.count_ones());
+        if self.sites.marks_of(code).is_none() {
+            let why = self.why(code, Mark::default(), asked.when);
+            counts.missing_by[why as usize] += u64::from(missing.count_ones());
             return;
         }
         let form = &self.catalogue.forms[sheet.form.at()].code;

@@ -3,7 +3,7 @@
 //! Plans depend on the catalogue, the organisation and the order of the cube's slots only, never on what was
 //! reported or on the time of the question, so that they are kept ([`Plans`]) until one of those changes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -17,6 +17,7 @@ use banyan_shared::ids::Millis;
 use banyan_shared::organisation::{Organisation, UnitIx};
 use banyan_shared::period::{Date, Period};
 use banyan_shared::tables::registry::ExtensionDue;
+use foldhash::{HashMap, HashMapExt};
 
 use super::sets::{Located, Roster, RosterKey, Scope};
 use super::sheet::{CHUNK, Sheet, Usual};
@@ -303,10 +304,16 @@ impl Formulas {
 
 /// How many working days units have in a stretch of days, by unit, in chunks counted when first asked for.
 #[derive(Debug)]
-struct WorkingDays(Box<[OnceLock<[u16; CHUNK]>]>);
+pub(super) struct WorkingDays(Box<[OnceLock<[u16; CHUNK]>]>);
 
 impl WorkingDays {
-    fn of(&self, organisation: &Organisation, unit: UnitIx, (first, last): (Date, Date)) -> u64 {
+    /// Of one unit. The days must be those it was made for.
+    pub(super) fn of(
+        &self,
+        organisation: &Organisation,
+        unit: UnitIx,
+        (first, last): (Date, Date),
+    ) -> u64 {
         let (number, place) = (unit.at() / CHUNK, unit.at() % CHUNK);
         let chunk = self.0[number].get_or_init(|| {
             let mut days = [0; CHUNK];
@@ -344,6 +351,8 @@ pub struct Plans {
     sheets: RwLock<HashMap<(FormIx, Period), Arc<Sheet>>>,
     usual: RwLock<HashMap<(FormIx, Period), Arc<Usual>>>,
     formulas: OnceLock<Formulas>,
+    /// By kind: the units that are of it at any time.
+    of_kind: OnceLock<HashMap<KindIx, Vec<UnitIx>>>,
     working_days: RwLock<HashMap<(Date, Date), Arc<WorkingDays>>>,
     past_blocks: RwLock<HashMap<PastBlock, Arc<Block>>>,
     /// Counts up with every look at a sheet.
@@ -464,26 +473,38 @@ impl Plans {
         keep(&self.usual, SHEETS_MAX, (form, first), usual);
     }
 
+    /// The units that are of a kind at any time.
+    pub(super) fn ever_of_kind(&self, organisation: &Organisation, kind: KindIx) -> &[UnitIx] {
+        let of_kind = self.of_kind.get_or_init(|| {
+            let mut of_kind: HashMap<KindIx, Vec<UnitIx>> = HashMap::new();
+            for unit in organisation.units() {
+                for spell in &organisation.info(unit).spells {
+                    of_kind.entry(spell.kind).or_default().push(unit);
+                }
+            }
+            of_kind
+        });
+        of_kind.get(&kind).map_or(&[], Vec::as_slice)
+    }
+
     /// The catalogue's formulas, compiled.
     pub(super) fn formulas(&self, catalogue: &Catalogue) -> &Formulas {
         self.formulas.get_or_init(|| Formulas::new(catalogue))
     }
 
-    /// How many working days of its calendar the unit is open on, from `first` to `last`.
+    /// The working days of units in a stretch of days.
     pub(super) fn working_days(
         &self,
         organisation: &Organisation,
-        unit: UnitIx,
         days: (Date, Date),
-    ) -> u64 {
-        let counted = kept(&self.working_days, &days).unwrap_or_else(|| {
+    ) -> Arc<WorkingDays> {
+        kept(&self.working_days, &days).unwrap_or_else(|| {
             let chunks = organisation.len().div_ceil(CHUNK);
             let empty = std::iter::repeat_with(OnceLock::new).take(chunks).collect();
             let counted = Arc::new(WorkingDays(empty));
             keep(&self.working_days, SHEETS_MAX, days, counted.clone());
             counted
-        });
-        counted.of(organisation, unit, days)
+        })
     }
 
     /// The elements some formula wants added up over working days only.

@@ -119,7 +119,23 @@ pub enum QueryError {
         /// What it may have meant; empty if nothing does.
         candidates: Vec<Candidate>,
     },
-    /// The unit is not in force on any day of the period.
+    /// The span is longer than a question may be about.
+    SpanTooLong {
+        /// The span.
+        span: Span,
+        /// The most days.
+        limit: i32,
+    },
+    /// The rows would be about too many stretches of time.
+    TooManyPieces {
+        /// The span.
+        span: Span,
+        /// The dimension.
+        dim: &'static str,
+        /// The most stretches.
+        limit: usize,
+    },
+    /// The unit is not in force on any day of the period, or not on the day whose map is asked for.
     UnitNotInForce {
         /// Its code and name.
         place: String,
@@ -218,6 +234,8 @@ impl QueryError {
         match self {
             QueryError::Place { candidates, .. } if candidates.is_empty() => "unknown_place",
             QueryError::Place { .. } => "ambiguous_place",
+            QueryError::SpanTooLong { .. } => "span_too_long",
+            QueryError::TooManyPieces { .. } => "too_many_rows",
             QueryError::UnitNotInForce { .. } => "unit_not_in_force",
             QueryError::NetworkNotInForce { .. } => "network_not_in_force",
             QueryError::Period { .. } => "bad_period",
@@ -256,6 +274,25 @@ impl QueryError {
                     out.push_str(&format!("\n  {}  {}", c.code, c.path.join(" › ")));
                 }
                 out
+            }
+            QueryError::SpanTooLong { span, limit } => {
+                if zh {
+                    format!("{span} 太长：一次最多查询 {limit} 天，请分段查询")
+                } else {
+                    format!("{span} is too long: ask for at most {limit} days at once")
+                }
+            }
+            QueryError::TooManyPieces { span, dim, limit } => {
+                if zh {
+                    format!(
+                        "{span} 按 {dim} 划分超过 {limit} 段：请缩短时间范围，或用更长的统计期划分"
+                    )
+                } else {
+                    format!(
+                        "{span} has more than {limit} rows by {dim}: ask for a shorter time, or divide it by a \
+                         longer period"
+                    )
+                }
             }
             QueryError::UnitNotInForce { place, days, when }
             | QueryError::NetworkNotInForce { place, days, when } => {

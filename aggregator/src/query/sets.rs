@@ -39,6 +39,8 @@ pub(super) struct Group {
     pub(super) kind: KindIx,
     /// They, in administrative order.
     pub(super) units: Vec<UnitIx>,
+    /// The places of those that are of another kind at another time.
+    pub(super) changing: Vec<usize>,
 }
 
 /// Days on which a unit has one kind and is in the same rows.
@@ -180,7 +182,9 @@ impl Engine<'_> {
                 }
             }
             for ((key, kind), units) in groups {
-                roster.rows.entry(key).or_default().push(Group { kind, units });
+                let changes = |at: &usize| org.changes_kind(units[*at]);
+                let changing = (0..units.len()).filter(changes).collect();
+                roster.rows.entry(key).or_default().push(Group { kind, units, changing });
             }
             roster
         })

@@ -9,15 +9,15 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
-use banyan_shared::catalogue::FormIx;
+use banyan_shared::catalogue::{self, FormIx};
 use banyan_shared::figures::{self, Timing};
 use banyan_shared::ids::Millis;
 use banyan_shared::period::{Period, PeriodType};
 use banyan_shared::report::{How, Value};
 
 use super::Engine;
+use super::asked::When;
 use super::plan::{FormMap, Plan};
-use super::tally::When;
 use crate::cube::Slot;
 
 /// How many slots are folded at once.
@@ -31,24 +31,128 @@ pub(super) const USUAL_PERIODS: i32 = 12;
 /// One number for each slot of a chunk.
 type Small = [u8; CHUNK];
 
+/// Bits for each slot of a chunk: one for each period of the bundle.
+pub(super) type Bits = [u32; CHUNK];
+
+/// A number for each slot of a chunk, as narrow as they allow.
+pub(super) enum Numbers {
+    Zero,
+    Narrow(Box<[u32; CHUNK]>),
+    Wide(Box<[u64; CHUNK]>),
+}
+
+impl Numbers {
+    fn of(wide: &[u64; CHUNK]) -> Numbers {
+        if wide.iter().all(|n| *n == 0) {
+            return Numbers::Zero;
+        }
+        let mut narrow = Box::new([0; CHUNK]);
+        for (narrow, n) in narrow.iter_mut().zip(wide) {
+            match u32::try_from(*n) {
+                Ok(n) => *narrow = n,
+                Err(_) => return Numbers::Wide(Box::new(*wide)),
+            }
+        }
+        Numbers::Narrow(narrow)
+    }
+
+    /// The number at a place.
+    pub(super) fn at(&self, place: usize) -> u64 {
+        match self {
+            Numbers::Zero => 0,
+            Numbers::Narrow(list) => u64::from(list[place]),
+            Numbers::Wide(list) => list[place],
+        }
+    }
+
+    /// Adds the numbers from `place` on to a list of as many.
+    pub(super) fn add_to(&self, place: usize, sums: &mut [u64]) {
+        let range = place..place + sums.len();
+        match self {
+            Numbers::Zero => {}
+            Numbers::Narrow(list) => {
+                for (sum, n) in sums.iter_mut().zip(&list[range]) {
+                    *sum = sum.saturating_add(u64::from(*n));
+                }
+            }
+            Numbers::Wide(list) => {
+                for (sum, n) in sums.iter_mut().zip(&list[range]) {
+                    *sum = sum.saturating_add(*n);
+                }
+            }
+        }
+    }
+}
+
 /// One line's values, by slot of the chunk.
 pub(super) struct Line {
     /// Form-periods owed that ask the line, ended or not.
-    pub(super) asked: Small,
+    pub(super) asked: Arc<Small>,
     /// Of them: ended.
-    pub(super) owed: Small,
-    /// Of those ended: answered with a number or "not applicable".
+    pub(super) owed: Arc<Small>,
+    /// Bundles of several periods: in which the line is asked.
+    pub(super) asked_in: Option<Arc<Bits>>,
+    /// What was answered; none where nobody answered anything.
+    pub(super) given: Option<Box<GivenIn>>,
+}
+
+/// What was answered in one line, by slot of the chunk.
+pub(super) struct GivenIn {
+    /// Of the form-periods owed and ended: answered with a number or "not applicable".
     pub(super) answered: Small,
-    /// Of those ended: answered "not applicable".
+    /// Of them: answered "not applicable".
     pub(super) not_applicable: Small,
     /// Reports with a number, owed or not.
     pub(super) numbers: Small,
     /// The sum of the numbers.
-    pub(super) sum: Box<[u64; CHUNK]>,
-    /// Stocks: the newest answer.
-    pub(super) last: Option<Box<[Value; CHUNK]>>,
+    pub(super) sum: Numbers,
     /// The sum over working days, where a formula asks for it.
-    pub(super) working: Option<Box<[u64; CHUNK]>>,
+    pub(super) working: Option<Numbers>,
+    /// Bundles of several periods: which ones.
+    pub(super) which: Option<Box<Which>>,
+    /// Stocks: the newest answer.
+    newest: Option<Box<Newest>>,
+}
+
+/// Which periods of a bundle gave what, owed or not.
+pub(super) struct Which {
+    /// Those with a number.
+    pub(super) numbers: Bits,
+    /// Those answered "not applicable".
+    pub(super) not_applicable: Bits,
+}
+
+/// The newest answer of a stock.
+struct Newest {
+    /// [`Value`]'s variants.
+    answer: [Answer; CHUNK],
+    /// The number; none in a bundle of one period, where it is the sum.
+    number: Option<Numbers>,
+}
+
+/// What was answered, without the number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Answer {
+    #[default]
+    Missing,
+    NotApplicable,
+    Number,
+}
+
+impl GivenIn {
+    /// What a stock's newest answer at a place is.
+    pub(super) fn newest(&self, place: usize) -> Value {
+        let Some(newest) = &self.newest else { return Value::Missing };
+        match newest.answer[place] {
+            Answer::Missing => Value::Missing,
+            Answer::NotApplicable => Value::NotApplicable,
+            Answer::Number => Value::Number(match &newest.number {
+                None => self.sum.at(place),
+                Some(number) => number.at(place),
+            }),
+        }
+    }
 }
 
 /// What the reports themselves come to, by slot of the chunk.
@@ -74,17 +178,39 @@ pub(super) struct Reports {
     /// Reports of which something else is counted than when they were first signed off or locked.
     pub(super) restated: Small,
     /// Versions behind a lock.
-    pub(super) pending: Box<[u16; CHUNK]>,
+    pub(super) pending: [u16; CHUNK],
     /// Owed and unanswered, a bit for each ended period of the bundle.
-    pub(super) open: Box<[u32; CHUNK]>,
+    pub(super) open: Bits,
     /// The newest receipt; the least moment for none.
-    pub(super) newest: Box<[Millis; CHUNK]>,
+    pub(super) newest: [Millis; CHUNK],
 }
 
-/// A chunk of slots, folded.
-pub(super) struct Chunk {
-    pub(super) lines: Box<[Line]>,
-    pub(super) reports: Reports,
+impl Default for Reports {
+    fn default() -> Reports {
+        let none: Small = [0; CHUNK];
+        Reports {
+            duty: none,
+            on_time: none,
+            late: none,
+            late_by_network: none,
+            incomplete: none,
+            proxy: none,
+            corrected: none,
+            unexpected: none,
+            conflicts: none,
+            restated: none,
+            pending: [0; CHUNK],
+            open: [0; CHUNK],
+            newest: [Millis(i64::MIN); CHUNK],
+        }
+    }
+}
+
+/// A chunk of slots: its two halves are folded each when first asked for.
+#[derive(Default)]
+struct Chunk {
+    lines: OnceLock<Box<[Line]>>,
+    reports: OnceLock<Box<Reports>>,
 }
 
 /// What a sheet was folded from.
@@ -106,7 +232,7 @@ pub(super) struct Sheet {
     pub(super) ended: usize,
     pub(super) slots: Arc<FormMap>,
     stamp: Stamp,
-    chunks: Box<[OnceLock<Box<Chunk>>]>,
+    chunks: Box<[Chunk]>,
     /// When it was last asked for, in questions.
     pub(super) used: AtomicU64,
 }
@@ -134,9 +260,16 @@ impl Sheet {
         (slot as usize / CHUNK, slot as usize % CHUNK)
     }
 
-    /// The chunk a slot lies in, folded now if it was not yet.
-    pub(super) fn chunk(&self, engine: &Engine<'_>, when: When, number: usize) -> &Chunk {
-        self.chunks[number].get_or_init(|| Box::new(fold(engine, self, when, number)))
+    /// The lines of a chunk, folded now if they were not yet.
+    pub(super) fn lines(&self, engine: &Engine<'_>, when: When, number: usize) -> &[Line] {
+        self.chunks[number].lines.get_or_init(|| fold_lines(engine, self, when, number))
+    }
+
+    /// The reports of a chunk, folded now if they were not yet.
+    pub(super) fn reports(&self, engine: &Engine<'_>, when: When, number: usize) -> &Reports {
+        self.chunks[number]
+            .reports
+            .get_or_init(|| Box::new(fold_reports(engine, self, when, number)))
     }
 
     /// Bits of the ended periods whose last moment in time has passed for the slot.
@@ -188,7 +321,7 @@ impl Engine<'_> {
         let ended = ended(&plans, when.now);
         let stamp = Stamp { generation, slots: slots.units.len(), ended };
         let chunks = slots.units.len().div_ceil(CHUNK);
-        let chunks = std::iter::repeat_with(OnceLock::new).take(chunks).collect();
+        let chunks = std::iter::repeat_with(Chunk::default).take(chunks).collect();
         let used = AtomicU64::new(0);
         let sheet =
             Arc::new(Sheet { form, bundle, periods, plans, ended, slots, stamp, chunks, used });
@@ -205,98 +338,162 @@ fn ended(plans: &[Arc<Plan>], now: Millis) -> usize {
     plans.iter().take_while(|plan| plan.ends <= now).count()
 }
 
-fn small<const N: usize>() -> [u8; N] {
-    [0; N]
+/// The slots of a chunk that there are: the first one, and how many.
+fn slots_of(sheet: &Sheet, number: usize) -> (usize, usize) {
+    let first = number * CHUNK;
+    (first, sheet.slots.units.len().saturating_sub(first).min(CHUNK))
 }
 
-fn fold(engine: &Engine<'_>, sheet: &Sheet, when: When, number: usize) -> Chunk {
+/// Of a line: where it is asked, where it was owed, and in which periods.
+type Asking = (Arc<Small>, Arc<Small>, Option<Arc<Bits>>);
+
+/// Adds `mask` to the totals, and a bit to the periods of those it holds.
+fn add_mask(totals: &mut Small, bits: &mut Bits, mask: &[u8], at: usize) {
+    for ((total, bits), one) in totals.iter_mut().zip(bits.iter_mut()).zip(mask) {
+        *total += one;
+        *bits |= u32::from(*one) << at;
+    }
+}
+
+/// Where each line is asked: of lines asked alike the very same list.
+fn fold_asked(sheet: &Sheet, number: usize) -> Vec<Asking> {
+    let (first, len) = slots_of(sheet, number);
+    let lines = sheet.plans.first().map_or(0, |plan| plan.asked.len());
+    let mut out: Vec<Asking> = Vec::with_capacity(lines);
+    for line in 0..lines {
+        let alike =
+            |plan: &Arc<Plan>, other: usize| Arc::ptr_eq(&plan.asked[line], &plan.asked[other]);
+        let same = (0..line).find(|other| sheet.plans.iter().all(|plan| alike(plan, *other)));
+        if let Some(same) = same {
+            out.push(out[same].clone());
+            continue;
+        }
+        let (mut asked, mut owed): (Small, Small) = ([0; CHUNK], [0; CHUNK]);
+        let mut bits: Bits = [0; CHUNK];
+        for (at, plan) in sheet.plans.iter().enumerate() {
+            if at == sheet.ended {
+                owed = asked;
+            }
+            add_mask(&mut asked, &mut bits, &plan.asked[line][first..first + len], at);
+        }
+        let asked = Arc::new(asked);
+        let all_ended = sheet.ended == sheet.plans.len();
+        let owed = if all_ended { asked.clone() } else { Arc::new(owed) };
+        out.push((asked, owed, (sheet.plans.len() > 1).then(|| Arc::new(bits))));
+    }
+    out
+}
+
+fn fold_lines(engine: &Engine<'_>, sheet: &Sheet, when: When, number: usize) -> Box<[Line]> {
     let model = &engine.catalogue.forms[sheet.form.at()];
-    let first = number * CHUNK;
-    let len = sheet.slots.units.len().saturating_sub(first).min(CHUNK);
-    let on_working_days = engine.plans.on_working_days(engine.catalogue);
-    let mut lines: Box<[Line]> = model
-        .lines
+    let (first, len) = slots_of(sheet, number);
+    let blocks: Vec<_> = sheet.periods[..sheet.ended]
         .iter()
-        .map(|line| {
-            let element = &engine.catalogue.elements[line.element.at()];
-            let stock = element.over_time.is_stock();
-            let working = on_working_days.contains(&line.element);
-            Line {
-                asked: small(),
-                owed: small(),
-                answered: small(),
-                not_applicable: small(),
-                numbers: small(),
-                sum: Box::new([0; CHUNK]),
-                last: stock.then(|| Box::new([Value::Missing; CHUNK])),
-                working: working.then(|| Box::new([0; CHUNK])),
-            }
-        })
+        .map(|period| engine.block(sheet.form, *period, when.past))
         .collect();
-    let mut reports = Reports {
-        duty: small(),
-        on_time: small(),
-        late: small(),
-        late_by_network: small(),
-        incomplete: small(),
-        proxy: small(),
-        corrected: small(),
-        unexpected: small(),
-        conflicts: small(),
-        restated: small(),
-        pending: Box::new([0; CHUNK]),
-        open: Box::new([0; CHUNK]),
-        newest: Box::new([Millis(i64::MIN); CHUNK]),
-    };
-    let columns: Vec<Option<usize>> =
-        model.lines.iter().map(|line| engine.column(sheet.form, line.element)).collect();
-    for (at, (period, plan)) in sheet.periods.iter().zip(&sheet.plans).enumerate() {
-        let has_ended = at < sheet.ended;
-        let block = has_ended.then(|| engine.block(sheet.form, *period, when.past)).flatten();
-        let works = |place: usize| {
-            let unit = sheet.slots.units[first + place];
-            unit.is_some_and(|unit| works_on(engine, unit, *period))
-        };
-        for ((line, asked), column) in lines.iter_mut().zip(&plan.asked).zip(&columns) {
-            let mask = &asked[first..first + len];
-            for (total, one) in line.asked.iter_mut().zip(mask) {
-                *total += one;
-            }
-            if !has_ended {
-                continue;
-            }
-            for (total, one) in line.owed.iter_mut().zip(mask) {
-                *total += one;
-            }
-            let (Some(block), Some(column)) = (&block, column) else { continue };
-            let column = block.column(*column);
-            for place in 0..len {
-                let slot = (first + place) as Slot;
-                let value = column.value(slot);
-                match value {
-                    Value::Missing => continue,
-                    Value::NotApplicable => line.not_applicable[place] += mask[place],
-                    Value::Number(n) => {
-                        line.numbers[place] += 1;
-                        line.sum[place] = line.sum[place].saturating_add(n);
-                        if let Some(working) = &mut line.working
-                            && works(place)
-                        {
-                            working[place] = working[place].saturating_add(n);
-                        }
+    let on_working_days = engine.plans.on_working_days(engine.catalogue);
+    let lines = model.lines.iter().zip(fold_asked(sheet, number)).enumerate();
+    let fold = |(at, (line, (asked, owed, asked_in))): (usize, (&catalogue::Line, Asking))| {
+        let element = &engine.catalogue.elements[line.element.at()];
+        let column = engine.column(sheet.form, line.element);
+        let working = on_working_days.contains(&line.element);
+        let mut fold = Fold::new(sheet.periods.len() > 1, element.over_time.is_stock(), working);
+        for (period, block) in blocks.iter().enumerate() {
+            let (Some(block), Some(column)) = (block, column) else { continue };
+            let column = block.column(column);
+            let mask = &sheet.plans[period].asked[at][first..first + len];
+            for (place, mask) in mask.iter().enumerate() {
+                let value = column.value((first + place) as Slot);
+                if value != Value::Missing {
+                    fold.take(place, period, value, *mask);
+                    if let (Some(working), Value::Number(n)) = (&mut fold.working, value)
+                        && let Some(unit) = sheet.slots.units[first + place]
+                        && works_on(engine, unit, sheet.periods[period])
+                    {
+                        working[place] = working[place].saturating_add(n);
                     }
                 }
-                line.answered[place] += mask[place];
-                if let Some(last) = &mut line.last {
-                    last[place] = value;
-                }
             }
         }
-        if has_ended {
-            fold_reports(engine, sheet, when, at, (first, len), &mut reports);
+        Line { asked, owed, asked_in, given: fold.finish() }
+    };
+    lines.map(fold).collect()
+}
+
+/// A line while it is folded.
+struct Fold {
+    any: bool,
+    answered: Small,
+    not_applicable: Small,
+    numbers: Small,
+    sum: [u64; CHUNK],
+    working: Option<Box<[u64; CHUNK]>>,
+    which: Option<Box<Which>>,
+    newest: Option<Box<([Answer; CHUNK], [u64; CHUNK])>>,
+    several: bool,
+}
+
+impl Fold {
+    fn new(several: bool, stock: bool, working: bool) -> Fold {
+        let which = || Box::new(Which { numbers: [0; CHUNK], not_applicable: [0; CHUNK] });
+        Fold {
+            any: false,
+            answered: [0; CHUNK],
+            not_applicable: [0; CHUNK],
+            numbers: [0; CHUNK],
+            sum: [0; CHUNK],
+            working: working.then(|| Box::new([0; CHUNK])),
+            which: several.then(which),
+            newest: stock.then(|| Box::new(([Answer::Missing; CHUNK], [0; CHUNK]))),
+            several,
         }
     }
-    Chunk { lines, reports }
+
+    /// Takes in an answer of the bundle's period `at`; `owed` is 1 where it was owed.
+    fn take(&mut self, place: usize, at: usize, value: Value, owed: u8) {
+        self.any = true;
+        self.answered[place] += owed;
+        let (answer, number) = match value {
+            Value::Missing => return,
+            Value::NotApplicable => {
+                self.not_applicable[place] += owed;
+                (Answer::NotApplicable, 0)
+            }
+            Value::Number(n) => {
+                self.numbers[place] += 1;
+                self.sum[place] = self.sum[place].saturating_add(n);
+                (Answer::Number, n)
+            }
+        };
+        if let Some(which) = &mut self.which {
+            match answer {
+                Answer::Number => which.numbers[place] |= 1 << at,
+                _ => which.not_applicable[place] |= 1 << at,
+            }
+        }
+        if let Some(newest) = &mut self.newest {
+            newest.0[place] = answer;
+            newest.1[place] = number;
+        }
+    }
+
+    fn finish(self) -> Option<Box<GivenIn>> {
+        let several = self.several;
+        self.any.then(|| {
+            Box::new(GivenIn {
+                answered: self.answered,
+                not_applicable: self.not_applicable,
+                numbers: self.numbers,
+                sum: Numbers::of(&self.sum),
+                working: self.working.map(|working| Numbers::of(&working)),
+                which: self.which,
+                newest: self.newest.map(|newest| {
+                    let number = several.then(|| Numbers::of(&newest.1));
+                    Box::new(Newest { answer: newest.0, number })
+                }),
+            })
+        })
+    }
 }
 
 /// Whether a one-day period is a working day of the unit; longer ones are no days.
@@ -308,7 +505,15 @@ pub(super) fn works_on(
     period.kind() == PeriodType::Day && engine.organisation.is_working_day(unit, period.first_day())
 }
 
-fn fold_reports(
+fn fold_reports(engine: &Engine<'_>, sheet: &Sheet, when: When, number: usize) -> Reports {
+    let mut reports = Reports::default();
+    for at in 0..sheet.ended {
+        fold_period(engine, sheet, when, at, slots_of(sheet, number), &mut reports);
+    }
+    reports
+}
+
+fn fold_period(
     engine: &Engine<'_>,
     sheet: &Sheet,
     when: When,
@@ -318,44 +523,38 @@ fn fold_reports(
 ) {
     let plan = &sheet.plans[at];
     let owed = engine.owed_of(sheet, at, when);
-    for place in 0..len {
+    let duty = &plan.duty[first..first + len];
+    for ((total, open), one) in reports.duty.iter_mut().zip(&mut reports.open).zip(duty) {
+        *total += one;
+        *open |= u32::from(*one) << at;
+    }
+    let Some(block) = owed.block.as_deref() else { return };
+    for (place, owes) in duty.iter().enumerate() {
         let slot = (first + place) as Slot;
-        let Some(block) = owed.block.as_deref() else {
-            reports.duty[place] += plan.duty[slot as usize];
-            reports.open[place] |= u32::from(plan.duty[slot as usize]) << at;
-            continue;
-        };
-        if plan.duty[slot as usize] == 0 {
+        if *owes == 0 {
             reports.unexpected[place] += u8::from(block.answered(slot));
-        } else {
-            reports.duty[place] += 1;
-            match engine.received(&owed, slot) {
-                None => reports.open[place] |= 1 << at,
-                Some(one) => {
-                    match one.timing {
-                        Timing::OnTime => reports.on_time[place] += 1,
-                        _ => reports.late[place] += 1,
-                    }
-                    reports.late_by_network[place] += u8::from(one.late_by_network);
-                    reports.incomplete[place] += u8::from(one.incomplete);
-                    reports.proxy[place] += u8::from(one.proxy);
-                    reports.corrected[place] += u8::from(one.corrected);
-                }
+        } else if let Some(one) = engine.received(&owed, slot) {
+            reports.open[place] &= !(1 << at);
+            match one.timing {
+                Timing::OnTime => reports.on_time[place] += 1,
+                _ => reports.late[place] += 1,
             }
+            reports.late_by_network[place] += u8::from(one.late_by_network);
+            reports.incomplete[place] += u8::from(one.incomplete);
+            reports.proxy[place] += u8::from(one.proxy);
+            reports.corrected[place] += u8::from(one.corrected);
         }
         if let Some(newest) = block.received(slot) {
             reports.newest[place] = reports.newest[place].max(newest);
         }
     }
-    if let Some(block) = owed.block.as_deref() {
-        let range = first as Slot..(first + len) as Slot;
-        for (slot, report) in block.histories(range) {
-            let place = slot as usize - first;
-            reports.conflicts[place] += u8::from(report.heads > 1);
-            reports.restated[place] += u8::from(report.restated);
-            let pending = u16::try_from(report.pending).unwrap_or(u16::MAX);
-            reports.pending[place] = reports.pending[place].saturating_add(pending);
-        }
+    let range = first as Slot..(first + len) as Slot;
+    for (slot, report) in block.histories(range) {
+        let place = slot as usize - first;
+        reports.conflicts[place] += u8::from(report.heads > 1);
+        reports.restated[place] += u8::from(report.restated);
+        let pending = u16::try_from(report.pending).unwrap_or(u16::MAX);
+        reports.pending[place] = reports.pending[place].saturating_add(pending);
     }
 }
 
@@ -400,7 +599,7 @@ impl Engine<'_> {
 }
 
 /// A number for each slot of a chunk, by line.
-type Volumes = Box<[[u64; CHUNK]]>;
+type Volumes = Box<[Numbers]>;
 
 /// What each slot's reports came to in the periods before a span, by line: flows added, stocks their values
 /// added. Folded in chunks from sheets, and thrown away with them.
@@ -417,37 +616,37 @@ impl std::fmt::Debug for Usual {
 }
 
 impl Usual {
-    /// What a slot came to in a line.
-    pub(super) fn of(&self, engine: &Engine<'_>, when: When, line: usize, slot: Slot) -> u64 {
-        let (number, place) = Sheet::place(slot);
-        // No period of the form lies in the periods before.
-        let Some(chunk) = self.chunks.get(number) else { return 0 };
-        let chunk = chunk.get_or_init(|| {
-            let lines = self
-                .sheets
-                .first()
-                .map_or(0, |sheet| engine.catalogue.forms[sheet.form.at()].lines.len());
-            let mut sums = vec![[0_u64; CHUNK]; lines].into_boxed_slice();
-            for sheet in &self.sheets {
-                let chunk = sheet.chunk(engine, when, number);
-                for (sums, line) in sums.iter_mut().zip(&chunk.lines) {
-                    match &line.last {
-                        None => {
-                            for (sum, more) in sums.iter_mut().zip(line.sum.iter()) {
-                                *sum = sum.saturating_add(*more);
-                            }
-                        }
-                        Some(last) => {
-                            for (sum, value) in sums.iter_mut().zip(last.iter()) {
-                                *sum = sum.saturating_add(value.number().unwrap_or(0));
-                            }
-                        }
-                    }
+    /// What the slots from `place` of a chunk on came to in a line, added to a list of as many.
+    pub(super) fn add_to(
+        &self,
+        (engine, when): (&Engine<'_>, When),
+        line: usize,
+        (number, place): (usize, usize),
+        sums: &mut [u64],
+    ) {
+        // Without a chunk no period of the form lies in the periods before.
+        if let Some(chunk) = self.chunks.get(number) {
+            let chunk = chunk.get_or_init(|| self.fold(engine, when, number));
+            chunk[line].add_to(place, sums);
+        }
+    }
+
+    fn fold(&self, engine: &Engine<'_>, when: When, number: usize) -> Volumes {
+        let form = self.sheets.first().map(|sheet| &engine.catalogue.forms[sheet.form.at()]);
+        let mut sums = vec![[0_u64; CHUNK]; form.map_or(0, |form| form.lines.len())];
+        for sheet in &self.sheets {
+            for (sums, line) in sums.iter_mut().zip(sheet.lines(engine, when, number)) {
+                let Some(given) = &line.given else { continue };
+                if given.newest.is_none() {
+                    given.sum.add_to(0, sums);
+                    continue;
+                }
+                for (place, sum) in sums.iter_mut().enumerate() {
+                    *sum = sum.saturating_add(given.newest(place).number().unwrap_or(0));
                 }
             }
-            sums
-        });
-        chunk[line][place]
+        }
+        sums.iter().map(Numbers::of).collect()
     }
 }
 

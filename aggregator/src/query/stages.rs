@@ -3,8 +3,8 @@
 use banyan_shared::period::Span;
 
 use super::Engine;
+use super::asked::When;
 use super::sets::Scope;
-use super::tally::When;
 use crate::act::Stage;
 
 impl Engine<'_> {

@@ -1,38 +1,54 @@
 //! F4 in columns: counting elements over sets of facilities and stretches of time.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use banyan_shared::catalogue::{
-    Class, ElementIx, FormIx, KindIx, OverTime, OverUnits, Scope as ElementScope,
-};
-use banyan_shared::figures::{self, Cell, Reconciler, Reconciliation, Tally};
+use banyan_shared::catalogue::{Class, ElementIx, FormIx, KindIx, OverTime};
+use banyan_shared::figures::{self, Tally};
 use banyan_shared::ids::Millis;
 use banyan_shared::organisation::UnitIx;
-use banyan_shared::period::{Date, Period, PeriodType, Span};
+use banyan_shared::period::{Date, Period, Span};
 use banyan_shared::report::Value;
 
 use super::Engine;
+use super::asked::{Asked, Got};
+use super::given::Given;
 use super::plan::FormMap;
 use super::request::Dims;
 use super::sets::{Group, Key, Roster, Scope, Wanderer};
-use super::sheet::{Line, Sheet, USUAL_PERIODS, Usual, bundle_type, works_on};
-use crate::cube::{BlockRef, Slot};
+use super::span::{bundles, carried, days_of};
+use crate::cube::BlockRef;
 
 /// The flag of a figure some report of which stands in several versions.
 pub(super) const CONFLICTS: &str = "conflicts";
 
-/// The moment a question is asked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct When {
-    /// As known at this moment.
-    pub(super) now: Millis,
-    /// Set if that moment is in the past, so that later versions must be left out.
-    pub(super) past: Option<Millis>,
-    /// The day whose map is used; none = each period's own.
-    pub(super) map: Option<Date>,
+/// Rows of a set up to which what was read for one is kept for its formulas.
+pub(super) const ROWS_KEPT: usize = 64;
+
+/// Units counted once each. Those that no other form and no other row part can name again are only counted.
+#[derive(Clone, Debug, Default)]
+struct Units {
+    alone: u64,
+    /// Of them: facilities.
+    facilities: u64,
+    list: Vec<UnitIx>,
+}
+
+impl Units {
+    fn join(&mut self, more: Units) {
+        self.alone += more.alone;
+        self.facilities += more.facilities;
+        self.list.extend(more.list);
+    }
+
+    /// How many there are, and how many of them are facilities.
+    fn count(&mut self, is_facility: impl Fn(UnitIx) -> bool) -> (u64, u64) {
+        self.list.sort_unstable();
+        self.list.dedup();
+        let facilities = self.list.iter().filter(|unit| is_facility(**unit)).count() as u64;
+        (self.alone + self.list.len() as u64, self.facilities + facilities)
+    }
 }
 
 /// What was counted of one element for one row.
@@ -41,255 +57,15 @@ pub(super) struct Count {
     pub(super) tally: Tally,
     /// For each kind asked: reports owed, less "not applicable", and numbers.
     kinds: BTreeMap<KindIx, (u64, u64)>,
-    givers: Vec<UnitIx>,
-    expected_of: Vec<UnitIx>,
-    /// Stocks: the newest value of each unit.
+    givers: Units,
+    expected_of: Units,
+    /// Stocks of units that more than one form may speak of: the newest value by each form.
     stock: Vec<(UnitIx, Date, KindIx, Value)>,
     pub(super) flags: BTreeSet<String>,
 }
 
 /// The rows' figures.
 pub(super) type Counts = BTreeMap<Key, BTreeMap<ElementIx, Count>>;
-
-/// What one unit's reports of some periods come to in one line.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Got {
-    /// Form-periods owed that ask the line, ended or not.
-    pub(super) asked: u32,
-    /// Of them: ended.
-    pub(super) owed: u32,
-    /// Of those ended: answered.
-    pub(super) answered: u32,
-    /// Of those ended: answered "not applicable".
-    pub(super) not_applicable: u32,
-    /// Reports with a number.
-    pub(super) numbers: u32,
-    /// Of those owed and not answered "not applicable": past their time. Told only of a reading one by one.
-    pub(super) late: u32,
-    /// The sum of the numbers.
-    pub(super) sum: u64,
-    /// Their sum over working days.
-    pub(super) working: u64,
-    /// The newest answer, of stocks.
-    pub(super) last: Value,
-}
-
-impl Default for Got {
-    fn default() -> Got {
-        Got {
-            asked: 0,
-            owed: 0,
-            answered: 0,
-            not_applicable: 0,
-            numbers: 0,
-            sum: 0,
-            working: 0,
-            last: Value::Missing,
-            late: 0,
-        }
-    }
-}
-
-impl Got {
-    /// Adds what a later stretch of time gave.
-    pub(super) fn then(&mut self, later: Got) {
-        self.asked += later.asked;
-        self.owed += later.owed;
-        self.answered += later.answered;
-        self.not_applicable += later.not_applicable;
-        self.numbers += later.numbers;
-        self.late += later.late;
-        self.sum = self.sum.saturating_add(later.sum);
-        self.working = self.working.saturating_add(later.working);
-        if later.last.is_answer() {
-            self.last = later.last;
-        }
-    }
-
-    pub(super) fn of(line: &Line, place: usize) -> Got {
-        Got {
-            asked: u32::from(line.asked[place]),
-            owed: u32::from(line.owed[place]),
-            answered: u32::from(line.answered[place]),
-            not_applicable: u32::from(line.not_applicable[place]),
-            numbers: u32::from(line.numbers[place]),
-            late: 0,
-            sum: line.sum[place],
-            working: line.working.as_ref().map_or(0, |working| working[place]),
-            last: line.last.as_ref().map_or(Value::Missing, |last| last[place]),
-        }
-    }
-}
-
-/// One question: the engine, its moment, and the sheets and rosters it has looked at.
-pub(super) struct Asked<'e> {
-    pub(super) engine: Engine<'e>,
-    pub(super) when: When,
-    sheets: RefCell<HashMap<(FormIx, Period), Arc<Sheet>>>,
-    rosters: RefCell<Vec<(RosterAsked, Arc<Roster>)>>,
-    dense: RefCell<HashMap<DenseAsked, Rc<[Got]>>>,
-    usual: RefCell<HashMap<(FormIx, Period), Arc<Usual>>>,
-}
-
-type RosterAsked = (Scope, Dims, (Date, Date));
-
-/// A group, by the place in memory it keeps while the question lasts; a form and line; a span.
-type DenseAsked = (usize, FormIx, usize, Span);
-
-impl<'e> Asked<'e> {
-    pub(super) fn new(engine: Engine<'e>, when: When) -> Asked<'e> {
-        Asked {
-            engine,
-            when,
-            sheets: RefCell::default(),
-            rosters: RefCell::default(),
-            dense: RefCell::default(),
-            usual: RefCell::default(),
-        }
-    }
-
-    /// What each unit of a group, which must be of a roster of this question, gave in a line over a span.
-    pub(super) fn dense(&self, group: &Group, form: FormIx, line: usize, span: Span) -> Rc<[Got]> {
-        let key = (std::ptr::from_ref(group) as usize, form, line, span);
-        if let Some(dense) = self.dense.borrow().get(&key) {
-            return dense.clone();
-        }
-        let sheets = self.sheets(form, span);
-        let slots = self.engine.slots(form);
-        let of = |unit: &UnitIx| {
-            let mut got = Got::default();
-            if let Some(slot) = slots.slot(*unit) {
-                for sheet in &sheets {
-                    got.then(self.read(sheet, line, slot));
-                }
-            }
-            got
-        };
-        let dense: Rc<[Got]> = group.units.iter().map(of).collect();
-        self.dense.borrow_mut().insert(key, dense.clone());
-        dense
-    }
-
-    /// Forgets what was read of the groups of a row: no other row has them.
-    pub(super) fn forget_row(&self) {
-        self.dense.borrow_mut().clear();
-    }
-
-    /// What a form's lines came to in the periods before `first`, by slot.
-    pub(super) fn usual(&self, form: FormIx, first: Period) -> Arc<Usual> {
-        if let Some(usual) = self.usual.borrow().get(&(form, first)) {
-            return usual.clone();
-        }
-        let before = (-USUAL_PERIODS..0).map(|n| Span::of(first.plus(n)));
-        let sheets: Vec<Arc<Sheet>> = before.flat_map(|span| self.sheets(form, span)).collect();
-        let usual = self.engine.usual_of(form, first, sheets, self.when);
-        self.usual.borrow_mut().insert((form, first), usual.clone());
-        usual
-    }
-
-    /// The form's sheet of a bundle.
-    pub(super) fn sheet(&self, form: FormIx, bundle: Period) -> Arc<Sheet> {
-        let make = || self.engine.sheet_of(form, bundle, self.when);
-        self.sheets.borrow_mut().entry((form, bundle)).or_insert_with(make).clone()
-    }
-
-    /// The form's sheets that together hold its periods inside a span.
-    pub(super) fn sheets(&self, form: FormIx, span: Span) -> Vec<Arc<Sheet>> {
-        let kind = self.engine.catalogue.forms[form.at()].period_type;
-        bundles(kind, span).into_iter().map(|bundle| self.sheet(form, bundle)).collect()
-    }
-
-    /// Who is in which row over some days.
-    pub(super) fn roster(&self, scope: Scope, dims: &Dims, days: (Date, Date)) -> Arc<Roster> {
-        let mut kept = self.rosters.borrow_mut();
-        let same = |(one, _): &&(RosterAsked, Arc<Roster>)| {
-            one.0 == scope && one.2 == days && one.1 == *dims
-        };
-        if let Some((_, roster)) = kept.iter().find(same) {
-            return roster.clone();
-        }
-        let roster = self.engine.roster(scope, dims, self.when.map, days);
-        kept.push(((scope, dims.clone(), days), roster.clone()));
-        roster
-    }
-
-    /// What the slot's reports of a sheet come to in a line.
-    pub(super) fn read(&self, sheet: &Sheet, line: usize, slot: Slot) -> Got {
-        let (chunk, place) = Sheet::place(slot);
-        Got::of(&sheet.chunk(&self.engine, self.when, chunk).lines[line], place)
-    }
-
-    /// The same of those periods of the sheet for which `counts` says yes to the duty day, one by one.
-    pub(super) fn read_some(
-        &self,
-        sheet: &Sheet,
-        line: usize,
-        unit: UnitIx,
-        counts: impl Fn(Date) -> bool,
-    ) -> Got {
-        let mut got = Got::default();
-        let Some(slot) = sheet.slots.slot(unit) else { return got };
-        let element = self.engine.catalogue.forms[sheet.form.at()].lines[line].element;
-        let column = self.engine.column(sheet.form, element);
-        for (at, (period, plan)) in sheet.periods.iter().zip(&sheet.plans).enumerate() {
-            let Some(day) = self.engine.organisation.duty_day(unit, *period) else { continue };
-            if !counts(day) {
-                continue;
-            }
-            let asked = u32::from(plan.asked[line][slot as usize]);
-            got.asked += asked;
-            if at >= sheet.ended {
-                continue;
-            }
-            got.owed += asked;
-            let late = if self.when.now > plan.late_after(slot) { asked } else { 0 };
-            got.late += late;
-            let block = self.engine.block(sheet.form, *period, self.when.past);
-            let (Some(block), Some(column)) = (block, column) else { continue };
-            let value = block.value(column, slot);
-            match value {
-                Value::Missing => continue,
-                Value::NotApplicable => {
-                    got.not_applicable += asked;
-                    got.late -= late;
-                }
-                Value::Number(n) => {
-                    got.numbers += 1;
-                    got.sum = got.sum.saturating_add(n);
-                    if works_on(&self.engine, unit, *period) {
-                        got.working = got.working.saturating_add(n);
-                    }
-                }
-            }
-            got.answered += asked;
-            got.last = value;
-        }
-        got
-    }
-}
-
-/// The bundles that together hold a form's periods inside a span.
-pub(super) fn bundles(form: PeriodType, span: Span) -> Vec<Period> {
-    let grain = bundle_type(form, PeriodType::Month);
-    if grain == form {
-        return span.parts(form).collect();
-    }
-    // Whole months, and the days before and after them.
-    let months: Vec<Period> = span.parts(grain).collect();
-    let (Some(first), Some(last)) = (months.first(), months.last()) else {
-        return span.parts(form).collect();
-    };
-    let (begin, end) = (first.first_day(), last.last_day());
-    let days = || span.parts(form);
-    let before = days().take_while(|day| day.first_day() < begin);
-    let after = days().filter(|day| day.first_day() > end);
-    before.chain(months.iter().copied()).chain(after).collect()
-}
-
-/// A span's first and last day.
-pub(super) fn days_of(span: Span) -> (Date, Date) {
-    (span.first_day(), span.last_day())
-}
 
 impl<'e> Engine<'e> {
     /// Counts `wanted` elements over `span`, for every row of the set.
@@ -302,7 +78,7 @@ impl<'e> Engine<'e> {
         wanted: &[bool],
     ) -> Counts {
         let roster = asked.roster(scope, dims, days_of(span));
-        let end = (span.last_day(), span.last_day());
+        let last = asked.roster(scope, dims, (span.last_day(), span.last_day()));
         let mut counts = Counts::new();
         for form in self.form_indices() {
             let model = &self.catalogue.forms[form.at()];
@@ -315,21 +91,17 @@ impl<'e> Engine<'e> {
                 lines.filter(|(_, line)| of(line)).map(|(at, _)| at).collect()
             };
             let (flows, stocks) = (lines(false), lines(true));
-            if flows.is_empty() && stocks.is_empty() {
-                continue;
+            if span.parts(model.period_type).len() == 0 && (flows.len() + stocks.len()) > 0 {
+                self.note_longer(asked, &last, span, form, wanted, &mut counts);
+            } else if !flows.is_empty() {
+                self.count_flows(asked, &roster, (form, span), &flows, &mut counts);
             }
-            if span.parts(model.period_type).len() == 0 {
-                let roster = asked.roster(scope, dims, end);
-                self.note_longer(asked, &roster, span, form, wanted, &mut counts);
-                // A stock asked rarely may still stand from before.
-                self.count_stocks(asked, &roster, (form, span), &[], &stocks, &mut counts);
-                continue;
-            }
-            let sheets = asked.sheets(form, span);
-            self.count_flows(asked, &roster, (form, span), &sheets, &flows, &mut counts);
+            // A stock asked rarely may still stand from before.
             if !stocks.is_empty() {
-                let last = asked.roster(scope, dims, end);
-                self.count_stocks(asked, &last, (form, span), &sheets, &stocks, &mut counts);
+                self.count_stocks(asked, &last, (form, span), &stocks, &mut counts);
+            }
+            if roster.rows.len() > ROWS_KEPT {
+                asked.forget_row();
             }
         }
         for row in counts.values_mut() {
@@ -394,144 +166,128 @@ impl<'e> Engine<'e> {
         asked: &Asked<'_>,
         roster: &Roster,
         (form, span): (FormIx, Span),
-        sheets: &[Arc<Sheet>],
         lines: &[usize],
         counts: &mut Counts,
     ) {
         let model = &self.catalogue.forms[form.at()];
-        if lines.is_empty() {
-            return;
-        }
-        let map = self.slots(form);
         let flag = figures::period_flags(model, span);
-        let mut each = |key: &Key, list: Vec<Count>| {
-            for (count, line) in list.into_iter().zip(lines) {
-                add(counts, *key, model.lines[*line].element, count, flag.clone());
-            }
-        };
         for (key, groups) in &roster.rows {
             let mut list = vec![Count::default(); lines.len()];
             for group in groups.iter().filter(|group| model.kinds.contains(&group.kind)) {
-                self.count_group(asked, group, &map, sheets, lines, &mut list);
-            }
-            each(key, list);
-        }
-        for wanderer in &roster.wanderers {
-            if map.slot(wanderer.unit).is_none() {
-                continue;
-            }
-            for key in keys_of(wanderer) {
-                let mut list = vec![Count::default(); lines.len()];
+                let conflicts = self.has_conflicts(asked, group, form, span);
                 for (count, line) in list.iter_mut().zip(lines) {
-                    for sheet in sheets {
+                    let given = self.count_group(asked, group, (form, *line), span, count);
+                    count.tally.sum += given.sum.iter().map(|n| u128::from(*n)).sum::<u128>();
+                    if conflicts && given.numbers().iter().any(|n| *n > 0) {
+                        count.flags.insert(CONFLICTS.to_owned());
+                    }
+                }
+            }
+            for (count, line) in list.into_iter().zip(lines) {
+                add(counts, *key, model.lines[*line].element, count, flag.clone());
+            }
+        }
+        let map = asked.slots(form);
+        for wanderer in roster.wanderers.iter().filter(|w| map.slot(w.unit).is_some()) {
+            for key in keys_of(wanderer) {
+                for line in lines {
+                    let mut count = Count::default();
+                    for sheet in asked.sheets(form, span).iter() {
                         for stay in wanderer.stays.iter().filter(|stay| stay.keys.contains(&key)) {
                             let here = |day: Date| stay.first <= day && day <= stay.last;
                             let got = asked.read_some(sheet, *line, wanderer.unit, here);
                             count.take(wanderer.unit, stay.kind, got);
                         }
                     }
+                    add(counts, key, model.lines[*line].element, count, flag.clone());
                 }
-                each(&key, list);
             }
         }
     }
 
-    /// Adds up steady units of one kind, line by line.
+    /// Whether several versions stand of a report of a group's units.
+    fn has_conflicts(&self, asked: &Asked<'_>, group: &Group, form: FormIx, span: Span) -> bool {
+        let runs = asked.runs(group, form);
+        asked.sheets(form, span).iter().any(|sheet| {
+            runs.iter().any(|run| {
+                let reports = sheet.reports(&asked.engine, asked.when, run.chunk);
+                reports.conflicts[run.place..run.place + run.len].iter().any(|n| *n > 0)
+            })
+        })
+    }
+
+    /// Whether no other form can speak of an element of the units of a kind that have always been of it.
+    fn is_only_home(&self, kind: KindIx, element: ElementIx) -> bool {
+        self.plans.formulas(self.catalogue).homes(kind, element).len() == 1
+    }
+
+    /// Adds up the reports of steady units of one kind in one line. What they say is given back.
     fn count_group(
         &self,
         asked: &Asked<'_>,
         group: &Group,
-        map: &FormMap,
-        sheets: &[Arc<Sheet>],
-        lines: &[usize],
-        list: &mut [Count],
-    ) {
-        #[derive(Clone, Copy, Default)]
-        struct Sum {
-            asked: u64,
-            owed: u64,
-            not_applicable: u64,
-            numbers: u64,
-            sum: u128,
-        }
-        let mut sums = vec![Sum::default(); lines.len()];
-        // By line: numbers, and reports expected, of the unit at hand.
-        let mut unit_numbers = vec![0u32; lines.len()];
-        let mut unit_expected = vec![0u32; lines.len()];
-        let mut conflicts = false;
-        for unit in &group.units {
-            let Some(slot) = map.slot(*unit) else { continue };
-            let (number, place) = Sheet::place(slot);
-            unit_numbers.fill(0);
-            unit_expected.fill(0);
-            for sheet in sheets {
-                let chunk = sheet.chunk(&asked.engine, asked.when, number);
-                conflicts |= chunk.reports.conflicts[place] > 0;
-                for (at, line) in lines.iter().enumerate() {
-                    let line = &chunk.lines[*line];
-                    let numbers = line.numbers[place];
-                    let na = line.not_applicable[place];
-                    let owed = line.owed[place];
-                    let sum = &mut sums[at];
-                    sum.asked += u64::from(line.asked[place]);
-                    sum.owed += u64::from(owed);
-                    sum.not_applicable += u64::from(na);
-                    sum.numbers += u64::from(numbers);
-                    sum.sum += u128::from(line.sum[place]);
-                    unit_numbers[at] += u32::from(numbers);
-                    unit_expected[at] += u32::from(owed - na);
-                }
+        (form, line): (FormIx, usize),
+        span: Span,
+        count: &mut Count,
+    ) -> Rc<Given> {
+        let given = asked.given(group, form, line, span);
+        let all = |list: &[u16]| list.iter().map(|n| u64::from(*n)).sum::<u64>();
+        let not_applicable = all(given.not_applicable());
+        let (asks, numbers) = (all(given.asked()) - not_applicable, all(given.numbers()));
+        let tally = &mut count.tally;
+        tally.reports += numbers;
+        tally.not_applicable += not_applicable;
+        tally.expected += all(given.owed()) - not_applicable;
+        tally.asked += asks;
+        let kind = count.kinds.entry(group.kind).or_default();
+        kind.0 += asks;
+        kind.1 += numbers;
+        let element = self.catalogue.forms[form.at()].lines[line].element;
+        let alone = self.is_only_home(group.kind, element);
+        let facilities = self.catalogue.kinds[group.kind.at()].class == Class::Facility;
+        let note = |units: &mut Units, is_one: &dyn Fn(usize) -> bool| {
+            let unit = |at: &usize| group.units[*at];
+            if !alone {
+                units
+                    .list
+                    .extend((0..group.units.len()).filter(|at| is_one(*at)).map(|at| unit(&at)));
+                return;
             }
-            for (at, count) in list.iter_mut().enumerate() {
-                if unit_numbers[at] > 0 {
-                    count.givers.push(*unit);
-                }
-                if unit_expected[at] > 0 {
-                    count.expected_of.push(*unit);
-                }
-            }
-        }
-        for (count, sum) in list.iter_mut().zip(sums) {
-            let tally = &mut count.tally;
-            tally.sum += sum.sum;
-            tally.reports += sum.numbers;
-            tally.not_applicable += sum.not_applicable;
-            tally.expected += sum.owed - sum.not_applicable;
-            tally.asked += sum.asked - sum.not_applicable;
-            let kind = count.kinds.entry(group.kind).or_default();
-            kind.0 += sum.asked - sum.not_applicable;
-            kind.1 += sum.numbers;
-            if conflicts && sum.numbers > 0 {
-                count.flags.insert(CONFLICTS.to_owned());
-            }
-        }
+            let changing: Vec<usize> =
+                group.changing.iter().copied().filter(|at| is_one(*at)).collect();
+            let all = (0..group.units.len()).filter(|at| is_one(*at)).count();
+            let number = (all - changing.len()) as u64;
+            units.alone += number;
+            units.facilities += if facilities { number } else { 0 };
+            units.list.extend(changing.iter().map(unit));
+        };
+        note(&mut count.givers, &|at| given.numbers()[at] > 0);
+        note(&mut count.expected_of, &|at| given.owed()[at] > given.not_applicable()[at]);
         // Whether anything is overdue is asked only where nobody gave a number.
-        for (count, line) in list.iter_mut().zip(lines) {
-            if count.tally.reports == 0 && count.tally.asked > 0 {
-                count.tally.overdue += self.overdue(asked, &group.units, map, sheets, *line);
-            }
+        if count.tally.reports == 0 && count.tally.asked > 0 {
+            count.tally.overdue += self.overdue(asked, group, (form, line), span);
         }
+        given
     }
 
     /// Form-periods of the units that ask a line, are not answered, and whose time has passed.
     fn overdue(
         &self,
         asked: &Asked<'_>,
-        units: &[UnitIx],
-        map: &FormMap,
-        sheets: &[Arc<Sheet>],
-        line: usize,
+        group: &Group,
+        (form, line): (FormIx, usize),
+        span: Span,
     ) -> u64 {
+        let map = asked.slots(form);
+        let column = self.column(form, self.catalogue.forms[form.at()].lines[line].element);
         let mut late = 0;
-        for sheet in sheets {
+        for sheet in asked.sheets(form, span).iter() {
             for (at, plan) in sheet.plans[..sheet.ended].iter().enumerate() {
                 if plan.all_late(asked.when.now) == Some(false) {
                     continue;
                 }
-                let element = self.catalogue.forms[sheet.form.at()].lines[line].element;
-                let column = self.column(sheet.form, element);
-                let block = self.block(sheet.form, sheet.periods[at], asked.when.past);
-                for slot in units.iter().filter_map(|unit| map.slot(*unit)) {
+                let block = self.block(form, sheet.periods[at], asked.when.past);
+                for slot in group.units.iter().filter_map(|unit| map.slot(*unit)) {
                     let answered = || match (&block, column) {
                         (Some(block), Some(column)) => block.value(column, slot).is_answer(),
                         _ => false,
@@ -552,73 +308,107 @@ impl<'e> Engine<'e> {
         asked: &Asked<'_>,
         last: &Roster,
         (form, span): (FormIx, Span),
-        sheets: &[Arc<Sheet>],
         lines: &[usize],
         counts: &mut Counts,
     ) {
         let model = &self.catalogue.forms[form.at()];
-        let map = self.slots(form);
         let flag = figures::period_flags(model, span);
         for (key, groups) in &last.rows {
             for &line in lines {
                 let element = model.lines[line].element;
-                let over_time = self.catalogue.elements[element.at()].over_time;
                 let mut count = Count::default();
+                let mut valued = false;
                 for group in groups {
-                    let mut list = vec![Count::default()];
-                    self.count_group(asked, group, &map, sheets, &[line], &mut list);
-                    for one in list {
-                        join(&mut count, one);
-                    }
-                    let slots =
-                        group.units.iter().filter_map(|unit| Some((*unit, map.slot(*unit)?)));
-                    let mut open: Vec<(UnitIx, Slot)> = slots.collect();
-                    for sheet in sheets.iter().rev() {
-                        open.retain(|(unit, slot)| {
-                            let value = asked.read(sheet, line, *slot).last;
-                            if value.is_answer() {
-                                let day = sheet.bundle.last_day();
-                                count.stock.push((*unit, day, group.kind, value));
-                            }
-                            !value.is_answer()
-                        });
-                    }
-                    if let OverTime::Latest { carry_months } = over_time {
-                        for period in carried(model.period_type, span, carry_months) {
-                            if open.is_empty() {
-                                break;
-                            }
-                            let sheet = asked.sheet(form, period);
-                            open.retain(|(unit, slot)| {
-                                let value = asked.read(&sheet, line, *slot).last;
-                                if value.is_answer() {
-                                    let day = period.last_day();
-                                    count.stock.push((*unit, day, group.kind, value));
-                                }
-                                !value.is_answer()
-                            });
-                        }
+                    // Of another kind's form only those can speak that were of that kind once.
+                    if model.kinds.contains(&group.kind) || !group.changing.is_empty() {
+                        valued |= self.count_stock(asked, group, (form, line), span, &mut count);
                     }
                 }
                 // After a last "not applicable", here or on another kind's form, earlier numbers are no value:
                 // what is overdue tells the state.
-                let valued = count.stock.iter().any(|(unit, .., value)| {
-                    let spells = &self.organisation.info(*unit).spells;
-                    value.number().is_some() && spells.iter().all(|s| s.kind == spells[0].kind)
-                });
                 if count.tally.reports > 0 && !valued {
                     for group in groups {
-                        count.tally.overdue +=
-                            self.overdue(asked, &group.units, &map, sheets, line);
+                        count.tally.overdue += self.overdue(asked, group, (form, line), span);
                     }
                 }
-                // The sum is of the newest values only.
-                count.tally.sum = 0;
-                count.givers.clear();
-                count.kinds.values_mut().for_each(|kind| kind.1 = 0);
                 add(counts, *key, element, count, flag.clone());
             }
         }
+    }
+
+    /// Adds the newest values of a group's units; whether one of them is a number that no other form can
+    /// replace.
+    fn count_stock(
+        &self,
+        asked: &Asked<'_>,
+        group: &Group,
+        (form, line): (FormIx, usize),
+        span: Span,
+        count: &mut Count,
+    ) -> bool {
+        let element = self.catalogue.forms[form.at()].lines[line].element;
+        let (givers, kinds) = (count.givers.clone(), count.kinds.clone());
+        let in_span = self.count_group(asked, group, (form, line), span, count);
+        // Not who reported gives a stock, but whose newest answer is a number.
+        count.givers = givers;
+        for (kind, (_, numbers)) in &mut count.kinds {
+            *numbers = kinds.get(kind).map_or(0, |kept| kept.1);
+        }
+        let over_time = self.catalogue.elements[element.at()].over_time;
+        let given = match over_time {
+            OverTime::Latest { carry_months } => {
+                asked.standing(group, (form, line), span, carry_months)
+            }
+            _ => in_span,
+        };
+        let Some(newest) = &given.newest else { return false };
+        let alone = self.is_only_home(group.kind, element);
+        let facility = self.catalogue.kinds[group.kind.at()].class == Class::Facility;
+        let (mut sum, mut numbers) = (0_u128, 0);
+        let mut valued = false;
+        for (at, unit) in group.units.iter().enumerate() {
+            let value = newest.of(at);
+            if !value.is_answer() {
+                continue;
+            }
+            let changes = group.changing.binary_search(&at).is_ok();
+            valued |= !changes && value.number().is_some();
+            if !alone || changes {
+                let day = self.day_of_newest(asked, (form, line), *unit, span, over_time);
+                count.stock.push((*unit, day, group.kind, value));
+            } else if let Some(n) = value.number() {
+                sum += u128::from(n);
+                numbers += 1;
+            }
+        }
+        count.tally.sum += sum;
+        count.givers.alone += numbers;
+        count.givers.facilities += if facility { numbers } else { 0 };
+        count.kinds.entry(group.kind).or_default().1 += numbers;
+        valued
+    }
+
+    /// The last day of the bundle a unit's newest answer is of.
+    fn day_of_newest(
+        &self,
+        asked: &Asked<'_>,
+        (form, line): (FormIx, usize),
+        unit: UnitIx,
+        span: Span,
+        over_time: OverTime,
+    ) -> Date {
+        let own = self.catalogue.forms[form.at()].period_type;
+        let mut periods = bundles(own, span);
+        periods.reverse();
+        if let OverTime::Latest { carry_months } = over_time {
+            periods.extend(carried(own, span, carry_months));
+        }
+        let slot = asked.slots(form).slot(unit);
+        let answered = |bundle: &Period| {
+            let sheet = asked.sheet(form, *bundle);
+            slot.is_some_and(|slot| asked.read(&sheet, line, slot).last.is_answer())
+        };
+        periods.into_iter().find(answered).map_or(span.last_day(), |bundle| bundle.last_day())
     }
 
     /// Adds up what the forms gave for one row and element.
@@ -638,18 +428,13 @@ impl<'e> Engine<'e> {
             for (unit, _, kind, value) in newest {
                 let Some(n) = value.number() else { continue };
                 count.tally.sum += u128::from(n);
-                count.givers.push(unit);
+                count.givers.list.push(unit);
                 count.kinds.entry(kind).or_default().1 += 1;
             }
         }
-        let facilities = |units: &mut Vec<UnitIx>| {
-            units.sort_unstable();
-            units.dedup();
-            let facility = |unit: &&UnitIx| self.organisation.class(**unit) == Class::Facility;
-            (units.len() as u64, units.iter().filter(facility).count() as u64)
-        };
-        (count.tally.givers, count.tally.facilities) = facilities(&mut count.givers);
-        (_, count.tally.facilities_expected) = facilities(&mut count.expected_of);
+        let facility = |unit: UnitIx| self.organisation.class(unit) == Class::Facility;
+        (count.tally.givers, count.tally.facilities) = count.givers.count(facility);
+        (_, count.tally.facilities_expected) = count.expected_of.count(facility);
         if count.tally.givers > 0 {
             for (kind, (owed, numbers)) in &count.kinds {
                 if *owed > 0 && *numbers == 0 {
@@ -657,105 +442,6 @@ impl<'e> Engine<'e> {
                 }
             }
         }
-    }
-
-    /// The reconciliation of the networks' sums to the area's total, for each of `elements` (F5).
-    pub(super) fn reconcile(
-        &self,
-        asked: &Asked<'_>,
-        area: Scope,
-        networks: &Dims,
-        span: Span,
-        elements: &[ElementIx],
-    ) -> Vec<(ElementIx, Reconciliation)> {
-        let mut out = Vec::new();
-        for &element in elements {
-            let model = &self.catalogue.elements[element.at()];
-            if model.scope == ElementScope::Area || model.over_units == OverUnits::None {
-                continue;
-            }
-            let mut sum = Reconciler::default();
-            self.reconcile_cells(asked, area, networks, span, element, &mut |_, cell| {
-                sum.add(cell)
-            });
-            out.push((element, sum.finish()));
-        }
-        out
-    }
-
-    /// The cells of a reconciliation: what each unit gave of `element` while its place in the area and its
-    /// groups did not change.
-    pub(super) fn reconcile_cells(
-        &self,
-        asked: &Asked<'_>,
-        area: Scope,
-        networks: &Dims,
-        span: Span,
-        element: ElementIx,
-        each: &mut impl FnMut(UnitIx, Cell),
-    ) {
-        let stock = self.catalogue.elements[element.at()].over_time.is_stock();
-        let days = if stock { (span.last_day(), span.last_day()) } else { days_of(span) };
-        let inside = asked.roster(area, &Dims::default(), days);
-        let groups = asked.roster(area, networks, days);
-        for (unit, place) in places(&inside, &groups) {
-            match place {
-                Place::Steady { kind, in_area, groups } => {
-                    if let Some(value) = self.value_of(asked, element, unit, span, |_| true) {
-                        each(unit, Cell { facility: unit.0, kind, in_area, groups, value });
-                    }
-                }
-                Place::Wanders(cuts) => {
-                    for (first, last, kind, in_area, groups) in cuts {
-                        let here = |day: Date| first <= day && day <= last;
-                        if let Some(value) = self.value_of(asked, element, unit, span, here) {
-                            each(unit, Cell { facility: unit.0, kind, in_area, groups, value });
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// A unit's figure of an element over a span: a flow's sum over the periods whose duty day `counts`, a
-    /// stock's newest value. None if it gave no number.
-    fn value_of(
-        &self,
-        asked: &Asked<'_>,
-        element: ElementIx,
-        unit: UnitIx,
-        span: Span,
-        counts: impl Fn(Date) -> bool,
-    ) -> Option<u64> {
-        let over_time = self.catalogue.elements[element.at()].over_time;
-        let mut got = Got::default();
-        let mut newest: Option<(Date, Value)> = None;
-        for form in self.form_indices() {
-            let model = &self.catalogue.forms[form.at()];
-            let Some(line) = model.line_of(element) else { continue };
-            let Some(slot) = self.slots(form).slot(unit) else { continue };
-            let whole = counts(span.first_day()) && counts(span.last_day());
-            let mut bundles = bundles(model.period_type, span);
-            if let OverTime::Latest { carry_months } = over_time {
-                bundles.extend(carried(model.period_type, span, carry_months));
-            }
-            for bundle in bundles {
-                let sheet = asked.sheet(form, bundle);
-                let one = if over_time.is_stock() || whole {
-                    asked.read(&sheet, line, slot)
-                } else {
-                    asked.read_some(&sheet, line, unit, &counts)
-                };
-                if one.last.is_answer() && newest.is_none_or(|(day, _)| day <= bundle.last_day()) {
-                    newest = Some((bundle.last_day(), one.last));
-                }
-                got.then(one);
-            }
-        }
-        if over_time.is_stock() {
-            return newest.and_then(|(_, value)| value.number());
-        }
-        (got.numbers > 0).then_some(got.sum)
     }
 
     /// The cube's column of an element on a form.
@@ -775,79 +461,6 @@ impl<'e> Engine<'e> {
     }
 }
 
-/// How a unit stands to an area and its groups over some days.
-enum Place {
-    Steady {
-        kind: KindIx,
-        in_area: bool,
-        groups: u32,
-    },
-    /// First and last day, kind, whether in the area, in how many groups.
-    Wanders(Vec<(Date, Date, KindIx, bool, u32)>),
-}
-
-/// How every unit of the area or of a group stands to both.
-fn places(inside: &Roster, groups: &Roster) -> BTreeMap<UnitIx, Place> {
-    let mut out: BTreeMap<UnitIx, Place> = BTreeMap::new();
-    for (roster, area) in [(inside, true), (groups, false)] {
-        for group in roster.rows.values().flatten() {
-            for unit in &group.units {
-                let place = out.entry(*unit).or_insert(Place::Steady {
-                    kind: group.kind,
-                    in_area: false,
-                    groups: 0,
-                });
-                if let Place::Steady { in_area, groups, .. } = place {
-                    *in_area |= area;
-                    *groups += u32::from(!area);
-                }
-            }
-        }
-    }
-    let wander: BTreeSet<UnitIx> =
-        inside.wanderers.iter().chain(&groups.wanderers).map(|w| w.unit).collect();
-    for unit in wander {
-        let of = |roster: &Roster| roster.wanderers.iter().find(|w| w.unit == unit).cloned();
-        let (area, groups) = (of(inside), of(groups));
-        let steady = match out.get(&unit) {
-            Some(Place::Steady { kind, in_area, groups }) => Some((*kind, *in_area, *groups)),
-            _ => None,
-        };
-        let mut days: BTreeSet<Date> = BTreeSet::new();
-        let stays = || area.iter().chain(&groups).flat_map(|w| &w.stays);
-        for stay in stays() {
-            days.insert(stay.first);
-            days.insert(stay.last.plus(1));
-        }
-        // Days on which neither wanders but one is steady lie outside every stay.
-        if steady.is_some() {
-            days.insert(Date::MIN);
-            days.insert(Date::MAX);
-        }
-        let days: Vec<Date> = days.into_iter().collect();
-        let mut cuts = Vec::new();
-        for pair in days.windows(2) {
-            let (first, last) = (pair[0], pair[1].plus(-1));
-            let at = |w: &Option<Wanderer>| {
-                let stays = w.iter().flat_map(|w| &w.stays);
-                stays.into_iter().find(|s| s.first <= first && first <= s.last).cloned()
-            };
-            let (a, g) = (at(&area), at(&groups));
-            let kind = a.as_ref().or(g.as_ref()).map(|stay| stay.kind);
-            let Some(kind) = kind.or(steady.map(|(kind, _, _)| kind)) else { continue };
-            let in_area = a.is_some() || (area.is_none() && steady.is_some_and(|(_, is, _)| is));
-            let count = match (&g, &groups) {
-                (Some(stay), _) => stay.keys.len() as u32,
-                (None, Some(_)) => 0,
-                (None, None) => steady.map_or(0, |(_, _, n)| n),
-            };
-            cuts.push((first, last, kind, in_area, count));
-        }
-        out.insert(unit, Place::Wanders(cuts));
-    }
-    out
-}
-
 impl Count {
     /// Takes in what one unit gave.
     fn take(&mut self, unit: UnitIx, kind: KindIx, got: Got) {
@@ -862,10 +475,13 @@ impl Count {
         entry.0 += u64::from(got.asked - got.not_applicable);
         entry.1 += u64::from(got.numbers);
         if got.numbers > 0 {
-            self.givers.push(unit);
+            self.givers.list.push(unit);
         }
         if got.owed > got.not_applicable {
-            self.expected_of.push(unit);
+            self.expected_of.list.push(unit);
+        }
+        if got.conflicts {
+            self.flags.insert(CONFLICTS.to_owned());
         }
     }
 }
@@ -873,21 +489,6 @@ impl Count {
 /// The rows a wanderer is ever in.
 fn keys_of(wanderer: &Wanderer) -> BTreeSet<Key> {
     wanderer.stays.iter().flat_map(|stay| stay.keys.iter().copied()).collect()
-}
-
-/// The periods before the span's own whose values a stock asked rarely may still take, newest first: at most
-/// so many months old, the value's own last day against the span's.
-pub(super) fn carried(kind: PeriodType, span: Span, carry_months: u16) -> Vec<Period> {
-    let month = Period::containing(PeriodType::Month, span.last_day());
-    let oldest = month.plus(-i32::from(carry_months)).first_day();
-    let mut last = Period::containing(kind, span.last_day());
-    if last.last_day() > span.last_day() {
-        last = last.plus(-1);
-    }
-    std::iter::successors(Some(last), |period| Some(period.plus(-1)))
-        .take_while(move |period| period.last_day() >= oldest)
-        .filter(|period| !span.contains(*period))
-        .collect()
 }
 
 /// Adds a count of the same row and element.
@@ -904,8 +505,8 @@ fn join(count: &mut Count, one: Count) {
         entry.0 += owed;
         entry.1 += numbers;
     }
-    count.givers.extend(one.givers);
-    count.expected_of.extend(one.expected_of);
+    count.givers.join(one.givers);
+    count.expected_of.join(one.expected_of);
     count.stock.extend(one.stock);
     count.flags.extend(one.flags);
 }

@@ -2,7 +2,7 @@ use banyan_shared::catalogue::Lang;
 use banyan_shared::figures::State;
 use banyan_shared::report::How;
 
-use super::fixture::World;
+use super::fixture::{UNITS, World, build};
 use super::*;
 
 fn ask(place: &str, period: &str) -> QueryRequest {
@@ -479,4 +479,55 @@ fn the_json_of_a_county_is_the_documented_one() {
     assert!(table.contains("1 406") && table.contains("应报"), "{table}");
     let table = query_table(&answer, &w.catalogue, Lang::En);
     assert!(table.contains("expected") && table.contains("visits visits"), "{table}");
+}
+
+#[test]
+fn a_place_must_be_on_the_map_that_is_asked_for() {
+    let mut w = World::new();
+    let more = "\
+C8,旧县,county,P,,2026-03-01,,,
+C9,新县,county,P,2026-03-01,,,,
+Q,迁诊所,clinic,C8,,2026-03-01,,,
+Q,迁诊所,clinic,C9,2026-03-01,,,,
+";
+    w.organisation = build(&w.catalogue, &(UNITS.to_owned() + more), "");
+    w.put("Q", "daily", "2026-01-05", &["7", "1"], ("2026-01-05", 20));
+    let ask = |place: &str, membership| {
+        let request = QueryRequest {
+            place: place.to_owned(),
+            period: "2026-01".to_owned(),
+            elements: vec!["visits".to_owned()],
+            membership,
+            ..QueryRequest::default()
+        };
+        let answer = w.engine().query(&request, w.at("2026-06-01", 9));
+        answer.map(|answer| answer.rows[0].elements.get("visits").unwrap().value)
+    };
+    // The county that came later has the clinic on today's map, the one that went has it as it was.
+    assert_eq!(ask("C9", Membership::Today).unwrap(), Some(7));
+    assert_eq!(ask("C8", Membership::AsItWas).unwrap(), Some(7));
+    for (place, membership) in [("C9", Membership::AsItWas), ("C8", Membership::Today)] {
+        let refused = ask(place, membership).unwrap_err();
+        assert_eq!(refused.code(), "unit_not_in_force");
+        assert!(refused.text(Lang::En).contains("2026-0"), "{}", refused.text(Lang::En));
+    }
+    assert_eq!(ask("Q", Membership::Today).unwrap(), Some(7));
+}
+
+#[test]
+fn a_span_longer_than_any_question_is_refused() {
+    let w = World::new();
+    let ask = |period: &str, by: &str| {
+        let request = QueryRequest {
+            place: "P".to_owned(),
+            period: period.to_owned(),
+            by: vec![by.to_owned()],
+            ..QueryRequest::default()
+        };
+        w.engine().query(&request, w.at("2026-06-01", 9)).map(|_| ()).map_err(|error| error.code())
+    };
+    assert_eq!(ask("1900..2200", ""), Err("span_too_long"));
+    assert_eq!(ask("2026-01..2062-12", ""), Err("span_too_long"));
+    assert_eq!(ask("2025-01..2026-12", "day"), Err("too_many_rows"));
+    assert_eq!(ask("2016..2025", ""), Ok(()));
 }

@@ -49,6 +49,16 @@ const INDICATORS: &[(&str, &str, &str)] = &[
         "kind = \"ratio\"\nnumerator = \"on_working_days(visits[kind=clinic])\"\ndenominator = \"working_days()\"",
         "",
     ),
+    (
+        "home_ytd",
+        "kind = \"ratio\"\nnumerator = \"ytd(home_visits)\"\ndenominator = \"ytd(visits[kind=clinic])\"",
+        "",
+    ),
+    (
+        "work_each",
+        "kind = \"ratio\"\nnumerator = \"visits\"\ndenominator = \"mean(beds) * working_days()\"",
+        "",
+    ),
     ("county_only", "kind = \"count\"\nvalue = \"beds\"", "levels = [\"county\"]"),
 ];
 
@@ -59,8 +69,9 @@ clinic_share,C1,,,up,20,,,,乙文件,own
 payer_ytd,,county,,up,12000,,,,丙文件,draft
 ";
 
-fn world() -> World {
-    let mut toml = CATALOGUE.to_owned();
+/// The indicators, as a catalogue has them.
+pub(super) fn indicators() -> String {
+    let mut toml = String::new();
     for (code, definition, more) in INDICATORS {
         let percent = matches!(*code, "clinic_share" | "home_share");
         let factor = if percent { "\nfactor = 100" } else { "" };
@@ -71,6 +82,11 @@ fn world() -> World {
         )
         .unwrap();
     }
+    toml
+}
+
+fn world() -> World {
+    let toml = CATALOGUE.to_owned() + &indicators();
     let mut w = World::new();
     w.catalogue = Catalogue::load(toml.as_bytes()).unwrap_or_else(|errors| {
         panic!("{}", errors.iter().map(|e| e.text(Lang::En)).collect::<Vec<_>>().join("\n"))
@@ -186,6 +202,18 @@ fn an_area_counts_its_hospitals_where_its_desk_is_in_and_a_network_shows_the_are
     assert_eq!((each.scope.as_str(), each.area.as_deref()), ("area", Some("P")));
     let network = ask(&w, "G1", "2026-01", "payer_each", LATER);
     assert_eq!((network.value, network.area.as_deref()), (Some(4000.0), Some("C1")));
+    // A place inside the network is not its area.
+    let by_county = QueryRequest {
+        place: "G1".to_owned(),
+        period: "2026-01".to_owned(),
+        by: vec!["county".to_owned()],
+        indicators: vec!["payer_each".to_owned()],
+        ..QueryRequest::default()
+    };
+    for row in w.engine().query(&by_county, w.at(LATER.0, LATER.1)).unwrap().rows {
+        let each = row.indicators.get("payer_each").unwrap();
+        assert_eq!((each.value, each.state), (None, State::NotApplicable), "{:?}", row.key);
+    }
     let none = ask(&w, "L1", "2026-01", "payer_each", LATER);
     assert_eq!((none.value, none.state), (None, State::NotApplicable));
 
@@ -235,6 +263,14 @@ fn growth_compares_those_who_answered_both_times() {
     assert_eq!((growth.numerator, growth.denominator), (Some(62.0), Some(310.0)));
     assert_eq!(growth.value, Some(20.0));
     assert_eq!((growth.coverage.matched, growth.coverage.expected), (31, 93));
+    // Who was not there a year ago is in neither number either.
+    for day in 28..=31 {
+        let date = format!("2026-01-{day}");
+        w.put("N", "daily", &date, &["1000", ""], (&date, 20));
+    }
+    let growth = ask(&w, "C1", "2026-01", "growing", LATER);
+    assert_eq!((growth.numerator, growth.denominator), (Some(62.0), Some(310.0)));
+    assert_eq!((growth.coverage.matched, growth.coverage.expected), (31, 93 + 10 + 4));
     let none = ask(&w, "T1", "2025-01", "growing", LATER);
     assert_eq!((none.value, none.state), (None, State::Missing));
 }

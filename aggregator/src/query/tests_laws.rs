@@ -121,12 +121,30 @@ fn build(clinics: &[Clinic], days_off: &[i32], working_only: bool) -> World {
         super::fixture::CATALOGUE.to_owned()
     };
     let mut world = World::new();
-    world.catalogue = Catalogue::load((toml + HOME_SHARE).as_bytes()).unwrap();
+    let more = super::tests_indicators::indicators();
+    let more = more.replace("code = \"home_share\"", "code = \"home_of_clinics\"");
+    world.catalogue = Catalogue::load((toml + HOME_SHARE + &more).as_bytes()).unwrap();
     let tables = Tables::parse(&files).unwrap_or_else(|e| panic!("{e:#?}"));
     world.organisation = Organisation::build(&world.catalogue, &tables)
         .unwrap_or_else(|e| panic!("{e:#?}\n{units}"));
     world.cube = Cube::new(&world.catalogue);
     world
+}
+
+/// Month reports of some clinics, whole or in part.
+fn put_months(w: &mut World, clinics: &[Clinic], now_day: i32) {
+    for (n, clinic) in clinics.iter().enumerate() {
+        for (first, last, month) in [(-30, 0, "2025-12"), (1, 31, "2026-01")] {
+            let open = clinic.opened <= last && clinic.closed > first;
+            if !open || last >= now_day || (n + last as usize).is_multiple_of(3) {
+                continue;
+            }
+            let (beds, people) = ((n + 1).to_string(), (100 * (n + 1)).to_string());
+            let values = [beds.as_str(), if n % 2 == 0 { &people } else { "NA" }];
+            let at = day(last + 1).to_string();
+            w.put(&format!("F{n}"), "monthly", month, &values, (&at, 8));
+        }
+    }
 }
 
 proptest! {
@@ -158,6 +176,7 @@ proptest! {
             report.put(&mut w);
             given.insert((report.clinic, report.day), report);
         }
+        put_months(&mut w, &clinics, now_day);
 
         // What the definitions say, one facility and day at a time.
         let ended = |n: i32| n < now_day;
@@ -265,11 +284,26 @@ proptest! {
         // What is known now is what was known by now, and the order of arrival plays no part.
         let plain = engine.query(&everything("facility", Membership::AsItWas, None), now).unwrap();
         let as_of = everything("facility", Membership::AsItWas, Some(now));
-        prop_assert_eq!(&engine.query(&as_of, now).unwrap().rows, &plain.rows);
+        let (in_the_past, later) = (engine.query(&as_of, now.plus(1)).unwrap(), now.plus(1));
+        prop_assert!(later > now && in_the_past.freshness.sites_silent.is_none(), "a question of the past");
+        prop_assert_eq!(&in_the_past.rows, &plain.rows);
         let mut again = build(&clinics, &days_off, working_only);
+        put_months(&mut again, &clinics, now_day);
         given.values().rev().for_each(|report| report.put(&mut again));
         let replayed = everything("facility", Membership::AsItWas, None);
         prop_assert_eq!(&again.engine().query(&replayed, now).unwrap().rows, &plain.rows);
+
+        // Taken a group at a time or facility by facility, indicators are the same.
+        for membership in [Membership::AsItWas, Membership::Today] {
+            for (by, period) in
+                [("", "2026-01"), ("township", "2026-01"), ("", "2025-12..2026-02"), ("month", "2025-12..2026-01")]
+            {
+                let request = QueryRequest { period: period.to_owned(), ..everything(by, membership, None) };
+                let groups = engine.query(&request, now).unwrap();
+                let units = indicators::by_unit(|| engine.query(&request, now)).unwrap();
+                prop_assert_eq!(&groups.rows, &units.rows, "{} {}", by, period);
+            }
+        }
 
         // The sum of overlapping groups leads to the administrative total.
         for place in ["P", "C1"] {

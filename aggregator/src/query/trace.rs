@@ -8,8 +8,8 @@ use banyan_shared::period::Period;
 use banyan_shared::report::{self, EnteredAt, Value, Version};
 use serde::{Deserialize, Serialize};
 
+use super::asked::When;
 use super::plan::extension;
-use super::tally::When;
 use super::{Engine, Ordered, QueryError};
 use crate::cube::{Decision, Stored};
 

@@ -56,7 +56,9 @@ pub struct Tally {
 /// The state of an element's figure, and its value.
 pub fn element_state(element: &Element, tally: &Tally) -> (State, Option<u128>) {
     if tally.givers > 0 {
-        if element.over_units == OverUnits::None && tally.givers > 1 {
+        // One of several that owe it speaks for itself only.
+        let several = tally.givers.max(tally.facilities_expected) > 1;
+        if element.over_units == OverUnits::None && several {
             return (State::NotAdditive, None);
         }
         return (State::Reported, Some(tally.sum));

@@ -41,8 +41,11 @@ pub struct Linear(pub Vec<(i128, usize)>);
 pub struct Side {
     /// The expression.
     pub expr: Expr<Term>,
-    /// The same as a sum, where it is one: then the inputs may be added over facilities first.
+    /// The same as a sum, where it is one: then the inputs may be added over facilities first. Of stocks
+    /// taken as their mean it is one only where each facility has a single number.
     pub linear: Option<Linear>,
+    /// Whether it holds the mean of a stock.
+    pub mean: bool,
     /// The element inputs in it.
     pub elements: Vec<usize>,
 }
@@ -99,6 +102,17 @@ impl Compiled {
 }
 
 impl Input {
+    /// Whether it is a term, taken over time in the way given.
+    fn is(&self, term: &Term, way: Option<Over>) -> bool {
+        match (self, &term.what) {
+            (Input::Element { element, filter, over }, Counted::Element(wanted)) => {
+                element == wanted && *filter == term.filter && *over == way
+            }
+            (Input::Facilities(filter), Counted::Facilities) => *filter == term.filter,
+            _ => false,
+        }
+    }
+
     /// The element, if it is one.
     pub fn element(&self) -> Option<ElementIx> {
         match self {
@@ -129,7 +143,9 @@ fn side(expr: &Expr<Term>, inputs: &[Input]) -> Side {
     let mut sum = Linear::default();
     let linear = add(expr, 1, inputs, &mut sum).then_some(sum);
     let mut elements = Vec::new();
+    let mut mean = false;
     expr.walk(&mut |part| {
+        mean |= matches!(part, Expr::Over(Over::Mean, _));
         let at = input_of(part).and_then(|input| inputs.iter().position(|i| *i == input));
         if let Some(at) = at.filter(|at| inputs[*at].element().is_some())
             && !elements.contains(&at)
@@ -137,7 +153,7 @@ fn side(expr: &Expr<Term>, inputs: &[Input]) -> Side {
             elements.push(at);
         }
     });
-    Side { expr: expr.clone(), linear, elements }
+    Side { expr: expr.clone(), linear, mean, elements }
 }
 
 /// A whole number, if the expression is nothing else.
@@ -152,8 +168,6 @@ fn constant(expr: &Expr<Term>) -> Option<i128> {
 /// Adds `factor` times `expr` to `sum`; false where it is no sum of inputs.
 fn add(expr: &Expr<Term>, factor: i128, inputs: &[Input], sum: &mut Linear) -> bool {
     match expr {
-        // The mean of a stock is a fraction of its own for each facility.
-        Expr::Over(Over::Mean, _) => false,
         Expr::Term(_) | Expr::Over(..) | Expr::Fact(_) => {
             let at = input_of(expr).and_then(|input| inputs.iter().position(|i| *i == input));
             let Some(at) = at else { return false };
@@ -241,8 +255,8 @@ pub struct Values<'a> {
 }
 
 impl Values<'_> {
-    fn of(&self, wanted: &Input) -> Option<Rational> {
-        let at = self.compiled.inputs.iter().position(|input| input == wanted)?;
+    fn of(&self, is_it: impl Fn(&Input) -> bool) -> Option<Rational> {
+        let at = self.compiled.inputs.iter().position(is_it)?;
         self.values.get(at).copied()
     }
 
@@ -257,13 +271,13 @@ impl Values<'_> {
 
 impl Operands for Values<'_> {
     fn term(&self, term: &Term) -> Option<Rational> {
-        self.of(&input_of(&Expr::Term(term.clone()))?)
+        self.of(|input| input.is(term, None))
     }
     fn over(&self, over: Over, term: &Term) -> Option<Rational> {
-        self.of(&input_of(&Expr::Over(over, term.clone()))?)
+        self.of(|input| input.is(term, Some(over)))
     }
     fn fact(&self, fact: Fact) -> Option<Rational> {
-        self.of(&Input::Fact(fact))
+        self.of(|input| *input == Input::Fact(fact))
     }
 }
 

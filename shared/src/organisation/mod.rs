@@ -266,6 +266,12 @@ impl Organisation {
         &self.units[u.at()]
     }
 
+    /// Whether a unit is of one kind at one time and of another at another.
+    pub fn changes_kind(&self, u: UnitIx) -> bool {
+        let spells = &self.info(u).spells;
+        spells.iter().any(|spell| spell.kind != spells[0].kind)
+    }
+
     /// The unit's code.
     pub fn code(&self, u: UnitIx) -> &UnitCode {
         &self.units[u.at()].code

@@ -46,6 +46,9 @@ impl Rational {
 
     /// `self + other`, if it fits.
     pub fn plus(self, other: Rational) -> Option<Rational> {
+        if self.under == 1 && other.under == 1 {
+            return Some(Rational { over: self.over.checked_add(other.over)?, under: 1 });
+        }
         let left = self.over.checked_mul(other.under)?;
         let right = other.over.checked_mul(self.under)?;
         Rational::new(left.checked_add(right)?, self.under.checked_mul(other.under)?)
@@ -58,6 +61,9 @@ impl Rational {
 
     /// `self * other`, if it fits.
     pub fn times(self, other: Rational) -> Option<Rational> {
+        if self.under == 1 && other.under == 1 {
+            return Some(Rational { over: self.over.checked_mul(other.over)?, under: 1 });
+        }
         Rational::new(self.over.checked_mul(other.over)?, self.under.checked_mul(other.under)?)
     }
 
