@@ -613,7 +613,8 @@ class Figures:
         overdue = any(slot.duty and slot.ended and not slot.answers(code) and slot.overdue for slot in slots)
         if valued:
             figure["state"] = "reported"
-            if spec.get("over_units") == "none" and len(facilities) > 1:
+            several = max(len(facilities), figure["facilities_expected"]) > 1
+            if spec.get("over_units") == "none" and several:
                 figure["state"], figure["value"] = "not_additive", None
         elif overdue:
             figure["state"] = "missing"
