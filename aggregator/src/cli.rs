@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::client::{Client, print_json};
 use crate::http::Request;
-use crate::serve::{HTTP_ADDR_DEFAULT, MQTT_ADDR_DEFAULT};
+use crate::serve::{HTTP_ADDR_DEFAULT, HttpTls, MQTT_ADDR_DEFAULT, ServeOptions};
 use crate::service::{
     CompletenessCall, EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile, Format, GivenTable,
     QueryCall, ReportCall, Usage, VerifyReport, say, usage,
@@ -33,6 +33,7 @@ macro_rules! tell_part {
     }};
 }
 
+mod access;
 mod registry;
 mod reports;
 
@@ -101,6 +102,15 @@ enum Command {
         /// HTTP 地址 Where the API and the pages are (port 0 for any)
         #[arg(long, default_value = HTTP_ADDR_DEFAULT)]
         http_addr: SocketAddr,
+        /// HTTP 证书 Certificate chain of HTTPS, PEM
+        #[arg(long, value_name = "FILE", requires = "http_key")]
+        http_cert: Option<PathBuf>,
+        /// HTTP 证书私钥 Its key, PEM
+        #[arg(long, value_name = "FILE", requires = "http_cert")]
+        http_key: Option<PathBuf>,
+        /// 自制 HTTP 证书 HTTPS with a certificate made here, for these host names and addresses
+        #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "http_cert")]
+        http_self_made_cert: Vec<String>,
         /// 终端所用的 MQTT 地址 HOST:PORT What agents are told, where it differs from --mqtt-addr
         #[arg(long, value_parser = host_and_port)]
         public_mqtt_addr: Option<String>,
@@ -160,6 +170,9 @@ enum Command {
     /// Commands about the registry
     #[command(flatten)]
     Registry(registry::Command),
+    /// Commands about users, tokens and the log
+    #[command(flatten)]
+    Access(access::Command),
     /// 核验 Check the ledger's chain and signatures, and that the counts are what the ledger says
     Verify {
         /// From the first position on
@@ -400,9 +413,27 @@ fn run(command: Command, global: &Global) -> Result<ExitCode> {
             crate::init::init(dir, &init.sources(), &init.name, lang)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Serve { mqtt_addr, http_addr, public_mqtt_addr } => {
+        Command::Serve {
+            mqtt_addr,
+            http_addr,
+            http_cert,
+            http_key,
+            http_self_made_cert,
+            public_mqtt_addr,
+        } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let serving = crate::serve::serve(dir, mqtt_addr, http_addr, public_mqtt_addr);
+            let http_tls = match (http_cert, http_key) {
+                (Some(certificate), Some(key)) => HttpTls::Files(certificate, key),
+                _ if http_self_made_cert.is_empty() => HttpTls::None,
+                _ => HttpTls::SelfMade(http_self_made_cert),
+            };
+            let options = ServeOptions {
+                mqtt: mqtt_addr,
+                http: http_addr,
+                http_tls,
+                public_mqtt: public_mqtt_addr,
+            };
+            let serving = crate::serve::serve(dir, options);
             let served = runtime.block_on(serving);
             // A long query of someone still connected is not waited for.
             runtime.shutdown_timeout(std::time::Duration::from_secs(3));
@@ -533,6 +564,7 @@ fn ask(command: Command, global: &Global, client: &Client) -> Result<ExitCode> {
             )?;
         }
         Command::Registry(command) => return registry::run(command, global, client),
+        Command::Access(command) => return access::run(command, global, client),
         Command::Catalogue { command: registry::Catalogue::Publish { file, dry_run } } => {
             return registry::publish(&file, dry_run, global, client);
         }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::access::Who;
 use crate::http::{Failure, Request, handle};
 use crate::serve::{Addresses, token};
 use crate::service::{Running, Service, Usage, system_clock};
@@ -58,7 +59,7 @@ impl Client {
     /// If there is no store, or a service holds it but does not answer.
     pub fn connect(dir: &Path) -> Result<Client> {
         if let (Some(addresses), Some(token)) = (Addresses::read(dir), token(dir)) {
-            let base = format!("http://{}", addresses.http);
+            let base = format!("http://{}", addresses.command.as_ref().unwrap_or(&addresses.http));
             // With the token: another directory's service may have taken the address since.
             let hello = http_agent(HELLO_TIMEOUT)
                 .get(format!("{base}/v1/counters"))
@@ -89,7 +90,7 @@ impl Client {
     pub fn json(&self, request: &Request) -> Result<Value> {
         match self {
             Client::Local { runtime, service, .. } => {
-                runtime.block_on(handle(service, "operator", request.clone()))
+                runtime.block_on(handle(service, &Who::server(), request.clone()))
             }
             Client::Remote { base, token, agent } => {
                 let mut answer = agent

@@ -1,16 +1,16 @@
 //! The HTTP API under `/v1`, and the pages.
 //!
-//! Every request of the command line is one JSON document to `/v1/call` with the administrator's token;
-//! reading has routes of its own for programs. Loopback only, until users and TLS are set up.
+//! Every request of the command line is one JSON document to `/v1/call`; reading has routes of its own for
+//! programs. Who asks is found out by `access` before anything here runs; [`handle`] holds them to their role
+//! and scope and puts on the log what belongs there.
 
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use axum::Json;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Query, Request as HttpRequest, State as Extract};
+use axum::extract::{Extension, Query, Request as HttpRequest, State as Extract};
 use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use banyan_shared::catalogue::Lang;
@@ -18,12 +18,27 @@ use banyan_shared::period::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::access::{
+    self, AuditCall, AuditKind, Denied, Gate, Inside, Listening, Record, Role, Routes, TokenAdd,
+    UserAdd, UserPassword, Who,
+};
 use crate::act::Stage;
 use crate::front_door::Counters;
-use crate::service::{EnrolEach, EnrolOne, EnrolStick, Service, Usage, usage};
+use crate::pages::Site;
+use crate::service::{EnrolEach, EnrolOne, EnrolStick, Service, Usage, fleet_summary, usage};
 
-/// Largest request, in bytes: a province's registry as base64 fits.
-const REQUEST_BYTES_MAX: usize = 128 << 20;
+/// Largest request by role, in bytes: a province's registry as base64 fits an administrator's, a part of a
+/// file of counts an operator's.
+const fn request_bytes_max(role: Role) -> usize {
+    match role {
+        Role::Viewer => 64 << 10,
+        Role::Operator => 32 << 20,
+        Role::Admin => 128 << 20,
+    }
+}
+
+/// How long a request may take to come.
+const REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// What can be asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -132,6 +147,28 @@ pub enum Request {
     ExportCounts(crate::service::ExportCall),
     /// How the service is.
     Status,
+    /// Makes a user.
+    UserAdd(UserAdd),
+    /// Gives a user another password.
+    UserPassword(UserPassword),
+    /// The users.
+    UserList,
+    /// Removes a user.
+    UserRemove {
+        /// The user.
+        name: String,
+    },
+    /// Makes an API token.
+    TokenAdd(TokenAdd),
+    /// The tokens.
+    TokenList,
+    /// Removes a token.
+    TokenRemove {
+        /// The token.
+        name: String,
+    },
+    /// Lines of the log.
+    Audit(AuditCall),
 }
 
 /// A refused request.
@@ -143,11 +180,72 @@ pub struct Failure {
     pub usage: bool,
 }
 
-/// Carries out a request.
+/// Carries out a request for someone who may make it, and puts it on the log before it is answered.
 ///
 /// # Errors
-/// [`Usage`] if the request is wrong, or what failed.
-pub async fn handle(service: &Arc<Service>, by: &str, request: Request) -> Result<Value> {
+/// [`Denied`] if they may not, [`Usage`] if the request is wrong, or what failed.
+pub async fn handle(service: &Arc<Service>, who: &Who, request: Request) -> Result<Value> {
+    let (request, judged, kind) = judge(service, who, request).await?;
+    let (what, of) = access::described(&request);
+    if let Err(denied) = judged {
+        note(service, who, (AuditKind::Refused, what, of), denied.en.clone()).await?;
+        return Err(denied.into());
+    }
+    let result = carry_out(service, who, request).await;
+    if let Some(kind) = kind {
+        let outcome = match &result {
+            Ok(_) => "ok".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        note(service, who, (kind, what, of), outcome).await?;
+    }
+    result
+}
+
+type Judged = (Request, std::result::Result<(), Denied>, Option<AuditKind>);
+
+/// Whether someone may make a request, and as what it goes on the log.
+async fn judge(service: &Arc<Service>, who: &Who, request: Request) -> Result<Judged> {
+    let now = service.now();
+    let look = move |service: &Service, who: &Who, request: Request| {
+        let state = service.state().read();
+        let judged = access::check(&state, now, who, &request);
+        let kind = access::kind_of(&state, now, &request);
+        (request, judged, kind)
+    };
+    if who.scope == access::Scope::Everything {
+        return Ok(look(service, who, request));
+    }
+    // A scope is looked up facility by facility: not on a thread that serves others.
+    let (service, who) = (service.clone(), who.clone());
+    tokio::task::spawn_blocking(move || look(&service, &who, request))
+        .await
+        .context("looking up the scope panicked")
+}
+
+async fn note(
+    service: &Arc<Service>,
+    who: &Who,
+    (kind, what, of): (AuditKind, &'static str, String),
+    outcome: String,
+) -> Result<()> {
+    let record = Record {
+        at: service.now(),
+        kind,
+        user: who.name.clone(),
+        via: Some(who.via),
+        address: who.address,
+        what: what.to_owned(),
+        of,
+        outcome,
+    };
+    let (service, who) = (service.clone(), who.clone());
+    let noted = move || service.access().record(&who, record);
+    tokio::task::spawn_blocking(noted).await.context("the audit log panicked")?
+}
+
+async fn carry_out(service: &Arc<Service>, who: &Who, request: Request) -> Result<Value> {
+    let by = &*who.by();
     let agent_id =
         |text: &str| text.parse().map_err(|e: banyan_shared::ids::InvalidId| usage(e.to_string()));
     Ok(match request {
@@ -166,9 +264,18 @@ pub async fn handle(service: &Arc<Service>, by: &str, request: Request) -> Resul
             json!({ "agent": agent, "revoked": true })
         }
         Request::Fleet { lang } => {
-            json!({ "summary": service.fleet_summary(lang), "agents": service.fleet(lang) })
+            let mut agents = service.fleet(lang);
+            let inside = |i: &Inside<'_>| agents.retain(|row| i.entry(&row.home, "", &row.agent));
+            within(service, who, inside);
+            json!({ "summary": fleet_summary(&agents), "agents": agents })
         }
-        Request::Parked { lang } => json!({ "entries": service.parked(lang) }),
+        Request::Parked { lang } => {
+            let mut entries = service.parked(lang);
+            within(service, who, |inside| {
+                entries.retain(|row| inside.entry(&row.facility, &row.period, &row.agent));
+            });
+            json!({ "entries": entries })
+        }
         Request::Units { unit, kind, date, lang } => {
             let date: Option<Date> = date
                 .map(|text| text.parse())
@@ -180,7 +287,11 @@ pub async fn handle(service: &Arc<Service>, by: &str, request: Request) -> Resul
         Request::ImportUnits(call) => serde_json::to_value(service.import_units(by, call).await?)?,
         Request::Extend(call) => serde_json::to_value(service.extend(by, call).await?)?,
         Request::Publish(call) => serde_json::to_value(service.publish(by, call).await?)?,
-        Request::Claims { lang } => json!({ "claims": service.claims(lang) }),
+        Request::Claims { lang } => {
+            let mut claims = service.claims(lang);
+            within(service, who, |inside| claims.retain(|row| inside.entry(&row.facility, "", "")));
+            json!({ "claims": claims })
+        }
         Request::DecideClaim(call) => serde_json::to_value(service.decide_claim(by, call).await?)?,
         Request::Verify { all } => serde_json::to_value(service.verify(all).await?)?,
         Request::Backup { path, identity } => {
@@ -208,7 +319,24 @@ pub async fn handle(service: &Arc<Service>, by: &str, request: Request) -> Resul
             blocking(service, export).await?
         }
         Request::Status => service.status(),
+        Request::UserAdd(call) => access::user_add(service, who, call).await?,
+        Request::UserPassword(call) => access::user_passwd(service, who, call).await?,
+        Request::UserList => access::user_list(service, who),
+        Request::UserRemove { name } => access::user_remove(service, who, &name)?,
+        Request::TokenAdd(call) => serde_json::to_value(access::token_add(service, who, call)?)?,
+        Request::TokenList => access::token_list(service, who),
+        Request::TokenRemove { name } => access::token_remove(service, who, &name)?,
+        Request::Audit(call) => {
+            blocking(service, move |service| access::read_audit(service, &call)).await?
+        }
     })
+}
+
+/// Leaves of a list what lies in someone's scope.
+fn within(service: &Service, who: &Who, keep: impl FnOnce(&Inside<'_>)) {
+    if who.scope != access::Scope::Everything {
+        keep(&Inside::new(&service.state().read(), service.now(), who));
+    }
 }
 
 async fn blocking(
@@ -224,9 +352,13 @@ struct ApiError(anyhow::Error);
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let usage = self.0.downcast_ref::<Usage>().is_some();
-        let status =
-            if usage { StatusCode::BAD_REQUEST } else { StatusCode::INTERNAL_SERVER_ERROR };
-        if !usage {
+        let denied = self.0.downcast_ref::<Denied>().is_some();
+        let status = match (usage, denied) {
+            (true, _) => StatusCode::BAD_REQUEST,
+            (_, true) => StatusCode::FORBIDDEN,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        if !usage && !denied {
             tracing::error!(error = format!("{:#}", self.0), "request failed");
         }
         (status, Json(Failure { error: format!("{:#}", self.0), usage })).into_response()
@@ -237,46 +369,26 @@ impl IntoResponse for ApiError {
 struct App {
     service: Arc<Service>,
     door: Arc<Counters>,
-    token: Arc<str>,
 }
 
-/// The routes.
-pub fn routes(service: Arc<Service>, door: Arc<Counters>, token: String) -> Router {
-    let app = App { service: service.clone(), door, token: token.into() };
-    let guarded = Router::new()
-        .route("/v1/call", post(call))
-        .route("/v1/query", get(query))
-        .route("/v1/completeness", get(completeness))
-        .route("/v1/report", get(report))
-        .route("/v1/counters", get(counters))
-        .route_layer(middleware::from_fn_with_state(app.clone(), guard))
-        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX));
-    Router::new()
-        .route("/v1/health", get(health))
-        .merge(guarded)
-        .with_state(app)
-        .merge(crate::pages::routes(service))
+/// The routes of one listening socket. `token` is the server's own, in `DIR/run/admin.token`.
+pub fn routes(site: &Arc<Site>, door: Arc<Counters>, token: &str, listening: Listening) -> Router {
+    let service = site.service().clone();
+    let gate = Gate { service, token: token.into(), listening };
+    listed(site, door, &gate).finish(gate)
 }
 
-/// Lets in who knows the administrator's token.
-async fn guard(Extract(app): Extract<App>, request: HttpRequest, next: Next) -> Response {
-    let given = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .unwrap_or_default();
-    // Compared by hash, so that the time taken tells nothing of how much was right.
-    let hash = |text: &str| banyan_shared::keys::sha256(&[text.as_bytes()]);
-    if hash(given) == hash(&app.token) {
-        return next.run(request).await;
-    }
-    let failure = Failure {
-        error: "missing or wrong token: send `Authorization: Bearer …` with DIR/run/admin.token"
-            .into(),
-        usage: false,
-    };
-    (StatusCode::UNAUTHORIZED, Json(failure)).into_response()
+/// The same, still with the list of their paths.
+pub(crate) fn listed(site: &Arc<Site>, door: Arc<Counters>, gate: &Gate) -> Routes {
+    let app = App { service: site.service().clone(), door };
+    let routes = Routes::default()
+        .open("/v1/health", get(health).with_state(app.clone()))
+        .guarded("/v1/call", post(call).with_state(app.clone()))
+        .guarded("/v1/query", get(query).with_state(app.clone()))
+        .guarded("/v1/completeness", get(completeness).with_state(app.clone()))
+        .guarded("/v1/report", get(report).with_state(app.clone()))
+        .guarded("/v1/counters", get(counters).with_state(app));
+    crate::pages::routes(access::login_routes(routes, gate), site)
 }
 
 async fn health(Extract(app): Extract<App>) -> Json<Value> {
@@ -288,16 +400,35 @@ async fn health(Extract(app): Extract<App>) -> Json<Value> {
 
 async fn call(
     Extract(app): Extract<App>,
-    body: std::result::Result<Json<Request>, axum::extract::rejection::JsonRejection>,
-) -> std::result::Result<Json<Value>, ApiError> {
-    let Json(request) = body.map_err(|rejection| ApiError(usage(rejection.body_text())))?;
-    handle(&app.service, "admin", request).await.map(Json).map_err(ApiError)
+    Extension(who): Extension<Who>,
+    request: HttpRequest,
+) -> std::result::Result<Json<Value>, Response> {
+    let limit = request_bytes_max(who.role);
+    let read = axum::body::to_bytes(request.into_body(), limit);
+    let bytes = match tokio::time::timeout(REQUEST_TIMEOUT, read).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(_)) => {
+            let error = format!(
+                "请求不完整，或超过 {limit} 字节 / the request is cut off or longer than {limit} bytes"
+            );
+            let failure = Json(Failure { error, usage: true });
+            return Err((StatusCode::PAYLOAD_TOO_LARGE, failure).into_response());
+        }
+        Err(_) => return Err(StatusCode::REQUEST_TIMEOUT.into_response()),
+    };
+    let request = serde_json::from_slice(&bytes).map_err(|error| usage(error.to_string()));
+    drop(bytes);
+    let answer = match request {
+        Ok(request) => handle(&app.service, &who, request).await,
+        Err(error) => Err(error),
+    };
+    answer.map(Json).map_err(|error| ApiError(error).into_response())
 }
 
 /// The parameters of a call as a query string carries them: lists are divided by commas.
 type Parameters = Query<Vec<(String, String)>>;
 
-async fn read(app: App, command: &str, parameters: Vec<(String, String)>) -> Response {
+async fn read(app: App, who: Who, command: &str, parameters: Vec<(String, String)>) -> Response {
     let mut object = serde_json::Map::new();
     for (name, value) in parameters {
         let value = crate::service::parameter(&name, &value);
@@ -308,7 +439,7 @@ async fn read(app: App, command: &str, parameters: Vec<(String, String)>) -> Res
     let request: Result<Request> =
         serde_json::from_value(Value::Object(object)).map_err(|error| usage(error.to_string()));
     let result = match request {
-        Ok(request) => handle(&app.service, "admin", request).await,
+        Ok(request) => handle(&app.service, &who, request).await,
         Err(error) => Err(error),
     };
     match result {
@@ -321,23 +452,38 @@ async fn read(app: App, command: &str, parameters: Vec<(String, String)>) -> Res
     }
 }
 
-async fn query(Extract(app): Extract<App>, Query(parameters): Parameters) -> Response {
-    read(app, "query", parameters).await
+async fn query(
+    Extract(app): Extract<App>,
+    Extension(who): Extension<Who>,
+    Query(parameters): Parameters,
+) -> Response {
+    read(app, who, "query", parameters).await
 }
 
-async fn completeness(Extract(app): Extract<App>, Query(parameters): Parameters) -> Response {
-    read(app, "completeness", parameters).await
+async fn completeness(
+    Extract(app): Extract<App>,
+    Extension(who): Extension<Who>,
+    Query(parameters): Parameters,
+) -> Response {
+    read(app, who, "completeness", parameters).await
 }
 
-async fn report(Extract(app): Extract<App>, Query(parameters): Parameters) -> Response {
-    read(app, "report", parameters).await
+async fn report(
+    Extract(app): Extract<App>,
+    Extension(who): Extension<Who>,
+    Query(parameters): Parameters,
+) -> Response {
+    read(app, who, "report", parameters).await
 }
 
-async fn counters(Extract(app): Extract<App>) -> Json<Value> {
+async fn counters(Extract(app): Extract<App>, Extension(who): Extension<Who>) -> Response {
+    if let Err(denied) = access::whole(&who) {
+        return ApiError(denied.into()).into_response();
+    }
     let intake: serde_json::Map<String, Value> =
         app.service.counters().values().into_iter().map(|(k, v)| (k.into(), v.into())).collect();
     let door = app.door.values();
     let refused: serde_json::Map<String, Value> =
         door.refused.iter().map(|(cause, n)| (cause.code().into(), (*n).into())).collect();
-    Json(json!({ "intake": intake, "door": { "refused": refused } }))
+    Json(json!({ "intake": intake, "door": { "refused": refused } })).into_response()
 }

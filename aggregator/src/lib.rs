@@ -3,6 +3,7 @@
 //! A count's way: `front_door` → `broker` → `intake` (which judges by `state`) → `ledger` → receipt →
 //! `state` (which counts in `cube`) → `query` → `service` → `http`, `cli`, `pages`.
 
+pub mod access;
 pub mod act;
 pub mod broker;
 pub mod cli;

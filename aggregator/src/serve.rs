@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::rustls::ServerConfig;
 
+use crate::access::{Access, HttpListener, Listening, self_made, tls_config};
 use crate::broker::{Broker, BrokerConfig};
 use crate::derived::checkpoints;
 use crate::front_door::{Counters, DoorConfig, FrontDoor, Registry};
 use crate::http;
 use crate::identity::{random, write_secret};
 use crate::intake::told;
+use crate::pages::Site;
 use crate::service::{Service, system_clock};
 
 /// Where agents connect unless told otherwise.
@@ -29,6 +31,9 @@ pub struct Addresses {
     pub mqtt: String,
     /// The HTTP address.
     pub http: String,
+    /// Where the command line goes, if that speaks TLS: a socket of this machine for it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 fn run_dir(dir: &Path) -> PathBuf {
@@ -116,22 +121,107 @@ fn make_token(dir: &Path) -> Result<String> {
     Ok(token)
 }
 
-/// Serves until told to stop. Agents are told `public_mqtt` in codes and enrolment files, else where the
-/// service listens.
-///
-/// # Errors
-/// If an address cannot be bound, the ledger not opened, or the broker fails.
-pub async fn serve(
-    dir: &Path,
-    mqtt: SocketAddr,
-    http_addr: SocketAddr,
-    public_mqtt: Option<String>,
-) -> Result<()> {
-    if !http_addr.ip().is_loopback() {
+/// How HTTP is protected on its way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HttpTls {
+    /// Not at all: on this machine only.
+    #[default]
+    None,
+    /// By a certificate chain and its key, in PEM files.
+    Files(PathBuf, PathBuf),
+    /// By a certificate made here for these names and addresses, and kept.
+    SelfMade(Vec<String>),
+}
+
+/// Where and how a service is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeOptions {
+    /// Where agents connect.
+    pub mqtt: SocketAddr,
+    /// Where the API and the pages are.
+    pub http: SocketAddr,
+    /// How HTTP is protected.
+    pub http_tls: HttpTls,
+    /// What agents are told in codes and enrolment files, if not where the service listens.
+    pub public_mqtt: Option<String>,
+}
+
+/// Refuses to show figures to others than this machine without TLS and users.
+fn fit_for_others(options: &ServeOptions, has_users: bool) -> Result<()> {
+    let address = options.http;
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    if options.http_tls == HttpTls::None {
         bail!(
-            "HTTP address {http_addr}: only a loopback address is allowed until users and TLS are set up"
+            "--http-addr {address} 不是本机地址，须用 TLS：给出 --http-cert 和 --http-key，或 --http-self-made-cert / is not an address of this machine alone and needs TLS: give --http-cert and --http-key, or --http-self-made-cert NAME"
         );
     }
+    if !has_users {
+        bail!(
+            "--http-addr {address} 不是本机地址，须先设立用户：banyan-aggregator user add 姓名 --role admin / is not an address of this machine alone and needs a user first: banyan-aggregator user add NAME --role admin"
+        );
+    }
+    Ok(())
+}
+
+fn http_tls(dir: &Path, tls: &HttpTls) -> Result<Option<Arc<ServerConfig>>> {
+    Ok(match tls {
+        HttpTls::None => None,
+        HttpTls::Files(certificate, key) => Some(tls_config(certificate, key)?),
+        HttpTls::SelfMade(names) => {
+            let (config, fingerprint) = self_made(dir, names)?;
+            tracing::info!(fingerprint, "HTTP uses the centre's own certificate");
+            Some(config)
+        }
+    })
+}
+
+/// The listening sockets of HTTP: the one asked for, and one for the command line if that speaks TLS.
+struct Sockets {
+    http: HttpListener,
+    command: Option<HttpListener>,
+}
+
+impl Sockets {
+    async fn bind(dir: &Path, options: &ServeOptions) -> Result<Sockets> {
+        let tls = http_tls(dir, &options.http_tls)?;
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let command = match tls {
+            Some(_) => Some(HttpListener::bind(any, None).await?),
+            None => None,
+        };
+        Ok(Sockets { http: HttpListener::bind(options.http, tls).await?, command })
+    }
+
+    /// Serves on all of them until told to stop.
+    async fn run(self, app: HttpApp, stopped: watch::Receiver<bool>) {
+        let local = app.local;
+        let tls = self.command.is_some();
+        let routes = |listening| http::routes(&app.site, app.door.clone(), &app.token, listening);
+        let http = routes(Listening { tls, local, only_server: false });
+        let http = self.http.run(http, stopped.clone());
+        let Some(command) = self.command else { return http.await };
+        let routes = routes(Listening { tls: false, local: true, only_server: true });
+        tokio::join!(http, command.run(routes, stopped));
+    }
+}
+
+/// What HTTP is served from.
+struct HttpApp {
+    site: Arc<Site>,
+    door: Arc<Counters>,
+    token: String,
+    /// Whether only this machine reaches it.
+    local: bool,
+}
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// If an address cannot be bound or may not be, the ledger not opened, or the broker fails.
+pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
+    fit_for_others(&options, Access::open(dir)?.has_users())?;
     std::fs::create_dir_all(run_dir(dir)).context("making the run directory")?;
     let token = make_token(dir)?;
     retire_addresses(dir)?;
@@ -139,22 +229,33 @@ pub async fn serve(
     let (broker, incoming) = Broker::start(BrokerConfig::default(), registry.clone())?;
     let lines = Some((incoming, broker.downlink()));
     let (service, mut running) = Service::open(dir, system_clock(), lines).await?;
-    let door = FrontDoor::bind(mqtt, DoorConfig::default(), broker.uplink(), registry).await?;
-    let listener = TcpListener::bind(http_addr).await.with_context(|| {
-        format!("cannot listen on {http_addr}: free the address or choose another with --http-addr")
-    })?;
-    let addresses =
-        Addresses { mqtt: door.local_addr().to_string(), http: listener.local_addr()?.to_string() };
+    let door =
+        FrontDoor::bind(options.mqtt, DoorConfig::default(), broker.uplink(), registry).await?;
+    let sockets = Sockets::bind(dir, &options).await?;
+    let command = sockets.command.as_ref().map(HttpListener::local_addr).transpose()?;
+    let addresses = Addresses {
+        mqtt: door.local_addr().to_string(),
+        http: sockets.http.local_addr()?.to_string(),
+        command: command.map(|address| address.to_string()),
+    };
     let (stop, stopped) = watch::channel(false);
     let until = |mut stopped: watch::Receiver<bool>| async move { told(&mut stopped).await };
     let door_counters = door.counters();
     let door = tokio::spawn(door.run(until(stopped.clone())));
-    let routes = http::routes(service.clone(), door_counters, token);
-    let pages = tokio::spawn(
-        axum::serve(listener, routes).with_graceful_shutdown(until(stopped)).into_future(),
-    );
+    let app = HttpApp {
+        site: Arc::new(Site::new(service.clone())),
+        door: door_counters,
+        token,
+        local: options.http.ip().is_loopback(),
+    };
+    if app.local && !service.access().has_users() {
+        tracing::warn!(
+            "no user has been made: whoever can use this machine sees everything at the HTTP address"
+        );
+    }
+    let pages = tokio::spawn(sockets.run(app, stopped));
     let kept = tokio::spawn(checkpoints(service.clone(), stop.subscribe()));
-    set_public(dir, public_mqtt)?;
+    set_public(dir, options.public_mqtt)?;
     write_secret(&addresses_file(dir), &serde_json::to_vec(&addresses)?)?;
     tracing::info!(mqtt = addresses.mqtt, http = addresses.http, "serving");
 

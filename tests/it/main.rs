@@ -1,5 +1,6 @@
 //! Tests over the whole: real programs, real sockets, real disks.
 
+mod access;
 mod acts;
 #[cfg(feature = "browser")]
 mod browser;

@@ -6,6 +6,7 @@ use maud::{Markup, html};
 
 use super::tables::moment;
 use super::{Page, Problem, View, fitted, layout, selectors};
+use crate::access::Inside;
 use crate::query::grouped;
 use crate::service::{EntryWhat, LedgerRow, RowContent, RowEntry, Standing};
 
@@ -20,7 +21,29 @@ pub(super) fn page(view: &View<'_>, text: &str) -> Result<Page, Problem> {
     };
     let position = text.parse::<u64>().map_err(|_| absent())?;
     let row = view.service.ledger_row(position).map_err(Problem::request)?.ok_or_else(absent)?;
+    if !allowed(view, &row) {
+        return Err(view.outside(&format!("ledger {position}")));
+    }
+    view.note_read(&format!("ledger {position}"))?;
     fitted(view, |rows| Ok(render(view, &row, rows)))
+}
+
+/// Whether all of a row lies in the visitor's scope.
+fn allowed(view: &View<'_>, row: &LedgerRow) -> bool {
+    if view.who.sees_everything() {
+        return true;
+    }
+    let RowContent::Batch { agent, home, entries } = &row.content else { return false };
+    let state = view.service.state().read();
+    let inside = Inside::new(&state, view.service.now(), view.who);
+    let agent = agent.to_string();
+    let of_home = home.as_ref().is_some_and(|home| inside.entry(home.as_str(), "", &agent));
+    entries.iter().all(|entry| match &entry.what {
+        EntryWhat::Report { facility, period, .. } => {
+            inside.entry(facility.as_str(), &period.to_string(), &agent)
+        }
+        EntryWhat::Void | EntryWhat::Begins | EntryWhat::Unknown => of_home,
+    }) && (of_home || !entries.is_empty())
 }
 
 fn at(view: &View<'_>, at: Millis) -> String {

@@ -5,6 +5,7 @@ use banyan_shared::organisation::{Found, UnitIx};
 use maud::{Markup, html};
 
 use super::{Page, Problem, ROWS_MAX, View, fitted, layout};
+use crate::access::Scope;
 
 pub(super) fn page(view: &View<'_>) -> Result<Page, Problem> {
     let asked = view.params.q.as_deref().map(str::trim).filter(|text| !text.is_empty());
@@ -13,7 +14,11 @@ pub(super) fn page(view: &View<'_>) -> Result<Page, Problem> {
         let period = view.params.period.as_deref();
         return Ok(Page::Elsewhere(view.place_url(&view.code(found), period)));
     }
-    fitted(view, |rows| Ok(home(view, rows)))
+    match &view.who.scope {
+        Scope::Everything => fitted(view, |rows| Ok(home(view, rows))),
+        Scope::Unit(code) => Ok(Page::Elsewhere(view.place_url(code.as_str(), None))),
+        Scope::Network(code) => Ok(Page::Elsewhere(view.place_url(code.as_str(), None))),
+    }
 }
 
 fn home(view: &View<'_>, rows: usize) -> Markup {

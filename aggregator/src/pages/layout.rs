@@ -4,8 +4,9 @@ use banyan_shared::catalogue::Lang;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{Problem, View};
+use crate::access::{CSRF_FIELD, Via};
 
-const STYLE: &str = include_str!("style.css");
+pub(crate) const STYLE: &str = include_str!("style.css");
 
 /// The frame. `other_lang` is this page's address in the other language.
 pub(super) fn frame(view: &View<'_>, title: &str, other_lang: &str, content: Markup) -> Markup {
@@ -30,6 +31,7 @@ pub(super) fn frame(view: &View<'_>, title: &str, other_lang: &str, content: Mar
                             button type="submit" { (view.tr("查找", "Find")) }
                         }
                         a href=(other_lang) { (view.tr("English", "中文")) }
+                        (visitor(view))
                     }
                 }
                 div.main {
@@ -38,9 +40,35 @@ pub(super) fn frame(view: &View<'_>, title: &str, other_lang: &str, content: Mar
                         (view.tr("目录版本 ", "Catalogue ")) (view.catalogue.version)
                         " · "
                         (view.tr("没有数值处写明原因；缺报不等于零。", "Where there is no number the reason is given; missing is not zero."))
+                        (open_to_this_machine(view))
                     }
                 }
             }
+        }
+    }
+}
+
+/// Who is logged in, and the way out.
+fn visitor(view: &View<'_>) -> Markup {
+    let Some(csrf) = &view.who.csrf else { return html! {} };
+    html! {
+        " " a href=(view.usual_url(&["password"], &[])) title=(view.tr("修改密码", "Change password")) { (view.who.name) }
+        " "
+        form action="/logout" method="post" {
+            input type="hidden" name=(CSRF_FIELD) value=(csrf);
+            button type="submit" { (view.tr("退出", "Log out")) }
+        }
+    }
+}
+
+/// Told on every page while nobody has to log in.
+fn open_to_this_machine(view: &View<'_>) -> Markup {
+    html! {
+        @if view.who.via == Via::Open {
+            div { (view.tr(
+                "尚未设立用户：凡能使用本机的人都能查看全部数据。设立用户：banyan-aggregator user add",
+                "No user has been made: whoever can use this machine sees everything. To change that: banyan-aggregator user add",
+            )) }
         }
     }
 }

@@ -96,6 +96,12 @@ pub(super) fn page(view: &View<'_>, text: &str, which: &str) -> Result<Page, Pro
             view.tr("这里没有任何网络", "there is no network here").to_owned(),
         ));
     };
+    view.allow(found, Some(span))?;
+    let beyond = !matches!(which, Which::None | Which::Total);
+    if beyond && !view.allows_networks_of(area, kind, span) {
+        return Err(view.outside(view.catalogue.network_kinds[kind.at()].code.as_ref()));
+    }
+    view.note_read(&format!("{} {} {span}", view.code(found), which.code()))?;
     let only = view.params.kind.as_deref().and_then(|code| view.catalogue.kind(code));
     let mut place = List {
         view,

@@ -4,8 +4,8 @@
 //! Promises that a page comes whole from here (no script, nothing from elsewhere), that it shows a reason
 //! where there is no number, that the map and the moment it was asked for go with every link, and that it is
 //! at most [`PAGE_BYTES_MAX`] long: longer lists are turned like pages. Nothing in it knows a catalogue: what
-//! comes first is chosen by what the figures say of themselves. Leaves the figures to `query`. Only reads,
-//! and only for those who reach the loopback address.
+//! comes first is chosen by what the figures say of themselves. Leaves the figures to `query`, and who may
+//! come at all to `access`; a page of what lies outside the visitor's scope is refused here.
 
 mod batch;
 mod chart;
@@ -22,20 +22,20 @@ mod words;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{Path, Query, Request, State as Extract};
-use axum::http::{HeaderName, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::{Extension, Path, Query, State as Extract};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use banyan_shared::catalogue::{Catalogue, Class, Lang};
+use banyan_shared::catalogue::{Catalogue, Class, Lang, NetworkKindIx};
 use banyan_shared::ids::Millis;
-use banyan_shared::organisation::{Found, Lookup, Organisation};
+use banyan_shared::organisation::{Found, Lookup, Organisation, UnitIx};
 use banyan_shared::period::{Date, Period, PeriodType, Span};
 use headline::Trends;
+pub(crate) use layout::STYLE;
 use maud::Markup;
 use serde::Deserialize;
 
+use crate::access::{AuditKind, Denied, Inside, Record, Routes, Who};
 use crate::query::{Membership, span_of};
 use crate::service::{CompletenessCall, QueryCall, Service};
 
@@ -49,9 +49,6 @@ const MONTHS_BACK_MAX: i32 = 13;
 const PROPOSED_MAX: usize = 20;
 /// Longest text looked for, in characters.
 const SEARCH_CHARS_MAX: usize = 100;
-
-/// What nothing on a page may do: load, run or post anything.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// The parameters of a page.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -84,6 +81,7 @@ struct View<'a> {
     service: &'a Service,
     trends: &'a Trends,
     params: &'a Params,
+    who: &'a Who,
     lang: Lang,
     catalogue: Arc<Catalogue>,
     organisation: Arc<Organisation>,
@@ -140,7 +138,7 @@ impl Problem {
 
 impl<'a> View<'a> {
     /// The view, and what is wrong with the map or moment asked for, which it then leaves out.
-    fn new(site: &'a Site, params: &'a Params) -> (View<'a>, Option<Problem>) {
+    fn new(site: &'a Site, who: &'a Who, params: &'a Params) -> (View<'a>, Option<Problem>) {
         let service = &*site.service;
         let now = service.now();
         let mut view = {
@@ -150,6 +148,7 @@ impl<'a> View<'a> {
                 service,
                 trends: &site.trends,
                 params,
+                who,
                 lang: if params.lang.as_deref() == Some("en") { Lang::En } else { Lang::Zh },
                 today: state.catalogue.day_at(now),
                 catalogue: state.catalogue.clone(),
@@ -172,6 +171,66 @@ impl<'a> View<'a> {
                 (view, Some(problem))
             }
         }
+    }
+
+    /// Refuses a place outside the visitor's scope.
+    fn allow(&self, found: Found, span: Option<Span>) -> Result<(), Problem> {
+        let state = self.service.state().read();
+        let inside = Inside::new(&state, self.service.now(), self.who);
+        if inside.place(found, span) && self.map_inside(&inside, found, span) {
+            return Ok(());
+        }
+        drop(state);
+        Err(self.outside(&self.code(found)))
+    }
+
+    /// Whether everyone on the map asked for is inside; without one each period has its own.
+    fn map_inside(&self, inside: &Inside<'_>, found: Found, span: Option<Span>) -> bool {
+        let last = span.map_or(self.today, Span::last_day);
+        self.map_day().is_none_or(|map| inside.on_map(found, map, last))
+    }
+
+    /// Whether all networks by which an area would be divided are in the visitor's scope.
+    fn allows_networks_of(&self, area: UnitIx, kind: NetworkKindIx, span: Span) -> bool {
+        let state = self.service.state().read();
+        let inside = Inside::new(&state, self.service.now(), self.who);
+        inside.networks_of(area, Some(kind), Some(span), self.map_day())
+    }
+
+    fn outside(&self, what: &str) -> Problem {
+        let denied = Denied::outside(self.who, what);
+        self.refuse(what, &denied)
+    }
+
+    /// A refusal, put down.
+    fn refuse(&self, what: &str, denied: &Denied) -> Problem {
+        match self.note(AuditKind::Refused, what, &denied.en) {
+            Ok(()) => Problem {
+                status: StatusCode::FORBIDDEN,
+                text: denied.text(self.lang).to_owned(),
+                proposed: Vec::new(),
+            },
+            Err(problem) => problem,
+        }
+    }
+
+    /// Puts down that the page shows figures of single sites.
+    fn note_read(&self, what: &str) -> Result<(), Problem> {
+        self.note(AuditKind::Read, what, "ok")
+    }
+
+    fn note(&self, kind: AuditKind, of: &str, outcome: &str) -> Result<(), Problem> {
+        let record = Record {
+            at: self.service.now(),
+            kind,
+            user: self.who.name.clone(),
+            via: Some(self.who.via),
+            address: self.who.address,
+            what: "page".into(),
+            of: of.to_owned(),
+            outcome: outcome.to_owned(),
+        };
+        self.service.access().record(self.who, record).map_err(Problem::request)
     }
 
     /// A text in the visitor's language.
@@ -405,7 +464,7 @@ fn address<'p>(path: &[&str], params: impl Iterator<Item = (&'p str, Option<&'p 
 }
 
 /// Percent-encodes a part of an address.
-fn encode(text: &str, out: &mut String) {
+pub(crate) fn encode(text: &str, out: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
@@ -440,10 +499,11 @@ fn fitted(
 /// Makes a page, or the page that says why there is none.
 fn page(
     site: &Site,
+    who: &Who,
     params: &Params,
     make: impl FnOnce(&View<'_>) -> Result<Page, Problem>,
 ) -> Page {
-    let (view, wrong) = View::new(site, params);
+    let (view, wrong) = View::new(site, who, params);
     let made = match wrong {
         Some(problem) => Err(problem),
         None => make(&view),
@@ -455,13 +515,7 @@ fn page(
 
 impl IntoResponse for Page {
     fn into_response(self) -> Response {
-        let headers = [
-            (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-            (header::CONTENT_SECURITY_POLICY, POLICY),
-            (header::CACHE_CONTROL, "no-store"),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (HeaderName::from_static("referrer-policy"), "same-origin"),
-        ];
+        let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
         match self {
             Page::Html(status, html) => (status, headers, html).into_response(),
             Page::Elsewhere(to) => Redirect::to(&to).into_response(),
@@ -470,52 +524,40 @@ impl IntoResponse for Page {
 }
 
 /// What the pages are made from, and what they keep.
-struct Site {
+pub struct Site {
     service: Arc<Service>,
     trends: Trends,
 }
 
-/// The routes.
-pub fn routes(service: Arc<Service>) -> Router {
-    Router::new()
-        .route("/", get(get_home))
-        .route("/place/{code}", get(get_place))
-        .route("/list/{code}/{which}", get(get_list))
-        .route("/report/{facility}/{form}/{period}", get(get_report))
-        .route("/batch/{position}", get(get_batch))
-        .route_layer(middleware::from_fn(only_by_loopback_name))
-        .with_state(Arc::new(Site { service, trends: Trends::default() }))
-}
-
-/// Whether a `Host` header names this machine itself.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// Turns away requests under another name: a page from elsewhere could read figures by pointing its own
-/// name at this machine.
-async fn only_by_loopback_name(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
-    match host {
-        Some(host) if !is_loopback(host) => {
-            (StatusCode::FORBIDDEN, "open this page as http://localhost or http://127.0.0.1\n")
-                .into_response()
-        }
-        _ => next.run(request).await,
+impl Site {
+    /// The pages of a centre.
+    pub fn new(service: Arc<Service>) -> Site {
+        Site { service, trends: Trends::default() }
     }
+
+    /// The centre.
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+}
+
+/// Adds the routes.
+pub(crate) fn routes(routes: Routes, site: &Arc<Site>) -> Routes {
+    routes
+        .guarded("/", get(get_home).with_state(site.clone()))
+        .guarded("/place/{code}", get(get_place).with_state(site.clone()))
+        .guarded("/list/{code}/{which}", get(get_list).with_state(site.clone()))
+        .guarded("/report/{facility}/{form}/{period}", get(get_report).with_state(site.clone()))
+        .guarded("/batch/{position}", get(get_batch).with_state(site.clone()))
 }
 
 async fn blocking(
     site: Arc<Site>,
+    who: Who,
     params: Params,
     make: impl FnOnce(&View<'_>) -> Result<Page, Problem> + Send + 'static,
 ) -> Response {
-    let made = tokio::task::spawn_blocking(move || page(&site, &params, make)).await;
+    let made = tokio::task::spawn_blocking(move || page(&site, &who, &params, make)).await;
     match made {
         Ok(page) => page.into_response(),
         Err(error) => {
@@ -525,40 +567,48 @@ async fn blocking(
     }
 }
 
-async fn get_home(Extract(site): Extract<Arc<Site>>, Query(params): Query<Params>) -> Response {
-    blocking(site, params, home::page).await
+async fn get_home(
+    Extract(site): Extract<Arc<Site>>,
+    Extension(who): Extension<Who>,
+    Query(params): Query<Params>,
+) -> Response {
+    blocking(site, who, params, home::page).await
 }
 
 async fn get_place(
     Extract(site): Extract<Arc<Site>>,
+    Extension(who): Extension<Who>,
     Path(code): Path<String>,
     Query(params): Query<Params>,
 ) -> Response {
-    blocking(site, params, move |view| place::page(view, &code)).await
+    blocking(site, who, params, move |view| place::page(view, &code)).await
 }
 
 async fn get_list(
     Extract(site): Extract<Arc<Site>>,
+    Extension(who): Extension<Who>,
     Path((code, which)): Path<(String, String)>,
     Query(params): Query<Params>,
 ) -> Response {
-    blocking(site, params, move |view| list::page(view, &code, &which)).await
+    blocking(site, who, params, move |view| list::page(view, &code, &which)).await
 }
 
 async fn get_batch(
     Extract(site): Extract<Arc<Site>>,
+    Extension(who): Extension<Who>,
     Path(position): Path<String>,
     Query(params): Query<Params>,
 ) -> Response {
-    blocking(site, params, move |view| batch::page(view, &position)).await
+    blocking(site, who, params, move |view| batch::page(view, &position)).await
 }
 
 async fn get_report(
     Extract(site): Extract<Arc<Site>>,
+    Extension(who): Extension<Who>,
     Path((facility, form, period)): Path<(String, String, String)>,
     Query(params): Query<Params>,
 ) -> Response {
-    blocking(site, params, move |view| report::page(view, &facility, &form, &period)).await
+    blocking(site, who, params, move |view| report::page(view, &facility, &form, &period)).await
 }
 
 #[cfg(test)]

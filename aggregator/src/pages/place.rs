@@ -16,7 +16,11 @@ use crate::service::ReportCall;
 
 pub(super) fn page(view: &View<'_>, text: &str) -> Result<Page, Problem> {
     let (found, span) = view.place_and_span(text)?;
+    view.allow(found, Some(span))?;
     let code = view.code(found);
+    if crate::access::shows_sites(&view.organisation, found, span.last_day()) {
+        view.note_read(&format!("{code} {span}"))?;
+    }
     let mut place = Place { view, found, code, span, period: span.to_string(), kinds: Vec::new() };
     if let Found::Unit(unit) = found
         && !view.is_reporter(found)
@@ -148,7 +152,9 @@ impl Place<'_> {
             format!("{}{anchor}", self.here(Some(code), view.params.groups.as_deref(), 0))
         };
         let networks = match self.groups_kind() {
-            Some(kind) if !reporter => Some(self.networks(kind, shown.as_deref())?),
+            Some(kind) if !reporter && self.may_show_networks(kind) => {
+                Some(self.networks(kind, shown.as_deref())?)
+            }
             _ => None,
         };
         Ok(Made {
@@ -217,6 +223,14 @@ impl Place<'_> {
 
     fn network_kind_code(&self, kind: NetworkKindIx) -> &str {
         self.view.catalogue.network_kinds[kind.at()].code.as_str()
+    }
+
+    /// Networks are shown whole, with their members elsewhere: not to those who may not see these.
+    fn may_show_networks(&self, kind: NetworkKindIx) -> bool {
+        match self.found {
+            Found::Unit(unit) => self.view.allows_networks_of(unit, kind, self.span),
+            Found::Network(_) => true,
+        }
     }
 
     /// The networks a facility is in.

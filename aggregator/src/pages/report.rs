@@ -2,7 +2,7 @@
 
 use banyan_shared::figures::State;
 use banyan_shared::organisation::Found;
-use banyan_shared::period::Period;
+use banyan_shared::period::{Period, Span};
 use banyan_shared::report::{How, Override, Reason};
 use maud::{Markup, html};
 
@@ -20,6 +20,8 @@ pub(super) fn page(
 ) -> Result<Page, Problem> {
     let day = period.parse::<Period>().map_or(view.today, Period::last_day);
     let found = view.find(facility, day)?;
+    view.allow(found, period.parse().ok().map(Span::of))?;
+    view.note_read(&format!("{} {form} {period}", view.code(found)))?;
     let trace = view
         .service
         .trace(&ReportCall {

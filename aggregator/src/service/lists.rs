@@ -104,7 +104,7 @@ pub struct UnitList {
 }
 
 /// A moment as people and programs read it: RFC 3339 in the catalogue's zone.
-pub(super) fn rfc3339(state: &State, at: Millis) -> String {
+pub(crate) fn rfc3339(state: &State, at: Millis) -> String {
     let zoned = at.timestamp().to_zoned(state.catalogue.time_zone.clone());
     zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
 }
@@ -257,13 +257,13 @@ impl Service {
         });
         Ok(UnitList { date: date.to_string(), units: units.collect(), truncated })
     }
+}
 
-    /// How many agents there are in each state.
-    pub fn fleet_summary(&self, lang: Lang) -> BTreeMap<&'static str, usize> {
-        let mut summary = BTreeMap::new();
-        for row in self.fleet(lang) {
-            *summary.entry(row.state).or_default() += 1;
-        }
-        summary
+/// How many agents there are in each state.
+pub(crate) fn fleet_summary(rows: &[FleetRow]) -> BTreeMap<&'static str, usize> {
+    let mut summary = BTreeMap::new();
+    for row in rows {
+        *summary.entry(row.state).or_default() += 1;
     }
+    summary
 }

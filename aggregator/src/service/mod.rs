@@ -23,6 +23,7 @@ use banyan_shared::ids::{Millis, Position};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 
+use crate::access::Access;
 use crate::act::{Act, SignedAct};
 use crate::broker::{DownError, Downlink, Incoming};
 use crate::derived::{Derived, Keeper};
@@ -38,6 +39,7 @@ pub use enrol::{EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile};
 pub(crate) use figures::site_states;
 pub use figures::{CompletenessCall, Format, PlanCache, QueryCall, ReportCall, parameter};
 pub use lists::{FleetRow, ParkedRow, UnitList, UnitRow};
+pub(crate) use lists::{fleet_summary, rfc3339};
 pub use registry::{
     CHANGES_MAX, DutiesMoved, ExtendCall, ExtendReport, GivenTable, ImportReport, ImportUnits,
     Moved, RegistryChange,
@@ -84,6 +86,7 @@ pub struct Service {
     plans: PlanCache,
     keeper: Arc<Keeper>,
     imports: registry::Imports,
+    access: Access,
 }
 
 /// What has to be stopped when a service ends.
@@ -209,6 +212,7 @@ impl Service {
         let (derived, state) =
             tokio::task::spawn_blocking(move || resume(&reader, &home, now)).await??;
         let state = SharedState::new(state);
+        let access = Access::open(dir)?;
         let writer_clock = clock.clone();
         let writer = LedgerWriter::start(ledger, move || (writer_clock)())?;
         let handle = writer.handle();
@@ -235,6 +239,7 @@ impl Service {
             plans: PlanCache::default(),
             keeper: keeper.clone(),
             imports: registry::Imports::default(),
+            access,
         };
         let running = Running { intake, ended: None, stop, writer, keeper, state, rows_kept };
         Ok((Arc::new(service), running))
@@ -248,6 +253,11 @@ impl Service {
     /// The intake's counters.
     pub fn counters(&self) -> &IntakeCounters {
         &self.counters
+    }
+
+    /// Users, tokens, sessions and the log.
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// The data directory.

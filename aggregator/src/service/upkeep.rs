@@ -10,6 +10,7 @@ use banyan_shared::wire::Envelope;
 use serde::{Deserialize, Serialize};
 
 use super::{Service, fold_until, ledger_dir};
+use crate::access::Access;
 use crate::identity::Identity;
 use crate::intake::verify_act;
 use crate::ledger::{BackupSummary, LedgerError, RowKind, check_backup};
@@ -167,7 +168,8 @@ impl Service {
     /// # Errors
     /// What the disk says, or a ledger that does not hold.
     pub async fn backup(&self, path: &Path, identity: bool) -> Result<BackupSummary> {
-        let members = Identity::members(&self.dir)?;
+        let mut members = Identity::members(&self.dir)?;
+        members.extend(Access::member(&self.dir)?);
         let reader = self.ledger.reader()?;
         let now = self.now();
         let path = path.to_owned();
@@ -209,5 +211,6 @@ pub fn restore(file: &Path, dir: &Path, now: Millis) -> Result<BackupSummary> {
     std::fs::create_dir_all(dir)?;
     let restored = crate::ledger::restore(file, &ledger_dir(dir), now)?;
     Identity::restore(dir, &restored.members)?;
+    Access::restore(dir, &restored.members)?;
     Ok(summary)
 }
