@@ -397,7 +397,7 @@ impl<'a> Inside<'a> {
         }
         let Some(found) = self.find(asked.place, asked.of_past)? else { return Ok(()) };
         // A period that does not read is refused by whoever answers.
-        let span: Option<Span> = asked.period.trim().parse().ok();
+        let span = crate::query::span_of(asked.period).ok();
         if !self.place(found, span) {
             return Err(self.denied(asked.place));
         }
