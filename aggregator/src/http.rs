@@ -9,8 +9,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use axum::Json;
 use axum::Router;
-use axum::extract::{Extension, Query, Request as HttpRequest, State as Extract};
-use axum::http::{StatusCode, header};
+use axum::extract::{Extension, Query, RawQuery, Request as HttpRequest, State as Extract};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use banyan_shared::catalogue::Lang;
@@ -425,10 +425,14 @@ async fn call(
     answer.map(Json).map_err(|error| ApiError(error).into_response())
 }
 
-/// The parameters of a call as a query string carries them: lists are divided by commas.
-type Parameters = Query<Vec<(String, String)>>;
-
-async fn read(app: App, who: Who, command: &str, parameters: Vec<(String, String)>) -> Response {
+/// The question of a query string: lists are divided by commas.
+///
+/// # Errors
+/// [`Usage`] saying what does not read.
+pub fn request_of_query(command: &str, query: &str) -> Result<Request> {
+    let uri: Uri = format!("/?{query}").parse().map_err(|_| usage("the query does not read"))?;
+    let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(&uri)
+        .map_err(|rejection| usage(rejection.body_text()))?;
     let mut object = serde_json::Map::new();
     for (name, value) in parameters {
         let value = crate::service::parameter(&name, &value);
@@ -436,9 +440,11 @@ async fn read(app: App, who: Who, command: &str, parameters: Vec<(String, String
     }
     // Last, so that no parameter can make another command of it.
     object.insert("command".into(), command.into());
-    let request: Result<Request> =
-        serde_json::from_value(Value::Object(object)).map_err(|error| usage(error.to_string()));
-    let result = match request {
+    serde_json::from_value(Value::Object(object)).map_err(|error| usage(error.to_string()))
+}
+
+async fn read(app: App, who: Who, command: &str, query: Option<String>) -> Response {
+    let result = match request_of_query(command, &query.unwrap_or_default()) {
         Ok(request) => handle(&app.service, &who, request).await,
         Err(error) => Err(error),
     };
@@ -455,25 +461,25 @@ async fn read(app: App, who: Who, command: &str, parameters: Vec<(String, String
 async fn query(
     Extract(app): Extract<App>,
     Extension(who): Extension<Who>,
-    Query(parameters): Parameters,
+    RawQuery(query): RawQuery,
 ) -> Response {
-    read(app, who, "query", parameters).await
+    read(app, who, "query", query).await
 }
 
 async fn completeness(
     Extract(app): Extract<App>,
     Extension(who): Extension<Who>,
-    Query(parameters): Parameters,
+    RawQuery(query): RawQuery,
 ) -> Response {
-    read(app, who, "completeness", parameters).await
+    read(app, who, "completeness", query).await
 }
 
 async fn report(
     Extract(app): Extract<App>,
     Extension(who): Extension<Who>,
-    Query(parameters): Parameters,
+    RawQuery(query): RawQuery,
 ) -> Response {
-    read(app, who, "report", parameters).await
+    read(app, who, "report", query).await
 }
 
 async fn counters(Extract(app): Extract<App>, Extension(who): Extension<Who>) -> Response {

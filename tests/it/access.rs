@@ -99,7 +99,7 @@ fn the_first_user_closes_the_pages_and_everyone_sees_their_own_county() {
     let file = small.world.dir().join("backup");
     small.ok(&["backup", file.to_str().unwrap(), "--identity"]);
     let again = small.world.dir().join("again");
-    let mut restore = small.world.command();
+    let mut restore = std::process::Command::new(&small.world.binaries().aggregator);
     restore.arg("--data-dir").arg(&again).args(["restore", file.to_str().unwrap()]);
     Done::from(restore.output().unwrap()).exits(0);
     let accounts = |dir: &std::path::Path| std::fs::read(dir.join("access/accounts.json")).unwrap();
