@@ -1,8 +1,10 @@
 //! What the whole-system tests, the demo and the seed generator share: real programs on real sockets and disks.
 
+pub mod counting;
 pub mod counts;
 pub mod demo;
 pub mod fleet;
+pub mod fuzz;
 pub mod guizhou;
 pub mod harness;
 pub mod model;

@@ -1,0 +1,2 @@
+#![no_main]
+banyan_fuzz::target!("grant");
