@@ -2,9 +2,10 @@
 //!
 //! A [`Report`] is a register, not an event: "facility F, form X, period P: these values". Every writing of
 //! it is a [`Version`]. Which versions stand ([`heads`]) and which one is counted ([`current`]) depend only
-//! on the set of versions: never on the order of arrival and never on a clock.
+//! on the set of versions: never on the order of arrival and never on a clock. Both take time in proportion
+//! to the number of versions, times that of lives that took over from others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -194,7 +195,8 @@ impl Lineage {
         self.earlier.insert((writer, epoch), earlier);
     }
 
-    fn came_after(&self, newer: AgentId, older: AgentId) -> bool {
+    /// Whether `newer` took over from `older`, at once or through others.
+    pub fn came_after(&self, newer: AgentId, older: AgentId) -> bool {
         // Chains are short (PCs are replaced every few years) and acyclic by construction: a successor
         // is always enrolled later. The bound keeps a damaged table from looping.
         let mut at = newer;
@@ -209,9 +211,18 @@ impl Lineage {
     }
 
     fn knew(&self, newer: VersionId, older: VersionId) -> bool {
-        self.earlier.get(&(newer.writer, newer.epoch)).is_some_and(|lives| {
-            lives.iter().any(|(epoch, issued)| *epoch == older.epoch && older.seq <= *issued)
-        })
+        self.knew_in((newer.writer, newer.epoch), older)
+    }
+
+    /// Whether a life knew of a version of an earlier one.
+    fn knew_in(&self, life: (AgentId, Epoch), older: VersionId) -> bool {
+        older.seq <= self.issued(life, older.epoch)
+    }
+
+    /// The highest number of its writer's life `earlier` that a life knew to be issued; 0 for none.
+    fn issued(&self, life: (AgentId, Epoch), earlier: Epoch) -> Seq {
+        let lives = self.earlier.get(&life).into_iter().flatten();
+        lives.filter(|(epoch, _)| *epoch == earlier).map(|(_, issued)| *issued).max().unwrap_or(0)
     }
 }
 
@@ -240,20 +251,112 @@ pub fn replaces(newer: &Version, older: &Version, lineage: &Lineage) -> bool {
     lineage.came_after(n.writer, o.writer)
 }
 
+/// Since when each version is replaced, `since` telling when each one came; none for those that stand. What
+/// [`replaces`] says of every pair, without looking at every pair: a life's later versions are told by their
+/// number, and only those of heirs and of lives that knew earlier ones can replace another life's unnamed.
+fn replaced_since<T: Copy + Ord>(
+    versions: &[Version],
+    since: &[T],
+    lineage: &Lineage,
+) -> Vec<Option<T>> {
+    let mut lives: BTreeMap<(AgentId, Epoch), Life<T>> = BTreeMap::new();
+    let mut named: BTreeMap<VersionId, Vec<usize>> = BTreeMap::new();
+    for (at, version) in versions.iter().enumerate() {
+        let life = lives.entry((version.id.writer, version.id.epoch)).or_default();
+        life.numbers.push((version.id.seq, since[at]));
+        for id in &version.replaces {
+            named.entry(*id).or_default().push(at);
+        }
+    }
+    lives.values_mut().for_each(Life::close);
+    let heirs: Vec<_> = lives
+        .iter()
+        .filter(|((writer, epoch), _)| {
+            lineage.predecessors.contains_key(writer)
+                || lineage.earlier.contains_key(&(*writer, *epoch))
+        })
+        .collect();
+    let replaced = |older: &Version| {
+        let (writer, epoch) = (older.id.writer, older.id.epoch);
+        let mut first: Option<T> = None;
+        let mut note = |moment: Option<T>| {
+            first = [first, moment].into_iter().flatten().min();
+        };
+        for &newer in named.get(&older.id).into_iter().flatten() {
+            let by = &versions[newer];
+            if by.id != older.id && !replaces(older, by, lineage) {
+                note(Some(since[newer]));
+            }
+        }
+        if !epoch.is_centre() {
+            note(lives[&(writer, epoch)].first_after(older.id.seq, older, (writer, epoch)));
+        }
+        for ((by, life_epoch), life) in &heirs {
+            if *by == writer {
+                if *life_epoch == epoch || !lineage.knew_in((*by, *life_epoch), older.id) {
+                    continue;
+                }
+                // Of two lives that each know of the other, what the older one knew of is no successor.
+                let known = lineage.issued((writer, epoch), *life_epoch);
+                note(life.first_after(known, older, (*by, *life_epoch)));
+            } else if lineage.came_after(*by, writer) && !lineage.came_after(writer, *by) {
+                note(life.first_after(0, older, (*by, *life_epoch)));
+            }
+        }
+        first
+    };
+    versions.iter().map(replaced).collect()
+}
+
+/// The versions one report has of one life.
+#[derive(Debug)]
+struct Life<T> {
+    /// In order of number, each with when it came.
+    numbers: Vec<(Seq, T)>,
+    /// From each on: when the first of the rest came.
+    first: Vec<T>,
+}
+
+impl<T> Default for Life<T> {
+    fn default() -> Life<T> {
+        Life { numbers: Vec::new(), first: Vec::new() }
+    }
+}
+
+impl<T: Copy + Ord> Life<T> {
+    fn close(&mut self) {
+        self.numbers.sort_unstable();
+        let mut first: Vec<T> = self.numbers.iter().map(|(_, since)| *since).collect();
+        for at in (1..first.len()).rev() {
+            first[at - 1] = first[at - 1].min(first[at]);
+        }
+        self.first = first;
+    }
+
+    /// When the first of the versions numbered above `seq` came that `older` does not itself replace by name.
+    fn first_after(&self, seq: Seq, older: &Version, life: (AgentId, Epoch)) -> Option<T> {
+        let from = self.numbers.partition_point(|(number, _)| *number <= seq);
+        let named = |number: Seq| {
+            let of_life = |id: &&VersionId| (id.writer, id.epoch) == life;
+            older.replaces.iter().filter(of_life).any(|id| id.seq == number)
+        };
+        let rest = &self.numbers[from..];
+        if older.replaces.iter().any(|id| (id.writer, id.epoch) == life && id.seq > seq) {
+            // Whoever names what comes after his own is no honest writer, or an heir was shown first.
+            return rest.iter().filter(|(n, _)| !named(*n)).map(|(_, since)| *since).min();
+        }
+        self.first.get(from).copied()
+    }
+}
+
 /// The places in `versions` of those that no other version replaces, in order of identity.
 ///
 /// `versions` holds accepted and admitted versions of one report. Naming can only point at versions its
 /// author was shown, so it cannot run in circles between honest writers; should two versions name each
 /// other all the same, neither is lost: both stand.
 pub fn heads(versions: &[Version], lineage: &Lineage) -> Vec<usize> {
-    let replaced = |older: usize| {
-        versions.iter().enumerate().any(|(newer, version)| {
-            newer != older
-                && replaces(version, &versions[older], lineage)
-                && !replaces(&versions[older], version, lineage)
-        })
-    };
-    let mut heads: Vec<usize> = (0..versions.len()).filter(|&at| !replaced(at)).collect();
+    let replaced = replaced_since(versions, &vec![(); versions.len()], lineage);
+    let mut heads: Vec<usize> = (0..versions.len()).filter(|&at| replaced[at].is_none()).collect();
     if heads.is_empty() {
         // A longer circle of names: nothing may vanish, so all of it stands.
         heads = (0..versions.len()).collect();
@@ -262,24 +365,76 @@ pub fn heads(versions: &[Version], lineage: &Lineage) -> Vec<usize> {
     heads
 }
 
-/// The place in `versions` of the one that is counted, and how many stand (more than one: a conflict).
-///
-/// Among several heads: an operator's that replaced something, then the facility's own, then import,
-/// proxy and paper, then an operator's that filled a gap; then the greatest (writer, epoch, seq). What a
-/// file brought to the centre is an import here, however it was first entered.
+/// The order among versions that stand: an operator's that replaced something, then the facility's own, then
+/// import, proxy and paper, then an operator's that filled a gap; then the greatest (writer, epoch, seq). What
+/// a file brought to the centre is an import here, however it was first entered.
+fn rank(version: &Version) -> (u8, VersionId) {
+    let class = match version.how {
+        How::Operator if !version.replaces.is_empty() => 3,
+        How::Direct if !version.id.epoch.is_centre() => 2,
+        How::Direct | How::Import | How::Proxy | How::PaperLater => 1,
+        How::Operator => 0,
+    };
+    (class, version.id)
+}
+
+/// The place in `versions` of the one that is counted, and how many stand (more than one: a conflict): among
+/// several heads the greatest in [rank](rank).
 pub fn current(versions: &[Version], lineage: &Lineage) -> Option<(usize, usize)> {
     let heads = heads(versions, lineage);
-    let rank = |at: usize| {
-        let version = &versions[at];
-        let class = match version.how {
-            How::Operator if !version.replaces.is_empty() => 3,
-            How::Direct if !version.id.epoch.is_centre() => 2,
-            How::Direct | How::Import | How::Proxy | How::PaperLater => 1,
-            How::Operator => 0,
+    heads.iter().copied().max_by_key(|&at| rank(&versions[at])).map(|at| (at, heads.len()))
+}
+
+/// What was counted from a moment on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice<T> {
+    /// The moment.
+    pub since: T,
+    /// The place of the version counted.
+    pub at: usize,
+    /// How many stood.
+    pub heads: usize,
+}
+
+/// What [`current`] says of the versions known at each moment at which any came, `since` telling when each
+/// did. In order of time; the last is what is counted now.
+pub fn choices<T: Copy + Ord>(
+    versions: &[Version],
+    since: &[T],
+    lineage: &Lineage,
+) -> Vec<Choice<T>> {
+    let replaced = replaced_since(versions, since, lineage);
+    let mut coming: Vec<usize> = (0..versions.len()).collect();
+    coming.sort_by_key(|&at| since[at]);
+    let stood = |at: &usize| replaced[*at].is_none_or(|until| until > since[*at]);
+    let mut going: Vec<(T, usize)> =
+        (0..versions.len()).filter(stood).filter_map(|at| Some((replaced[at]?, at))).collect();
+    going.sort_unstable();
+    let mut going = going.into_iter().peekable();
+    let mut standing: BTreeSet<((u8, VersionId), usize)> = BTreeSet::new();
+    let mut best: Option<((u8, VersionId), usize)> = None;
+    let mut choices: Vec<Choice<T>> = Vec::new();
+    for (known, &at) in (1..).zip(&coming) {
+        let moment = since[at];
+        let ranked = (rank(&versions[at]), at);
+        best = best.max(Some(ranked));
+        if stood(&at) {
+            standing.insert(ranked);
+        }
+        while let Some((_, gone)) = going.next_if(|(until, _)| *until <= moment) {
+            standing.remove(&(rank(&versions[gone]), gone));
+        }
+        if coming.get(known).is_some_and(|next| since[*next] == moment) {
+            continue;
+        }
+        // As in `heads`: where each is replaced by another, all of them stand.
+        let (last, heads) = match standing.last() {
+            Some(last) => (Some(*last), standing.len()),
+            None => (best, known),
         };
-        (class, version.id)
-    };
-    heads.iter().copied().max_by_key(|&at| rank(at)).map(|at| (at, heads.len()))
+        choices.extend(last.map(|(_, at)| Choice { since: moment, at, heads }));
+    }
+    choices
 }
 
 /// What a sign-off or lock had seen of one report: for each writer's life, the highest number.

@@ -305,6 +305,18 @@ pub enum ExtensionDue {
     Waived,
 }
 
+impl std::fmt::Display for ExtensionDue {
+    /// As `extensions.csv` has it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ExtensionDue::At { date, hour, minute } => {
+                f.pad(&format!("{date}T{hour:02}:{minute:02}"))
+            }
+            ExtensionDue::Waived => f.pad("waived"),
+        }
+    }
+}
+
 /// A row of `extensions.csv`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtensionRow {

@@ -162,6 +162,9 @@ impl Batch {
         let number =
             |n: u64| u32::try_from(n).map_err(|_| WireError::Malformed("number too large"));
         let counter = number(reader.varint()?)?;
+        if counter == 0 {
+            return Err(WireError::Malformed("an agent's life is numbered from 1"));
+        }
         let random = u32::from_le_bytes(reader.array()?);
         let context = number(reader.varint()?)?;
         let hello = if flags & FLAG_HELLO == 0 {

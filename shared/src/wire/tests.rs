@@ -303,3 +303,12 @@ fn an_answer_is_believed_only_from_the_pinned_root() {
     let forged = answer.seal(agent, &key(9), &certificate, &root.public());
     assert!(Answer::open(&Envelope::read(&forged).unwrap(), &root.public()).is_err());
 }
+
+#[test]
+fn a_life_of_an_agent_is_never_one_of_the_centres() {
+    let mut sent = batch(vec![]);
+    sent.epoch.counter = 0;
+    let bytes = sent.seal(&key());
+    let refused = Batch::read(&Envelope::read(&bytes).unwrap());
+    assert!(matches!(refused, Err(WireError::Malformed(text)) if text.contains("from 1")));
+}
