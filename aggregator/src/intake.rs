@@ -4,12 +4,14 @@
 //! meanwhile, commits what is new as one, and only when that is on disk counts it and sends receipts: a
 //! receipt is never sent before its commit, and nothing is judged on top of what may still fail. A failed
 //! commit is undone in memory and answers nothing; the agents send again. Operators' acts go through the
-//! same task, one commit each.
+//! same task, one commit each; what an act asks for (the scopes under a new registry, say) is stored in the
+//! same turn, whether whoever asked still waits or not. An act that is stored and cannot be folded ends the
+//! intake: what would be judged next is not what the ledger says.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use banyan_shared::ids::{AgentId, Millis, Seq};
 use banyan_shared::keys::PublicKey;
 use banyan_shared::period::Date;
@@ -125,6 +127,8 @@ pub struct Intake {
     down: Arc<dyn Downlink>,
     clock: Clock,
     counters: Arc<IntakeCounters>,
+    /// Why nothing more may be judged.
+    broken: OnceLock<String>,
 }
 
 /// A batch on its way to the ledger, or one that only wants its receipt.
@@ -148,7 +152,8 @@ impl Intake {
         down: Arc<dyn Downlink>,
         clock: Clock,
     ) -> Intake {
-        Intake { state, identity, ledger, down, clock, counters: Arc::default() }
+        let (counters, broken) = Default::default();
+        Intake { state, identity, ledger, down, clock, counters, broken }
     }
 
     /// The counters.
@@ -158,12 +163,15 @@ impl Intake {
 
     /// Works until both queues are closed. `stop` closes the queue of acts; that of the messages closes
     /// with the broker.
+    ///
+    /// # Errors
+    /// If an act is in the ledger that cannot be folded in.
     pub async fn run(
         self,
         mut incoming: mpsc::Receiver<Incoming>,
         mut acts: mpsc::Receiver<ActRequest>,
         mut stop: watch::Receiver<bool>,
-    ) {
+    ) -> Result<()> {
         let mut rejudge = tokio::time::interval(REJUDGE_EVERY);
         let mut day = None;
         let (mut batches_open, mut acts_open, mut stopping) = (true, true, false);
@@ -197,7 +205,11 @@ impl Intake {
                     }
                 },
             }
+            if let Some(why) = self.broken.get() {
+                return Err(anyhow!("{why}"));
+            }
         }
+        Ok(())
     }
 
     /// Releases what time alone has settled, and on a new day gives agents enrolled by a rule the
@@ -225,6 +237,9 @@ impl Intake {
         let mut works = Vec::new();
         let mut rows = Vec::new();
         for opened in self.open_all(messages) {
+            if self.broken.get().is_some() {
+                return;
+            }
             match opened {
                 Opened::Batch(batch, bytes, permit) => {
                     if let Some(work) = self.judge(batch, permit) {
@@ -468,22 +483,63 @@ impl Intake {
         }
     }
 
-    /// Stores an operator's acts, each in a commit of its own, and puts them in force.
+    /// Stores an operator's acts and puts them in force, and then what they ask for.
     async fn act(&self, by: &str, build: ActBuilder) -> Result<()> {
         let acts = {
             let state = self.state.read();
             build(&state)?
         };
+        let all = acts.iter().any(|act| matches!(act, Act::Tables(_) | Act::Catalogue { .. }));
+        let admitted: Vec<AgentId> = acts
+            .iter()
+            .filter_map(|act| match act {
+                Act::Admitted { key, .. } => Some(key.agent_id()),
+                _ => None,
+            })
+            .collect();
+        let stored = self.store(by, acts).await;
+        if self.broken.get().is_none() {
+            self.renew(all, &admitted).await;
+        }
+        stored
+    }
+
+    /// Stores acts, each in a commit of its own, and puts them in force.
+    async fn store(&self, by: &str, acts: Vec<Act>) -> Result<()> {
         for act in acts {
             let signed = SignedAct { by: by.to_owned(), at: (self.clock)(), act };
             let bytes = signed.seal(&self.identity.key);
             let committed = self.ledger.commit(vec![NewRow::act(bytes)]).await?;
-            self.state
-                .write()
-                .apply_act(&signed, committed.positions.start, committed.received_at)
-                .context("the act is stored, but could not be put in force")?;
+            let position = committed.positions.start;
+            let folded = self.state.write().apply_act(&signed, position, committed.received_at);
+            if let Err(error) = folded {
+                let why =
+                    format!("the act at ledger position {position} cannot be folded: {error}");
+                tracing::error!("{why}; nothing more is taken in");
+                let _ = self.broken.set(why);
+                return Err(error).context("the act is stored, but could not be put in force");
+            }
         }
         Ok(())
+    }
+
+    /// Gives agents the facilities and the catalogue in force, where theirs are others: all of them, or those
+    /// just admitted, perhaps with a code that was made earlier.
+    async fn renew(&self, all: bool, admitted: &[AgentId]) {
+        let incarnation = self.ledger.identity().incarnation;
+        let acts = {
+            let state = self.state.read();
+            let day = state.catalogue.day_at((self.clock)());
+            if all {
+                state.scope_updates(incarnation, day)
+            } else {
+                let each = admitted.iter().map(|id| state.scope_update(incarnation, day, *id));
+                each.flatten().collect()
+            }
+        };
+        if let Err(error) = self.store("service", acts).await {
+            tracing::error!(%error, "scopes could not be brought up to date");
+        }
     }
 
     async fn enrol(&self, agent: AgentId, request: EnrolRequest) {
@@ -511,26 +567,10 @@ impl Intake {
             Ok(Some(act)) => match self.act("service", Box::new(move |_| Ok(vec![act]))).await {
                 Ok(()) => {
                     tracing::info!(%agent, code = request.code, "agent enrolled");
-                    self.renew(agent).await;
                     self.grant(&self.state.read(), agent, None);
                 }
                 Err(error) => tracing::error!(%agent, %error, "enrolment could not be stored"),
             },
-        }
-    }
-
-    /// Gives an agent enrolled with a code of an earlier catalogue the one in force.
-    async fn renew(&self, agent: AgentId) {
-        let now = (self.clock)();
-        let incarnation = self.ledger.identity().incarnation;
-        let acts = {
-            let state = self.state.read();
-            state.scope_update(incarnation, state.catalogue.day_at(now), agent)
-        };
-        if !acts.is_empty()
-            && let Err(error) = self.act("service", Box::new(move |_| Ok(acts))).await
-        {
-            tracing::error!(%agent, %error, "a scope could not be brought up to date");
         }
     }
 

@@ -1,12 +1,12 @@
 //! One form and period: the columns, and for every slot the versions behind them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
 use banyan_shared::figures;
 use banyan_shared::ids::{AgentId, Millis, Position, VersionId};
-use banyan_shared::report::{Content, EnteredAt, How, Lineage, Value, Version, current};
+use banyan_shared::report::{Content, EnteredAt, How, Lineage, Value, Version, choices};
 use serde::{Deserialize, Serialize};
 
 use super::column::{Column, Scan};
@@ -229,6 +229,14 @@ impl Block {
         }
     }
 
+    /// How many versions of the slot's report wait for an approval.
+    pub fn pending(&self, slot: Slot) -> usize {
+        if self.flags(slot) & HISTORY == 0 {
+            return 0;
+        }
+        self.histories.get(&slot).map_or(0, |history| history.report.pending)
+    }
+
     /// Whether the slot's report was there when it was first signed off or locked and has been changed since.
     pub fn corrected(&self, slot: Slot) -> bool {
         self.flags(slot) & HISTORY != 0
@@ -375,6 +383,8 @@ impl Block {
             Err(at) => history.versions.insert(at, stored),
         }
         others.extend(history.versions.iter().map(|v| v.id.writer));
+        // In order of identity: a writer's stand together.
+        others.dedup();
         self.rows.flags[at] |= PRESENT | HISTORY;
         self.judge(slot, lineage, lock);
         Some(others)
@@ -446,6 +456,13 @@ impl Block {
         flags & PRESENT == 0 || flags & HISTORY == 0 && is_plain(lock, single())
     }
 
+    /// Whether judging a report with a history again would say something else.
+    pub(super) fn would_change(&self, slot: Slot, lineage: &Lineage, lock: Option<&Lock>) -> bool {
+        self.histories
+            .get(&slot)
+            .is_some_and(|history| decide(&history.versions, lineage, lock).0 != history.report)
+    }
+
     /// Decides anew what is counted of a report with a history, and writes its cells.
     pub(super) fn judge(&mut self, slot: Slot, lineage: &Lineage, lock: Option<&Lock>) {
         let Some(history) = self.histories.get_mut(&slot) else { return };
@@ -460,44 +477,6 @@ impl Block {
         let slots = self.rows.flags.len();
         self.rows.flags[slot as usize] = PRESENT | HISTORY | if answered { ANSWERED } else { 0 };
         self.write_cells(slot, slots, &values);
-    }
-
-    /// Takes a version out. Says whether it was there.
-    pub(super) fn remove(
-        &mut self,
-        slot: Slot,
-        id: VersionId,
-        authors: &mut Arc<Authors>,
-        lineage: &Lineage,
-        lock: Option<&Lock>,
-    ) -> bool {
-        if !self.present(slot) {
-            return false;
-        }
-        self.expand(slot, 0, authors);
-        let Some(history) = self.histories.get_mut(&slot) else { return false };
-        let before = history.versions.len();
-        history.versions.retain(|version| version.id != id);
-        let found = history.versions.len() < before;
-        let left = match history.versions.as_slice() {
-            [] => {
-                self.histories.remove(&slot);
-                self.rows.flags[slot as usize] = 0;
-                self.write_cells(slot, 0, &[]);
-                return found;
-            }
-            [one] if is_plain(lock, one.id) => compact(one).map(|row| (one.clone(), row)),
-            _ => None,
-        };
-        match left {
-            // Back to the compact form, as if the other had never come.
-            Some((one, row)) => {
-                self.histories.remove(&slot);
-                self.write_row(slot, self.rows.flags.len(), &one, row, authors);
-            }
-            None => self.judge(slot, lineage, lock),
-        }
-        found
     }
 
     /// The block as it stood at `at`: only the versions received by then and not held back any more. `decided`:
@@ -586,36 +565,25 @@ fn decide(versions: &[Stored], lineage: &Lineage, lock: Option<&Lock>) -> (Repor
     let places: Vec<usize> = (0..versions.len()).filter(admits).collect();
     let returned =
         lock.map_or(0, |lock| versions.iter().filter(|v| lock.is_returned(v.id)).count());
-    let choose = |places: &[usize]| {
-        let list: Vec<Version> = places
-            .iter()
-            .map(|&at| Version {
-                id: versions[at].id,
-                how: versions[at].content.how,
-                replaces: versions[at].content.replaces.clone(),
-            })
-            .collect();
-        current(&list, lineage).map(|(at, heads)| (places[at], heads))
-    };
-    let counted = choose(&places);
-    let answered = counted.is_some_and(|(at, _)| versions[at].content.is_answer());
-
-    // The moments at which something came, and whether the report was answered from then on.
+    let list: Vec<Version> = places
+        .iter()
+        .map(|&at| Version {
+            id: versions[at].id,
+            how: versions[at].content.how,
+            replaces: versions[at].content.replaces.clone(),
+        })
+        .collect();
+    let since: Vec<Millis> = places.iter().map(|&at| versions[at].received_at).collect();
+    // What was counted from each moment on at which something came.
+    let steps = choices(&list, &since, lineage);
+    let counted = steps.last().map(|choice| (places[choice.at], choice.heads));
+    let is_answer = |at: usize| versions[places[at]].content.is_answer();
+    let answered = steps.last().is_some_and(|choice| is_answer(choice.at));
     let (mut arrived, mut entered) = (None, None);
     if answered {
-        let moments: BTreeSet<Millis> = places.iter().map(|&at| versions[at].received_at).collect();
-        let mut steps = Vec::with_capacity(moments.len());
-        for moment in moments {
-            let known: Vec<usize> =
-                places.iter().copied().filter(|&at| versions[at].received_at <= moment).collect();
-            let at = choose(&known).map(|(at, _)| at);
-            steps.push((moment, at.is_some_and(|at| versions[at].content.is_answer()), at));
-        }
-        arrived = figures::arrived(steps.iter().map(|(moment, answered, _)| (*moment, *answered)));
-        entered = steps
-            .iter()
-            .find(|(moment, _, _)| Some(*moment) == arrived)
-            .and_then(|(_, _, at)| at.map(|at| versions[at].content.entered_at));
+        arrived = figures::arrived(steps.iter().map(|step| (step.since, is_answer(step.at))));
+        let arrival = steps.iter().find(|step| Some(step.since) == arrived);
+        entered = arrival.map(|step| versions[places[step.at]].content.entered_at);
     }
     let current = counted.map(|(at, _)| versions[at].id);
     let restated = lock.is_some_and(|lock| lock.is_restated(current));

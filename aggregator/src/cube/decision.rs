@@ -270,6 +270,12 @@ impl Decisions {
         })
     }
 
+    /// What the newest sign-off or lock of a report saw of it; none if it is open.
+    pub(super) fn sealed(&self, period: Period, slot: Slot) -> Option<VersionVector> {
+        let newest = self.staged(period, slot, None).last()?;
+        (newest.stage != Stage::Open).then(|| newest.seen_of(slot))
+    }
+
     /// Whether any report of the period ever reached a stage.
     pub(super) fn has_stages(&self, period: Period) -> bool {
         self.stages.contains_key(&period)
@@ -302,14 +308,16 @@ impl Decisions {
         staged.chain(single)
     }
 
-    /// The reports ever returned by `at` (none: now).
-    pub(super) fn returned_places(
-        &self,
-        at: Option<Millis>,
-    ) -> impl Iterator<Item = (Period, Slot)> {
+    /// Whether the report was ever returned.
+    pub(super) fn ever_returned(&self, period: Period, slot: Slot) -> bool {
+        let list = self.single.get(&(period, slot));
+        list.is_some_and(|list| list.iter().any(|s| matches!(s.fate, Fate::Returned(_))))
+    }
+
+    /// The reports ever returned by `at`, in order of periods.
+    pub(super) fn returned_places(&self, at: Millis) -> impl Iterator<Item = (Period, Slot)> {
         let returned = move |single: &Single| {
-            matches!(single.fate, Fate::Returned(_))
-                && at.is_none_or(|at| single.decision().decided().at <= at)
+            matches!(single.fate, Fate::Returned(_)) && single.decided.at <= at
         };
         self.single.iter().filter(move |(_, list)| list.iter().any(returned)).map(|(at, _)| *at)
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use banyan_shared::ids::{ElementCode, FormCode, Millis};
 use banyan_shared::period::{Period, PeriodType};
+use banyan_shared::report::VersionVector;
 
 use super::decision::{Decisions, Lock};
 use super::{Block, BlockRef, FacilityNo, FormFrame, Month, Older, Slot};
@@ -167,6 +168,16 @@ impl FormStore {
         self.blocks.iter().any(|(period, held)| month_of(*period) == month && here(held))
     }
 
+    /// Bytes of the blocks in memory whose periods end before `month`.
+    pub(super) fn bytes_before(&self, month: Period) -> usize {
+        let older = self.blocks.iter().filter(|(period, _)| month_of(**period) < month);
+        let bytes = |held: &Held| match held {
+            Held::Here(block) => block.heap_bytes(),
+            Held::Aside => 0,
+        };
+        older.map(|(_, held)| bytes(held)).sum()
+    }
+
     /// Where the blocks are from now on that are not in memory.
     pub(super) fn set_older(&mut self, older: Arc<dyn Older>) {
         self.older = Some(older);
@@ -271,6 +282,11 @@ impl FormStore {
     /// Whether any of the period's reports was ever signed off or locked.
     pub fn has_stages(&self, period: Period) -> bool {
         self.decisions.has_stages(period)
+    }
+
+    /// What the newest sign-off or lock of a report saw of it; none if it is open.
+    pub fn sealed(&self, period: Period, slot: Slot) -> Option<VersionVector> {
+        self.decisions.sealed(period, slot)
     }
 
     /// How far the review of one report had come at `at` (none: now).

@@ -14,7 +14,7 @@ mod form;
 mod month;
 mod pack;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use banyan_shared::catalogue::{Catalogue, CatalogueHash, FormIx};
@@ -175,6 +175,8 @@ pub struct Cube {
     lineage: Arc<Lineage>,
     /// The reports with a history each writer has a version in.
     contested: Arc<HashMap<AgentId, HashSet<ReportKey>>>,
+    /// The reports that stand returned.
+    returned: Arc<BTreeSet<ReportKey>>,
     /// Versions that came to count only after their receipt, and when.
     held_back: Arc<HashMap<VersionId, Millis>>,
     /// By form and period: the latest of those moments.
@@ -191,6 +193,7 @@ pub(crate) struct Frame {
     forms: Vec<FormFrame>,
     lineage: Lineage,
     contested: Vec<(AgentId, Vec<ReportKey>)>,
+    returned: Vec<ReportKey>,
     held_back: Vec<(VersionId, Millis)>,
     held_until: Vec<((usize, Period), Millis)>,
 }
@@ -317,12 +320,11 @@ impl Cube {
             &self.lineage,
             lock.as_ref(),
         );
+        let key = (*number, version.period, slot);
         if let Some(others) = others {
-            let contested = Arc::make_mut(&mut self.contested);
-            for writer in others.into_iter().chain([writer]) {
-                contested.entry(writer).or_default().insert((*number, version.period, slot));
-            }
+            self.note_contested(key, others.into_iter().chain([writer]));
         }
+        self.note_returned(key);
         Ok(())
     }
 
@@ -341,45 +343,53 @@ impl Cube {
         *latest = until.max(*latest);
     }
 
-    /// Takes a version out again: it has been parked or refused on being judged anew. Says whether it
-    /// was there.
-    pub fn remove(
-        &mut self,
-        facility: &UnitCode,
-        form: &FormCode,
-        period: Period,
-        id: VersionId,
-    ) -> bool {
-        let Some((number, slot)) = self.place(facility, form) else { return false };
-        let store = &mut self.forms[number];
-        let lock = store.lock(period, slot);
-        let Some(block) = store.block_if(period) else { return false };
-        block.remove(slot, id, &mut self.authors, &self.lineage, lock.as_ref())
-    }
-
-    /// Notes that `newer` took over from `older`, and judges again what that may change.
+    /// Notes that `newer` took over from `older`, and judges again what that may change: reports in which
+    /// `newer` has a version, or one who took over from it.
     pub fn succeeds(&mut self, newer: AgentId, older: AgentId) {
         Arc::make_mut(&mut self.lineage).succeeds(newer, older);
-        let keys: HashSet<ReportKey> = self.contested.values().flatten().copied().collect();
-        self.judge_again(&keys);
+        let heir = |writer: &AgentId| *writer == newer || self.lineage.came_after(*writer, newer);
+        let of_heirs = self.contested.iter().filter(|(writer, _)| heir(writer));
+        let keys: BTreeSet<ReportKey> = of_heirs.flat_map(|(_, keys)| keys).copied().collect();
+        self.judge_again(keys);
     }
 
     /// Notes what the first entry of a writer's life says of its earlier lives, and judges again what
     /// that may change.
     pub fn begins(&mut self, writer: AgentId, epoch: Epoch, earlier: Vec<(Epoch, Seq)>) {
         Arc::make_mut(&mut self.lineage).begins(writer, epoch, earlier);
-        if let Some(keys) = self.contested.get(&writer).cloned() {
-            self.judge_again(&keys);
-        }
+        let keys = self.contested.get(&writer).into_iter().flatten().copied().collect();
+        self.judge_again(keys);
     }
 
-    fn judge_again(&mut self, keys: &HashSet<ReportKey>) {
-        for &(number, period, slot) in keys {
+    /// Judges reports again. Only what comes to say something else is taken into memory and counts as changed.
+    fn judge_again(&mut self, keys: BTreeSet<ReportKey>) {
+        for (number, period, slot) in keys {
             let store = &mut self.forms[number];
             let lock = store.lock(period, slot);
+            let other =
+                |block: BlockRef<'_>| block.would_change(slot, &self.lineage, lock.as_ref());
+            if !store.block(period).is_some_and(other) {
+                continue;
+            }
             if let Some(block) = store.block_if(period) {
                 block.judge(slot, &self.lineage, lock.as_ref());
             }
+            self.note_returned((number, period, slot));
+        }
+    }
+
+    /// Notes whether a report stands returned now.
+    fn note_returned(&mut self, key: ReportKey) {
+        let (number, period, slot) = key;
+        let store = &self.forms[number];
+        if !store.decisions().ever_returned(period, slot) {
+            return;
+        }
+        let report = store.block(period).and_then(|block| block.report(slot, &self.authors));
+        let stands = report.is_none_or(|report| report.current.is_none());
+        if stands != self.returned.contains(&key) {
+            let returned = Arc::make_mut(&mut self.returned);
+            let _ = if stands { returned.insert(key) } else { returned.remove(&key) };
         }
     }
 
@@ -442,20 +452,45 @@ impl Cube {
 
     /// Judges anew the reports that a decision may have changed.
     fn decided(&mut self, number: usize, period: Period, slots: &[Slot]) {
-        let store = &mut self.forms[number];
-        let length = store.slots().len();
         for &slot in slots {
+            let store = &mut self.forms[number];
+            let length = store.slots().len();
             let lock = store.lock(period, slot);
-            let Some(block) = store.block_if(period) else { return };
-            if block.is_unmoved(slot, &self.authors, lock.as_ref()) {
-                continue;
+            let key = (number, period, slot);
+            let moved = |block: BlockRef<'_>| !block.is_unmoved(slot, &self.authors, lock.as_ref());
+            if store.block(period).is_some_and(moved)
+                && let Some(block) = store.block_if(period)
+            {
+                let writers = block.expand(slot, length, &self.authors);
+                block.judge(slot, &self.lineage, lock.as_ref());
+                self.note_contested(key, writers.into_iter());
             }
-            for writer in block.expand(slot, length, &self.authors) {
-                let contested = Arc::make_mut(&mut self.contested);
-                contested.entry(writer).or_default().insert((number, period, slot));
-            }
-            block.judge(slot, &self.lineage, lock.as_ref());
+            self.note_returned(key);
         }
+    }
+
+    /// Notes that a report with a history has versions of these writers.
+    fn note_contested(&mut self, key: ReportKey, writers: impl Iterator<Item = AgentId>) {
+        for writer in writers {
+            if !self.contested.get(&writer).is_some_and(|keys| keys.contains(&key)) {
+                let contested = Arc::make_mut(&mut self.contested);
+                contested.entry(writer).or_default().insert(key);
+            }
+        }
+    }
+
+    /// The identities of the versions in a slot of a form's block that do not wait for an approval.
+    pub(crate) fn admitted(
+        &self,
+        store: &FormStore,
+        (period, slot): (Period, Slot),
+        block: &Block,
+    ) -> Vec<VersionId> {
+        let mut ids = block.ids(slot, &self.authors);
+        if let Some(lock) = store.lock(period, slot) {
+            ids.retain(|id| lock.admits(*id));
+        }
+        ids
     }
 
     /// Whether a version waits for an approval: behind a lock, or returned.
@@ -492,26 +527,33 @@ impl Cube {
         self.forms[number].decisions().trace(period, slot, at)
     }
 
-    /// The reports that were returned and had not been taken back at `at` (none: now).
+    /// The reports that stood returned at `at` (none: now): nothing of them counts, and nothing else has come
+    /// since. What was entered again and withdrawn is missing for another reason.
     pub fn returned_reports(&self, at: Option<Millis>) -> Vec<(&UnitCode, &FormCode, Period)> {
-        let of_form = |form: &'_ FormStore| -> Vec<(FacilityNo, Period)> {
-            let places = form.decisions().returned_places(at);
-            places
-                .filter(|(period, slot)| {
-                    let block = self.block_at(form, *period, at);
-                    let report = block.and_then(|block| block.report(*slot, &self.authors));
-                    // What was entered again and withdrawn since is missing for another reason.
-                    report.is_none_or(|report| report.answered || report.current.is_none())
-                })
-                .map(|(period, slot)| (form.slots()[slot as usize], period))
-                .collect()
+        let name = |form: &'_ FormStore, slot: Slot| form.slots()[slot as usize];
+        let Some(at) = at else {
+            let each = self.returned.iter().map(|&(number, period, slot)| {
+                let form = &self.forms[number];
+                (self.facility_code(name(form, slot)), form.code(), period)
+            });
+            return each.collect();
         };
-        let all = self.forms.iter().flat_map(|form| {
-            of_form(form)
-                .into_iter()
-                .map(|(f, period)| (self.facility_code(f), form.code(), period))
-        });
-        all.collect()
+        let mut found = Vec::new();
+        for form in &self.forms {
+            // In order of periods: a block of the past is made once, however many of its reports it is about.
+            let mut places = form.decisions().returned_places(at).peekable();
+            while let Some(&(period, _)) = places.peek() {
+                let block = self.block_at(form, period, Some(at));
+                while let Some((_, slot)) = places.next_if(|(of, _)| *of == period) {
+                    let report = block.as_ref().and_then(|block| block.report(slot, &self.authors));
+                    if report.is_none_or(|report| report.current.is_none()) {
+                        let facility = self.facility_code(name(form, slot));
+                        found.push((facility, form.code(), period));
+                    }
+                }
+            }
+        }
+        found
     }
 
     /// How far the review of a report had come at `at` (none: now).
@@ -548,25 +590,23 @@ impl Cube {
     /// Every version of a report, in order of identity; the values stand in the order of
     /// [`FormStore::columns`].
     pub fn versions(&self, facility: &UnitCode, form: &FormCode, period: Period) -> Vec<Stored> {
-        let Some((number, slot)) = self.place(facility, form) else { return Vec::new() };
-        let Some(block) = self.forms[number].block(period) else { return Vec::new() };
-        let mut versions = block.versions(slot, &self.authors);
-        for version in &mut versions {
-            version.content.values.resize(self.forms[number].columns().len(), Value::Missing);
-        }
-        versions
+        self.known(facility, form, period).0
     }
 
-    /// The identities of every version of a report.
-    pub fn version_ids(
+    /// Every version of a report, as [`Cube::versions`] has them, and what they come to.
+    pub fn known(
         &self,
         facility: &UnitCode,
         form: &FormCode,
         period: Period,
-    ) -> Vec<VersionId> {
-        let Some((number, slot)) = self.place(facility, form) else { return Vec::new() };
-        let block = self.forms[number].block(period);
-        block.map_or_else(Vec::new, |block| block.ids(slot, &self.authors))
+    ) -> (Vec<Stored>, Option<Report>) {
+        let Some((number, slot)) = self.place(facility, form) else { return Default::default() };
+        let Some(block) = self.forms[number].block(period) else { return Default::default() };
+        let mut versions = block.versions(slot, &self.authors);
+        for version in &mut versions {
+            version.content.values.resize(self.forms[number].columns().len(), Value::Missing);
+        }
+        (versions, block.report(slot, &self.authors))
     }
 
     /// What is counted of a report now; none if nothing was ever accepted for it.
@@ -648,6 +688,7 @@ impl Cube {
             mappings: _,
             lineage,
             contested,
+            returned,
             held_back,
             held_until,
             older: _,
@@ -670,6 +711,7 @@ impl Cube {
             forms: forms.iter().map(FormStore::frame).collect(),
             lineage: Lineage::clone(lineage),
             contested,
+            returned: returned.iter().copied().collect(),
             held_back,
             held_until,
         }
@@ -677,7 +719,16 @@ impl Cube {
 
     /// The cube of a frame, every block with the older ones.
     pub(crate) fn of_frame(frame: Frame, older: Arc<dyn Older>) -> Cube {
-        let Frame { facilities, authors, forms, lineage, contested, held_back, held_until } = frame;
+        let Frame {
+            facilities,
+            authors,
+            forms,
+            lineage,
+            contested,
+            returned,
+            held_back,
+            held_until,
+        } = frame;
         let facility_numbers = facilities.iter().cloned().zip(0..).collect();
         let author_numbers = authors.iter().cloned().zip(0..).collect();
         let forms: Vec<FormStore> = forms
@@ -692,6 +743,7 @@ impl Cube {
             forms,
             mappings: HashMap::new(),
             lineage: Arc::new(lineage),
+            returned: Arc::new(returned.into_iter().collect()),
             held_back: Arc::new(held_back.into_iter().collect()),
             held_until: Arc::new(held_until.into_iter().collect()),
             contested: Arc::new(
@@ -719,6 +771,11 @@ impl Cube {
     /// memory, to be dropped when no lock is held.
     pub(crate) fn put_aside(&mut self, form: usize, month: Period) -> Vec<Arc<Block>> {
         self.forms[form].put_aside(month)
+    }
+
+    /// Bytes of the blocks in memory whose periods end before a month.
+    pub(crate) fn bytes_before(&self, month: Period) -> usize {
+        self.forms.iter().map(|form| form.bytes_before(month)).sum()
     }
 
     /// Whether any block of a form's month is in memory.

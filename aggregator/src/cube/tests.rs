@@ -93,16 +93,6 @@ fn a_correction_is_counted_and_the_first_arrival_stays() {
     assert_eq!(past.value(0, 0), Value::Number(3));
     let before = cube.block_at(store, first.period, Some(Millis(0))).unwrap();
     assert!(!before.present(0) && before.value(0, 0) == Value::Missing);
-
-    // Taken out again, the cube is as if it had never come.
-    assert!(cube.remove(&a, &form, first.period, second.id));
-    assert!(!cube.remove(&a, &form, first.period, second.id));
-    let mut alone = Cube::new(&catalogue);
-    alone.apply(&catalogue, first.clone()).unwrap();
-    assert_eq!(cube.digest(), alone.digest());
-    assert!(cube.remove(&a, &form, first.period, first.id));
-    assert_eq!(cube.digest(), Cube::new(&catalogue).digest());
-    assert_eq!(cell(&cube, "A", DAY), Value::Missing);
 }
 
 #[test]
@@ -329,11 +319,9 @@ proptest! {
         }
         prop_assert_eq!(put.digest(), cube.digest());
 
-        // A version taken out leaves what the others alone would give.
-        let gone = versions.remove(gone % versions.len());
-        let mut less = cube.clone();
-        less.remove(&gone.facility, &"daily".parse().unwrap(), gone.period, gone.id);
-        prop_assert_eq!(less.digest(), build(&versions).digest());
+        // A version that did not come shows.
+        versions.remove(gone % versions.len());
+        let less = build(&versions);
         prop_assert_ne!(less.digest(), cube.digest());
         prop_assert_eq!(less.differences(&cube, 10).len(), 1);
 
@@ -352,4 +340,81 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_new_pc_changes_only_what_it_and_its_predecessor_wrote() {
+    let catalogue = fixture::catalogue();
+    let mut cube = Cube::new(&catalogue);
+    let months = ["2025-01-05", "2025-02-05", "2025-03-05"];
+    let mut put = |facility, day: &str, writer, seq: u32| {
+        let at = Millis(60_000_000 + i64::from(seq) * 1000);
+        let mut one = version(
+            facility,
+            day,
+            id(writer, 1, u64::from(seq)),
+            [Value::Number(u64::from(seq)); 2],
+        );
+        one.received_at = at;
+        cube.apply(&catalogue, one).unwrap();
+    };
+    // January and February: others' reports, of several versions and in conflict; March: those of 1 and 2.
+    for (seq, (day, writer)) in
+        (1..).zip([(months[0], 8), (months[0], 8), (months[1], 8), (months[1], 9)])
+    {
+        put("A", day, writer, seq);
+    }
+    put("B", months[2], 1, 5);
+    put("B", months[2], 2, 6);
+    put("D", months[0], 3, 7);
+    let form = cube.form_numbers[&"daily".parse::<FormCode>().unwrap()];
+    let generations =
+        |cube: &Cube| months.map(|day| cube.forms[form].generation(day.parse().unwrap()));
+    let heads = |cube: &Cube| {
+        let report = cube.report(
+            &"B".parse().unwrap(),
+            &"daily".parse().unwrap(),
+            months[2].parse().unwrap(),
+        );
+        report.unwrap().heads
+    };
+    let before = generations(&cube);
+    assert_eq!(heads(&cube), 2);
+    // A PC enrolled just now has written nothing: nothing is judged again, nothing counts as changed.
+    cube.succeeds(AgentId([4; 6]), AgentId([8; 6]));
+    assert_eq!(generations(&cube), before);
+    // One that has written: only where it says something else.
+    cube.succeeds(AgentId([9; 6]), AgentId([7; 6]));
+    assert_eq!(generations(&cube), before);
+    cube.succeeds(AgentId([2; 6]), AgentId([1; 6]));
+    let after = generations(&cube);
+    assert_eq!((&after[..2], heads(&cube)), (&before[..2], 1));
+    assert_ne!(after[2], before[2]);
+    // Through a PC in between that has written nothing.
+    cube.succeeds(AgentId([9; 6]), AgentId([5; 6]));
+    cube.succeeds(AgentId([5; 6]), AgentId([8; 6]));
+    assert_ne!(generations(&cube)[1], before[1]);
+}
+
+#[test]
+fn a_report_recorded_every_minute_of_a_day_is_taken_in_at_once() {
+    let catalogue = fixture::catalogue();
+    let mut cube = Cube::new(&catalogue);
+    let begun = std::time::Instant::now();
+    for minute in 1..=1_440u32 {
+        // The first one is taken back, so that every moment since has to be looked at.
+        let mut one =
+            version("A", DAY, id(1, 1, u64::from(minute)), [Value::Number(u64::from(minute)); 2]);
+        one.received_at = Millis(60_000 * i64::from(minute));
+        one.position = u64::from(minute);
+        one.content.withdrawn = minute == 2;
+        cube.apply(&catalogue, one).unwrap();
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
+    let report =
+        cube.report(&"A".parse().unwrap(), &"daily".parse().unwrap(), DAY.parse().unwrap());
+    let report = report.unwrap();
+    assert_eq!((report.versions, report.heads), (1_440, 1));
+    assert_eq!(report.arrived, Some(Millis(180_000)), "entered again in the third minute");
+    assert_eq!(cell(&cube, "A", DAY), Value::Number(1_440));
 }

@@ -14,6 +14,9 @@ use crate::state::State;
 
 /// Rows after which it is written: folding so many again takes a fraction of a second.
 const ROWS: u64 = 20_000;
+/// Bytes of older months in memory after which it is written, so that they are put aside: counts of past years
+/// come in acts of thousands of reports each.
+const OLDER_BYTES: usize = 64 << 20;
 /// After which time it is written if anything has come.
 const EVERY: Duration = Duration::from_secs(3600);
 /// How often it is looked whether it is time.
@@ -36,6 +39,15 @@ impl Keeper {
     /// Rows that are not in the file.
     pub(crate) fn rows_behind(&self) -> u64 {
         self.state.read().position.saturating_sub(self.derived.through().unwrap_or(0))
+    }
+
+    /// Whether it is time to write the file, `since` being how long ago that was done last.
+    pub(crate) fn is_due(&self, since: Duration) -> bool {
+        let older = || {
+            let state = self.state.read();
+            state.cube.bytes_before(first_here(&state))
+        };
+        is_due(self.rows_behind(), since, older)
     }
 
     /// Keeps the file as it is until the guard is dropped.
@@ -92,6 +104,11 @@ impl Keeper {
     }
 }
 
+/// Whether it is time: so many rows `behind`, and for older months so many bytes in memory.
+pub(super) fn is_due(behind: u64, since: Duration, older: impl FnOnce() -> usize) -> bool {
+    behind >= ROWS || behind > 0 && (since >= EVERY || older() >= OLDER_BYTES)
+}
+
 /// Writes the file from time to time until told to stop.
 pub(crate) async fn checkpoints(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
     let (mut last, mut failed) = (Instant::now(), None::<Instant>);
@@ -105,8 +122,7 @@ pub(crate) async fn checkpoints(service: Arc<Service>, mut stop: watch::Receiver
         if failed.is_some_and(|at| at.elapsed() < AFTER_FAILURE) {
             continue;
         }
-        let behind = service.rows_behind();
-        if behind >= ROWS || behind > 0 && last.elapsed() >= EVERY {
+        if service.checkpoint_is_due(last.elapsed()) {
             let result = service.checkpoint().await;
             if let Err(error) = &result {
                 tracing::warn!(

@@ -797,5 +797,23 @@ fn the_format_has_a_number() {
     ];
     let digest = data_encoding::HEXLOWER.encode(&sha256(&bytes)[..8]);
     // Another digest: raise FORMAT, then put both here.
-    assert_eq!((FORMAT, digest.as_str()), (2, "c259ec1421212f35"));
+    assert_eq!((FORMAT, digest.as_str()), (3, "e4039cdb0aa90ec7"));
+}
+
+#[test]
+fn older_months_in_memory_make_it_time_to_write() {
+    let mut world = whole();
+    let older = |world: &World| world.state.cube.bytes_before(first_here(&world.state));
+    assert!(older(&world) > 0);
+    let (derived, _) = world.open();
+    world.write(&derived);
+    assert!(world.put_aside(&derived) > 0);
+    assert_eq!(older(&world), 0);
+    // Counts of past years come in few rows.
+    let (soon, bytes) = (Duration::from_secs(15), 64 << 20);
+    assert!(keep::is_due(1, soon, || bytes));
+    assert!(!keep::is_due(1, soon, || bytes - 1));
+    assert!(!keep::is_due(0, soon, || bytes), "all of it is in the file");
+    assert!(keep::is_due(1, Duration::from_secs(3600), || 0));
+    assert!(keep::is_due(20_000, soon, || 0));
 }

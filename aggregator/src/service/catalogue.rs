@@ -9,8 +9,9 @@ use banyan_shared::catalogue::{Catalogue, Lang};
 use banyan_shared::wire::{deflate, inflate};
 use serde::{Deserialize, Serialize};
 
+use super::registry::extension_gone;
 use super::{Service, say, usage};
-use crate::act::Act;
+use crate::act::{Act, Extended};
 use crate::cube::Cube;
 use crate::state::{State, build_organisation, load_catalogue};
 
@@ -316,9 +317,13 @@ pub(crate) fn compatible(state: &State, new: &Catalogue, lang: Lang) -> (Vec<Str
         }
     }
     // Kinds, roles, attributes, forms and indicators that the registry names must still be there.
-    if let Err(found) = build_organisation(new, &state.tables, &state.history.extended()) {
+    let extended = state.history.extended();
+    if let Err(found) = build_organisation(new, &state.tables, &extended) {
         errors.extend(found.iter().map(|error| error.text(lang)));
     }
+    let has = |catalogue: &Catalogue, row: &Extended| catalogue.form(row.form.as_str()).is_some();
+    let gone = extended.iter().filter(|row| has(old, row) && !has(new, row));
+    warnings.extend(gone.map(|row| extension_gone(row, lang)));
     (errors, warnings)
 }
 
@@ -351,7 +356,6 @@ impl Service {
             Ok(vec![Act::Catalogue { toml: compressed }])
         };
         self.act(by, Box::new(check)).await?;
-        self.renew_scopes().await?;
         report.published = true;
         Ok(report)
     }

@@ -115,10 +115,6 @@ impl Service {
             Ok([admitted].into_iter().chain(out).collect())
         };
         self.act(by, Box::new(build)).await?;
-        if call.approve {
-            // The stick may be older than the catalogue in force.
-            self.renew_scopes().await?;
-        }
         let mut row = tell.await.map_err(|_| anyhow::anyhow!("the service is stopping"))?;
         row.state = if call.approve { "approved" } else { "refused" }.to_owned();
         Ok(row)

@@ -14,14 +14,18 @@ mod reports;
 mod rows;
 mod upkeep;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use banyan_shared::catalogue::Lang;
 use banyan_shared::ids::{Millis, Position};
+use banyan_shared::period::{Period, PeriodType, Span};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinHandle;
 
 use crate::access::Access;
 use crate::act::{Act, SignedAct};
@@ -53,6 +57,8 @@ pub use upkeep::{VerifyReport, restore};
 
 /// Acts waiting for the intake.
 const ACTS_WAITING_MAX: usize = 1024;
+/// Most periods one decision about many reports covers: a year of days, and some.
+pub(crate) const PERIODS_AT_ONCE_MAX: usize = 400;
 /// A command alone writes `derived.db` only when it had so many rows to fold.
 const ROWS_KEPT_ALONE: u64 = 2_000;
 
@@ -74,6 +80,22 @@ pub fn say(lang: Lang, zh: impl Into<String>, en: impl Into<String>) -> String {
     }
 }
 
+/// The periods of a type in a span; a decision covers at most [`PERIODS_AT_ONCE_MAX`] of them.
+pub(crate) fn few_periods(span: Span, kind: PeriodType, lang: Lang) -> Result<Vec<Period>> {
+    let periods = span.parts(kind);
+    let many = periods.len();
+    if many > PERIODS_AT_ONCE_MAX {
+        return Err(usage(say(
+            lang,
+            format!("{span} 含 {many} 个统计期，一次最多 {PERIODS_AT_ONCE_MAX} 个：请分段进行"),
+            format!(
+                "{span} holds {many} periods, at most {PERIODS_AT_ONCE_MAX} at once: take it part by part"
+            ),
+        )));
+    }
+    Ok(periods.collect())
+}
+
 /// See the module's text.
 pub struct Service {
     dir: PathBuf,
@@ -91,8 +113,8 @@ pub struct Service {
 
 /// What has to be stopped when a service ends.
 pub struct Running {
-    intake: JoinHandle<()>,
-    ended: Option<Result<(), JoinError>>,
+    intake: JoinHandle<Result<()>>,
+    ended: Option<Result<()>>,
     stop: watch::Sender<bool>,
     writer: LedgerWriter,
     keeper: Arc<Keeper>,
@@ -293,7 +315,13 @@ impl Service {
         tokio::task::spawn_blocking(move || keeper.write(copy)).await?
     }
 
+    /// Whether it is time to write `derived.db`, `since` being how long ago that was done last.
+    pub(crate) fn checkpoint_is_due(&self, since: std::time::Duration) -> bool {
+        self.keeper.is_due(since)
+    }
+
     /// How many rows `derived.db` does not hold.
+    #[cfg(test)]
     pub(crate) fn rows_behind(&self) -> u64 {
         self.keeper.rows_behind()
     }
@@ -328,14 +356,16 @@ impl Running {
     /// come later are refused.
     ///
     /// # Errors
-    /// If the intake panicked or the ledger could not be closed.
+    /// If the intake ended by a fault of its own (then `derived.db` is left as it was: it must not hold what
+    /// the ledger does not give) or the ledger could not be closed.
     pub async fn stop(mut self) -> Result<()> {
         self.stop.send_replace(true);
         self.intake_ended().await;
-        if let Some(Err(error)) = self.ended {
+        let Running { writer, keeper, state, rows_kept, ended, .. } = self;
+        if let Some(Err(error)) = ended {
+            tokio::task::spawn_blocking(move || writer.stop()).await??;
             return Err(error).context("the intake ended abnormally");
         }
-        let Running { writer, keeper, state, rows_kept, .. } = self;
         tokio::task::spawn_blocking(move || {
             if keeper.rows_behind() >= rows_kept {
                 // Nothing is judged any more: this is between two commits.
@@ -355,7 +385,8 @@ impl Running {
     /// Waits until the intake has ended: while the service runs, only by a fault of its own.
     pub async fn intake_ended(&mut self) {
         if self.ended.is_none() {
-            self.ended = Some((&mut self.intake).await);
+            let ended = (&mut self.intake).await;
+            self.ended = Some(ended.unwrap_or_else(|panicked| Err(anyhow!(panicked))));
         }
     }
 }

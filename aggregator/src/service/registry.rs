@@ -14,16 +14,18 @@ use banyan_shared::keys::sha256;
 use banyan_shared::organisation::Organisation;
 use banyan_shared::period::{Date, Period, PeriodType, Span};
 use banyan_shared::tables::registry::ExtensionDue;
-use banyan_shared::tables::{RowError, TableName, Tables};
+use banyan_shared::tables::{RowError, TableName};
 use banyan_shared::wire::{deflate, inflate};
 use serde::{Deserialize, Serialize};
 
 use super::enrol::find_unit;
 use super::figures::CompletenessCall;
-use super::{Service, say, usage};
+use super::{Service, few_periods, say, usage};
 use crate::act::{Act, Extended, TableFile};
 use crate::query::{CompletenessFigure, Engine, Plans, SiteStates};
-use crate::state::{Files, State, TABLE_BYTES_MAX, build_organisation, park_reason, read_tables};
+use crate::state::{
+    Files, State, TABLE_BYTES_MAX, build_organisation, park_reason, read_extended, read_tables,
+};
 
 pub use diff::RegistryChange;
 pub use moves::{DutiesMoved, Moved};
@@ -85,6 +87,8 @@ pub struct ImportReport {
 pub const CHANGES_MAX: usize = 5000;
 /// Most warnings listed.
 const WARNINGS_MAX: usize = 200;
+/// Most extensions that no longer cover anything listed.
+const EXTENSIONS_GONE_MAX: usize = 20;
 /// Longest reason of an extension, in characters.
 const REASON_CHARS_MAX: usize = 200;
 
@@ -178,18 +182,9 @@ impl Service {
             Ok(vec![Act::Tables(files)])
         };
         self.act(by, Box::new(check)).await?;
-        self.renew_scopes().await?;
         report.applied = true;
         report.released = before.saturating_sub(self.state.read().parked.len());
         Ok(report)
-    }
-
-    /// Gives agents the facilities and the catalogue that have come into force.
-    pub(super) async fn renew_scopes(&self) -> Result<()> {
-        let (now, incarnation) = (self.now(), self.ledger.identity().incarnation);
-        let scopes =
-            move |state: &State| Ok(state.scope_updates(incarnation, state.catalogue.day_at(now)));
-        self.act("service", Box::new(scopes)).await
     }
 
     fn prepared(&self, call: &ImportUnits) -> Result<Arc<Prepared>> {
@@ -252,9 +247,14 @@ impl Service {
         let replaces_extensions = files.iter().any(|file| file.table == TableName::Extensions);
         let extended = if replaces_extensions { &[][..] } else { &present.extended };
         let refused = |errors: Vec<RowError>| usage(texts(&errors, lang));
-        let read = read_tables(&tables, extended).map_err(refused)?;
-        let organisation = Organisation::build(&present.catalogue, &read).map_err(refused)?;
-        let before = read_tables(&present.files, &present.extended).map_err(refused)?;
+        let granted = read_extended(extended).map_err(refused)?;
+        let mut read = read_tables(&tables).map_err(refused)?;
+        let mut organisation = Organisation::build(&present.catalogue, &read).map_err(refused)?;
+        organisation.extend(&granted);
+        let gone = extensions_gone(&present.organisation, &organisation, extended, lang);
+        read.extensions.extend(granted);
+        let mut before = read_tables(&present.files).map_err(refused)?;
+        before.extensions.extend(read_extended(&present.extended).map_err(refused)?);
         let today = present.catalogue.day_at(now);
         let old = diff::Side { tables: &before, organisation: &present.organisation };
         let new = diff::Side { tables: &read, organisation: &organisation };
@@ -267,9 +267,10 @@ impl Service {
         let state = self.state.read();
         let months = months_with_data(&state, now);
         let days: Vec<Date> = months.iter().map(|month| month.last_day()).chain([today]).collect();
-        let sides = [&*present.organisation, &organisation].map(|side| (&*present.catalogue, side));
+        let sides = [&*present.organisation, &organisation];
         let (places, places_left_out) = moves::places(&changes, sides, &days);
-        let warnings = warnings(&state, &organisation, &texts_of, &changes, lang);
+        let mut warnings = warnings(&state, &organisation, &texts_of, &changes, lang);
+        warnings.extend(gone);
         let released = state.parked.values().filter(|parked| {
             state.catalogues.get(&parked.catalogue).is_some_and(|held| {
                 let (form, period) = (parked.version.form, parked.version.period);
@@ -340,6 +341,38 @@ impl Service {
         }
         Ok(())
     }
+}
+
+/// Extensions granted one by one that cover nothing any more, their unit having been taken out.
+fn extensions_gone(
+    old: &Organisation,
+    new: &Organisation,
+    extended: &[Extended],
+    lang: Lang,
+) -> Vec<String> {
+    let gone = extended.iter().filter(|row| {
+        let unit = row.unit.as_str();
+        old.unit(unit).is_some() && new.unit(unit).is_none()
+    });
+    let mut out: Vec<String> =
+        gone.clone().take(EXTENSIONS_GONE_MAX).map(|row| extension_gone(row, lang)).collect();
+    let left_out = gone.count() - out.len();
+    if left_out > 0 {
+        out.push(say(lang, format!("另有 {left_out} 条"), format!("and {left_out} more")));
+    }
+    out
+}
+
+/// Says that an extension covers nothing any more.
+pub(super) fn extension_gone(row: &Extended, lang: Lang) -> String {
+    let Extended { form, unit, period, due, .. } = row;
+    say(
+        lang,
+        format!("{unit} 的 {form} {period} 曾获延期或免报（{due}），单位或报表删除后不再有效"),
+        format!(
+            "{form} {period} of {unit} was extended or waived ({due}): with the unit or form gone it covers nothing"
+        ),
+    )
 }
 
 /// What is accepted and probably not meant: the checker's warnings about new rows, and units taken out of the
@@ -457,6 +490,8 @@ struct Extending {
     row: Extended,
     name: String,
     reports: usize,
+    /// The act that put in force the catalogue and tables it was checked against.
+    model: Position,
 }
 
 impl Service {
@@ -467,11 +502,10 @@ impl Service {
     /// says.
     pub async fn extend(self: &Arc<Self>, by: &str, call: ExtendCall) -> Result<ExtendReport> {
         let now = self.now();
-        let (told, tell) = tokio::sync::oneshot::channel();
-        let asked = call.clone();
-        let row = {
+        let lang = call.lang;
+        let Extending { row, name, reports, model } = {
             let state = self.state.read();
-            extending(&state, &self.plans.plans(&state), &call, now)?.row
+            extending(&state, &self.plans.plans(&state), &call, now)?
         };
         let ask = CompletenessCall {
             unit: row.unit.to_string(),
@@ -481,15 +515,19 @@ impl Service {
             ..CompletenessCall::default()
         };
         let before = self.complete(&ask)?.completeness;
+        let granted = row.clone();
         let build = move |state: &State| {
-            let found = extending(state, &Plans::default(), &asked, now)?;
-            let row = found.row.clone();
-            // The receiver waits right below.
-            let _ = told.send(found);
-            Ok(vec![Act::Extended(vec![row])])
+            // Everything was checked before its turn; only that it still holds is looked at here.
+            if state.history.model_position() != model {
+                return Err(usage(say(
+                    lang,
+                    "登记册或目录刚刚更新，请重试",
+                    "the registry or catalogue has just changed: ask again",
+                )));
+            }
+            Ok(vec![Act::Extended(vec![granted])])
         };
         self.act(by, Box::new(build)).await?;
-        let Extending { row, name, reports } = tell.await.context("the service is stopping")?;
         let after = self.complete(&ask)?.completeness;
         Ok(ExtendReport {
             form: row.form.to_string(),
@@ -526,18 +564,26 @@ fn extending(state: &State, plans: &Plans, call: &ExtendCall, now: Millis) -> Re
             format!("a reason has at most {REASON_CHARS_MAX} characters and no line break"),
         )));
     }
-    let row = Extended {
+    let mut row = Extended {
         form: form.code.clone(),
         unit: state.organisation.code(unit).clone(),
         period: call.period.trim().to_owned(),
         due: call.due.as_deref().map_or("waived", str::trim).to_owned(),
         reason: reason.to_owned(),
     };
-    let read = read_tables::<TableFile>(&BTreeMap::new(), std::slice::from_ref(&row));
-    let read: Tables = read.map_err(|errors| usage(texts(&errors, lang)))?;
-    let parsed = read.extensions.first().context("one row was written and read")?;
+    let read = read_extended(std::slice::from_ref(&row));
+    let read = read.map_err(|errors| usage(texts(&errors, lang)))?;
+    let [parsed] = &read[..] else {
+        return Err(usage(say(
+            lang,
+            "统计期和截止时间各只能写一个，不能换行",
+            "period and due are one value each, without a line break",
+        )));
+    };
     let span: Span = parsed.period;
-    let periods: Vec<Period> = span.parts(form.period_type).collect();
+    // What is read again at every start is what was understood, not what was typed.
+    (row.period, row.due) = (span.to_string(), parsed.due.to_string());
+    let periods = few_periods(span, form.period_type, lang)?;
     let Some(last) = periods.last() else {
         let of = form.period_type;
         return Err(usage(say(
@@ -581,5 +627,5 @@ fn extending(state: &State, plans: &Plans, call: &ExtendCall, now: Millis) -> Re
         )));
     }
     let name = state.organisation.name_on(unit, state.catalogue.day_at(now), lang).to_owned();
-    Ok(Extending { row, name, reports })
+    Ok(Extending { row, name, reports, model: state.history.model_position() })
 }

@@ -255,7 +255,8 @@ impl State {
         let taken = code.used.iter().any(|(_, used)| *used == context)
             || many && self.holder(context).is_some();
         if taken || code.approve {
-            let waiting = self.claims.values().filter(|claim| claim.context == context).count();
+            let waits = |claim: &&Claim| claim.context == context && !claim.refused;
+            let waiting = self.claims.values().filter(waits).count();
             if waiting >= CLAIMS_WAITING_MAX {
                 return Err(EnrolRefusal::Waiting);
             }

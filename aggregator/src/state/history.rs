@@ -118,6 +118,11 @@ impl History {
         self.granted[from..].iter().map(|granted| granted.row.clone()).collect()
     }
 
+    /// The act that put the catalogue and tables of now in force.
+    pub fn model_position(&self) -> Position {
+        self.models.last().map_or(0, |model| model.position)
+    }
+
     /// Since when the registry and catalogue of now are in force.
     pub(super) fn in_force_since(&self) -> Millis {
         self.models.last().map_or(Millis(i64::MIN), |model| model.since)

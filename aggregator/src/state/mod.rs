@@ -23,6 +23,7 @@ use banyan_shared::limits::CATALOGUE_BYTES_MAX;
 use banyan_shared::organisation::Organisation;
 use banyan_shared::period::Date;
 use banyan_shared::sync::Fate;
+use banyan_shared::tables::registry::ExtensionRow;
 use banyan_shared::tables::{RowError, TableName, Tables};
 use banyan_shared::wire::{Batch, Body, Envelope, WireError, entry_hash, inflate};
 use serde::{Deserialize, Serialize};
@@ -159,7 +160,8 @@ pub fn extensions_csv(rows: &[Extended]) -> String {
     text
 }
 
-/// Parses the tables together, with the extensions granted one by one since, and builds the organisation.
+/// Parses the tables together and builds the organisation, with the extensions granted one by one since. One
+/// of a unit or form that is gone covers nothing.
 ///
 /// # Errors
 /// Every error of every table.
@@ -168,8 +170,23 @@ pub fn build_organisation<F: Borrow<TableFile>>(
     files: &BTreeMap<TableName, F>,
     extended: &[Extended],
 ) -> Result<Organisation, Vec<RowError>> {
-    let tables = read_tables(files, extended)?;
-    Organisation::build(catalogue, &tables)
+    let mut organisation = Organisation::build(catalogue, &read_tables(files)?)?;
+    organisation.extend(&read_extended(extended)?);
+    Ok(organisation)
+}
+
+/// Parses extensions granted one by one.
+///
+/// # Errors
+/// Every error of every row.
+pub fn read_extended(extended: &[Extended]) -> Result<Vec<ExtensionRow>, Vec<RowError>> {
+    if extended.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut tables = Tables::default();
+    let text = extensions_csv(extended);
+    let errors = tables.add(TableName::Extensions, EXTENDED_FILE, text.as_bytes());
+    if errors.is_empty() { Ok(tables.extensions) } else { Err(errors) }
 }
 
 /// Parses the tables together.
@@ -178,7 +195,6 @@ pub fn build_organisation<F: Borrow<TableFile>>(
 /// Every error of every row.
 pub fn read_tables<F: Borrow<TableFile>>(
     files: &BTreeMap<TableName, F>,
-    extended: &[Extended],
 ) -> Result<Tables, Vec<RowError>> {
     let mut tables = Tables::default();
     let mut errors = Vec::new();
@@ -188,10 +204,6 @@ pub fn read_tables<F: Borrow<TableFile>>(
             Ok(bytes) => errors.extend(tables.add(*table, &file.file, &bytes)),
             Err(_) => errors.extend(tables.add(*table, &file.file, &[0xff, 0xfe, 0])),
         }
-    }
-    if !extended.is_empty() {
-        let text = extensions_csv(extended);
-        errors.extend(tables.add(TableName::Extensions, EXTENDED_FILE, text.as_bytes()));
     }
     if errors.is_empty() { Ok(tables) } else { Err(errors) }
 }
@@ -312,14 +324,24 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`] if a catalogue or the tables in it do not pass their check: `init` and `import-units`
-    /// never store such.
+    /// never store such. The state then still stands before the act.
     pub fn apply_act(
         &mut self,
         signed: &SignedAct,
         position: Position,
         received_at: Millis,
     ) -> Result<(), StateError> {
+        self.fold_act(signed, position, received_at)?;
         self.advance(position, received_at);
+        Ok(())
+    }
+
+    fn fold_act(
+        &mut self,
+        signed: &SignedAct,
+        position: Position,
+        received_at: Millis,
+    ) -> Result<(), StateError> {
         match &signed.act {
             Act::Founded { name } => self.name.clone_from(name),
             Act::Catalogue { toml } => {
@@ -335,6 +357,8 @@ impl State {
                 self.catalogues.insert(catalogue.hash, held);
                 self.cube.learn(&catalogue);
                 self.catalogue = catalogue;
+                // A new form's slots in the order of the map, not of arrival.
+                crate::query::reserve(&mut self.cube, &self.catalogue, &self.organisation);
                 self.record(position, received_at);
             }
             Act::Tables(files) => {
@@ -384,9 +408,8 @@ impl State {
                 self.cube.approved(place, decided, report.reason, versions.clone());
             }
             Act::Extended(rows) => {
-                let read = read_tables::<TableFile>(&BTreeMap::new(), rows);
-                let rows_read = read.map_err(StateError::Registry)?.extensions;
-                Arc::make_mut(&mut self.organisation).extend(&rows_read);
+                let read = read_extended(rows).map_err(StateError::Registry)?;
+                Arc::make_mut(&mut self.organisation).extend(&read);
                 self.history.grant(received_at, position, rows);
             }
             Act::Scopes(scopes) => {

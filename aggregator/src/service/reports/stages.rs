@@ -15,7 +15,7 @@ use super::change::{Change, changes};
 use super::{Subject, known_form, person, reason, refused, standing, subject};
 use crate::act::{Act, Cover, Covered, OneReport, Stage, StageChange};
 use crate::query::QueryError;
-use crate::service::{Service, say, usage};
+use crate::service::{Service, few_periods, say, usage};
 use crate::state::{Known, State};
 
 /// Most reports one sign-off or lock may cover: a province's daily reports of a month.
@@ -264,20 +264,30 @@ fn vector(ids: impl Iterator<Item = VersionId>) -> VersionVector {
     vector
 }
 
-/// The reports a sign-off, lock or opening covers: by period, each facility with its duty day.
-fn covered(state: &State, place: Found, form: FormIx, periods: &[Period]) -> Vec<Vec<UnitIx>> {
+/// The reports a sign-off, lock or opening covers, period by period; none if there are more than
+/// [`REPORTS_MAX`].
+fn covered(
+    state: &State,
+    place: Found,
+    form: FormIx,
+    periods: &[Period],
+) -> Option<Vec<Vec<UnitIx>>> {
     let organisation = &state.organisation;
     let kinds = &state.catalogue.forms[form.at()].kinds;
-    let of = |period: &Period| {
+    let mut room = REPORTS_MAX;
+    let mut covered = Vec::with_capacity(periods.len());
+    for period in periods {
         let all: Vec<(UnitIx, Date)> = match place {
             Found::Unit(unit) => organisation.facilities_below_in(unit, *period),
             Found::Network(network) => organisation.facilities_in_during(network, *period),
         };
         let reports =
             |(unit, day): &(UnitIx, Date)| kinds.contains(&organisation.kind_on(*unit, *day));
-        all.into_iter().filter(reports).map(|(unit, _)| unit).collect()
-    };
-    periods.iter().map(of).collect()
+        let units: Vec<UnitIx> = all.into_iter().filter(reports).map(|(unit, _)| unit).collect();
+        room = room.checked_sub(units.len())?;
+        covered.push(units);
+    }
+    Some(covered)
 }
 
 pub(super) fn plan_stage(
@@ -302,7 +312,7 @@ pub(super) fn plan_stage(
         Found::Unit(unit) => state.organisation.code(unit).to_string(),
         Found::Network(network) => state.organisation.network_code(network).to_string(),
     };
-    let periods: Vec<Period> = span.parts(model.period_type).collect();
+    let periods = few_periods(span, model.period_type, lang)?;
     if periods.is_empty() {
         let (form, wants) = (model.code.to_string(), model.period_type.name());
         return Err(refused(
@@ -318,22 +328,21 @@ pub(super) fn plan_stage(
             format!("{period} has not ended: it cannot be signed off or locked yet"),
         )));
     }
-    let units = covered(state, place, form, &periods);
+    let Some(units) = covered(state, place, form, &periods) else {
+        return Err(usage(say(
+            lang,
+            format!("涉及的报表超过 {REPORTS_MAX} 张：请缩短统计期或按市县分别进行"),
+            format!(
+                "more than {REPORTS_MAX} reports at once: take a shorter period, or part by part"
+            ),
+        )));
+    };
     let all: usize = units.iter().map(Vec::len).sum();
     if all == 0 {
         return Err(usage(say(
             lang,
             format!("{code} 在 {span} 没有填报 {} 的机构", model.code),
             format!("no facility of {code} reports {} in {span}", model.code),
-        )));
-    }
-    if all > REPORTS_MAX {
-        return Err(usage(say(
-            lang,
-            format!("涉及 {all} 张报表，超过 {REPORTS_MAX}：请缩短统计期或按市县分别进行"),
-            format!(
-                "{all} reports are more than {REPORTS_MAX} at once: take a shorter period, or part by part"
-            ),
         )));
     }
     let mut seal = Seal::default();
@@ -398,6 +407,8 @@ impl Seal {
     ) {
         let code = &state.catalogue.forms[form.at()].code;
         let store = state.cube.form(code);
+        // Looked up once: an older month may have to be read from the disk.
+        let block = store.and_then(|store| store.block(period));
         let mut covered = Covered { period, facilities: Vec::new(), seen: Vec::new() };
         for unit in units {
             let facility = state.organisation.code(*unit);
@@ -407,20 +418,26 @@ impl Seal {
             });
             covered.facilities.push(place);
             let slot = state.cube.facility(facility).and_then(|f| store.and_then(|s| s.slot(f)));
-            let now = slot.zip(store).map_or(Stage::Open, |(slot, s)| s.stage(period, slot, None));
+            let here = slot.zip(store);
+            let now = here.map_or(Stage::Open, |(slot, s)| s.stage(period, slot, None));
             self.locked += u64::from(now == Stage::Locked);
-            let report = state.cube.report(facility, code, period);
-            self.answered += u64::from(report.as_ref().is_some_and(|report| report.answered));
-            self.pending += report.as_ref().map_or(0, |report| report.pending as u64);
-            // A new sign-off of what was changed since is one of something else.
-            let changed = report.as_ref().is_some_and(|report| report.restated);
-            self.moves |= now != stage || stage == Stage::Signed && changed;
+            if let Some((slot, block)) = slot.zip(block.as_deref()) {
+                self.answered += u64::from(block.answered(slot));
+                self.pending += block.pending(slot) as u64;
+            }
             if stage == Stage::Open {
+                self.moves |= now != stage;
                 continue;
             }
-            let ids = state.cube.version_ids(facility, code, period);
-            let ids = ids.into_iter().filter(|id| !state.cube.waits(facility, code, period, *id));
-            for ((writer, epoch), seq) in vector(ids) {
+            let ids = here.zip(block.as_deref()).map_or_else(Vec::new, |((slot, store), block)| {
+                state.cube.admitted(store, (period, slot), block)
+            });
+            let seen = vector(ids.into_iter());
+            // A new sign-off of what has changed since the last is one of something else.
+            let changed =
+                || here.and_then(|(slot, s)| s.sealed(period, slot)) != Some(seen.clone());
+            self.moves |= now != stage || stage == Stage::Signed && changed();
+            for ((writer, epoch), seq) in seen {
                 let life = *self.numbers.entry((writer, epoch)).or_insert_with(|| {
                     self.lives.push((writer, epoch));
                     next(self.lives.len() - 1)

@@ -1,0 +1,139 @@
+//! What holds for whoever asks the service: acts and what follows from them, extensions.
+
+use banyan_shared::catalogue::Lang;
+use banyan_shared::ids::AgentId;
+use banyan_shared::tables::TableName;
+use banyan_shared::wire::deflate;
+
+use super::reports::tests::centre::{Centre, LATER};
+use super::*;
+use crate::act::{Below, NewCode, NewContext};
+use crate::query::fixture;
+use crate::state::tests::{key, table};
+
+impl Centre {
+    fn put(&self, acts: Vec<Act>) -> Result<()> {
+        self.runtime.block_on(self.service.act("operator", Box::new(|_| Ok(acts))))
+    }
+
+    fn extend(&self, unit: &str, period: &str, due: Option<&str>) -> Result<ExtendReport> {
+        let call = ExtendCall {
+            form: "daily".into(),
+            unit: unit.into(),
+            period: period.into(),
+            due: due.map(Into::into),
+            reason: "雪".into(),
+            lang: Lang::En,
+        };
+        self.runtime.block_on(self.service.extend("operator", call))
+    }
+}
+
+#[test]
+fn an_act_that_cannot_be_folded_ends_the_intake_and_shows_at_the_next_start() {
+    let centre = Centre::new();
+    let broken = || vec![Act::Tables(vec![table(TableName::Units, "code,name\n")])];
+    let error = format!("{:#}", centre.put(broken()).unwrap_err());
+    assert!(error.contains("could not be put in force"), "{error}");
+    let after = centre.put(vec![Act::Revoked { agent: AgentId([1; 6]) }]).unwrap_err();
+    assert!(format!("{after:#}").contains("stopping"), "nothing is judged on top of it: {after:#}");
+    assert!(centre.runtime.block_on(centre.service.checkpoint()).is_err());
+    let Centre { dir, runtime, service, mut running } = centre;
+    runtime.block_on(running.intake_ended());
+    drop(service);
+    let error = format!("{:#}", runtime.block_on(running.stop()).unwrap_err());
+    assert!(error.contains("cannot be folded"), "{error}");
+    let clock: Clock = Arc::new(|| LATER);
+    let opened = runtime.block_on(Service::open(&dir.path().join("data"), clock, None));
+    let error = format!("{:#}", opened.err().expect("the error must not be hidden"));
+    assert!(error.contains("the registry has"), "{error}");
+}
+
+#[test]
+fn agents_get_what_an_act_puts_in_force_whether_anybody_waits_for_it_or_not() {
+    let centre = Centre::new();
+    let below = Below { unit: "T1".parse().unwrap(), kind: None };
+    let context =
+        NewContext { number: 1, facilities: vec!["A".parse().unwrap()], below: vec![below] };
+    let code = NewCode {
+        number: 7,
+        secret: [0; 16],
+        contexts: vec![context],
+        uses: 9,
+        expires: LATER.plus(1000),
+    };
+    let admitted = |n| {
+        let key = key(n).public();
+        Act::Admitted { key, code: 7, context: 1, machine: 0, succeeds: None }
+    };
+    let has = |n| {
+        let state = centre.service.state().read();
+        let agent = &state.agents[&key(n).public().agent_id()];
+        let context = &state.contexts[&agent.newest];
+        let facilities = context.facilities.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (facilities.join(" "), context.catalogue == state.catalogue.hash)
+    };
+    centre.put(vec![Act::Codes(vec![code]), admitted(1)]).unwrap();
+    assert_eq!(has(1), ("A B".to_owned(), true), "the facilities under the rule today");
+    let units = format!("{}NEW,新,clinic,T1,,,,,\n", fixture::UNITS);
+    // As if whoever asked had gone away: nothing but the act reaches the intake.
+    centre.put(vec![Act::Tables(vec![table(TableName::Units, &units)])]).unwrap();
+    assert_eq!(has(1), ("A B NEW".to_owned(), true));
+    let catalogue = fixture::CATALOGUE.replacen("version = \"", "version = \"next-", 1);
+    centre.put(vec![Act::Catalogue { toml: deflate(catalogue.as_bytes()) }]).unwrap();
+    assert_eq!(has(1), ("A B NEW".to_owned(), true));
+    // With a code made under the earlier catalogue.
+    centre.put(vec![admitted(2)]).unwrap();
+    assert_eq!(has(2), ("A B NEW".to_owned(), true));
+}
+
+#[test]
+fn an_extension_is_kept_as_it_was_understood() {
+    let centre = Centre::new();
+    let refused = |period: &str, due: Option<&str>| {
+        format!("{:#}", centre.extend("D", period, due).unwrap_err())
+    };
+    let two = "2026-03-01T18:00,x\ndaily,A,2026-02-02,waived";
+    let text = refused("2026-02-01", Some(two));
+    assert!(text.contains("one value each"), "{text}");
+    let two = "2026-02-01,waived,x\ndaily,A,2026-02-02";
+    assert!(refused(two, None).contains("one value each"));
+    assert!(refused("2024-01-01..2025-12-31", None).contains("731 periods, at most 400"));
+    assert!(centre.service.state().read().history.extended().is_empty());
+    let done = centre.extend("D", " 2026-02-01..2026-02-28", Some("2026-03-01 18:00:30")).unwrap();
+    assert_eq!(
+        (&*done.period, &*done.due, done.reports),
+        ("2026-02-01..2026-02-28", "2026-03-01T18:00", 28)
+    );
+    let kept = centre.service.state().read().history.extended();
+    assert_eq!((&*kept[0].period, &*kept[0].due), ("2026-02-01..2026-02-28", "2026-03-01T18:00"));
+}
+
+#[test]
+fn a_unit_taken_out_takes_what_was_granted_to_it_along_and_the_import_says_so() {
+    let centre = Centre::new();
+    centre.extend("D", "2026-02-01", None).unwrap();
+    centre.extend("A", "2026-02-01", None).unwrap();
+    let units = fixture::UNITS.replace("D,丁诊所,clinic,T3,,,,,\n", "");
+    let members = fixture::MEMBERS.replace("L2,D,member,,\n", "");
+    let given = |file: &str, text: &str| GivenTable {
+        file: file.into(),
+        bytes: data_encoding::BASE64.encode(text.as_bytes()),
+    };
+    let call = ImportUnits {
+        tables: vec![given("units.csv", &units), given("members.csv", &members)],
+        apply: true,
+        months: Some(vec![]),
+        lang: Lang::En,
+    };
+    let report = centre.runtime.block_on(centre.service.import_units("operator", call)).unwrap();
+    assert!(report.applied);
+    let said: Vec<_> =
+        report.warnings.iter().filter(|text| text.contains("covers nothing")).collect();
+    assert_eq!(said.len(), 1, "{:?}", report.warnings);
+    assert!(said[0].contains("daily 2026-02-01 of D"), "{said:?}");
+    // The other one still holds.
+    let state = centre.service.state().read();
+    let unit = state.organisation.unit("A").unwrap();
+    assert!(state.organisation.extension("daily", unit, "2026-02-01".parse().unwrap()).is_some());
+}
