@@ -2,8 +2,8 @@
 //!
 //! Promises that lines are only ever added, that one survives the end of the process as soon as
 //! [`Audit::write`] has returned (and a power cut, unless it is a read), and that the files stay within
-//! [`FILES_MAX`] times [`FILE_BYTES_MAX`]: the oldest file goes. What someone outside can cause without
-//! having logged in is limited by the hour, so that nobody can wash the log away from there.
+//! [`FILES_MAX`] times [`FILE_BYTES_MAX`]: the oldest file goes. What can be caused
+//! without a login, and refusals, are limited by the hour, so that nobody can wash the log away by them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -22,8 +22,8 @@ use super::{Via, lock};
 pub(super) const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Most files kept.
 pub(super) const FILES_MAX: usize = 16;
-/// Most lines an hour from outside.
-const FROM_OUTSIDE_MAX: u32 = 2_000;
+/// Most lines an hour without a login, or of refusals.
+const LIMITED_MAX: u32 = 2_000;
 const HOUR_MS: i64 = 3_600_000;
 /// Most lines of one answer.
 pub(super) const ROWS_MAX: usize = 100_000;
@@ -105,8 +105,8 @@ pub(super) struct Audit {
 #[derive(Debug, Default)]
 struct Open {
     file: Option<(File, u64)>,
-    /// The hour, how many came from outside in it, how many of them were left out.
-    outside: (i64, u32, u32),
+    /// The hour, how many limited lines came in it, how many of them were left out.
+    limited: (i64, u32, u32),
 }
 
 fn name(number: u64) -> String {
@@ -221,27 +221,27 @@ impl Audit {
         added
     }
 
-    /// Adds a line about someone who has not logged in, unless there were too many this hour; how many were
-    /// left out is told by the first of the next.
+    /// Adds a line that costs its cause nothing, unless there were too many this hour; how many were left out
+    /// is told by the first of the next.
     ///
     /// # Errors
     /// What the disk says.
-    pub(super) fn write_from_outside(&self, record: &Record) -> Result<()> {
+    pub(super) fn write_within_limit(&self, record: &Record) -> Result<()> {
         let mut open = lock(&self.open);
         let hour = record.at.0.div_euclid(HOUR_MS);
-        let (current, written, left_out) = open.outside;
+        let (current, written, left_out) = open.limited;
         if current != hour {
-            open.outside = (hour, 0, 0);
+            open.limited = (hour, 0, 0);
             if left_out > 0 {
                 let outcome = format!("{left_out} more in an hour, left out");
                 let told = Record { user: String::new(), address: None, outcome, ..record.clone() };
                 self.add(&mut open, &told)?;
             }
-        } else if written >= FROM_OUTSIDE_MAX {
-            open.outside.2 = left_out.saturating_add(1);
+        } else if written >= LIMITED_MAX {
+            open.limited.2 = left_out.saturating_add(1);
             return Ok(());
         }
-        open.outside.1 += 1;
+        open.limited.1 += 1;
         self.add(&mut open, record)
     }
 
@@ -352,18 +352,18 @@ mod tests {
     }
 
     #[test]
-    fn nobody_outside_can_wash_the_log_away() {
+    fn nobody_can_wash_the_log_away_for_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let audit = Audit::new(dir.path());
         audit.write(&record(Kind::Change, "a", 0)).unwrap();
-        for _ in 0..FROM_OUTSIDE_MAX * 2 {
-            audit.write_from_outside(&record(Kind::Refused, "x", 1)).unwrap();
+        for _ in 0..LIMITED_MAX * 2 {
+            audit.write_within_limit(&record(Kind::Refused, "x", 1)).unwrap();
         }
-        audit.write_from_outside(&record(Kind::Refused, "x", HOUR_MS + 1)).unwrap();
+        audit.write_within_limit(&record(Kind::Refused, "x", HOUR_MS + 1)).unwrap();
         let (found, _) = audit.read(&all()).unwrap();
-        assert_eq!(found.len(), usize::try_from(FROM_OUTSIDE_MAX).unwrap() + 3);
+        assert_eq!(found.len(), usize::try_from(LIMITED_MAX).unwrap() + 3);
         let told = &found[found.len() - 2].outcome;
-        assert_eq!(told, &format!("{FROM_OUTSIDE_MAX} more in an hour, left out"));
+        assert_eq!(told, &format!("{LIMITED_MAX} more in an hour, left out"));
     }
 
     /// The child of `a_line_written_survives_kill_9`.

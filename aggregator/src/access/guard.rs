@@ -237,7 +237,7 @@ impl Gate {
             of: String::new(),
             outcome: why.into(),
         };
-        if let Err(error) = self.service.access().audit.write_from_outside(&record) {
+        if let Err(error) = self.service.access().audit.write_within_limit(&record) {
             tracing::error!("the audit log could not be written: {error:#}");
         }
     }

@@ -268,7 +268,11 @@ impl Access {
     /// # Errors
     /// What the disk says: what cannot be logged is not done, except by whoever mends the server.
     pub(crate) fn record(&self, who: &Who, record: Record) -> Result<()> {
-        let written = self.audit.write(&record);
+        // Refusals cost their cause nothing: so many that they wash the log away are left out.
+        let written = match record.kind {
+            AuditKind::Refused => self.audit.write_within_limit(&record),
+            _ => self.audit.write(&record),
+        };
         match written {
             Err(error) if who.via == Via::Server => {
                 tracing::warn!("the audit log could not be written: {error:#}");
@@ -320,7 +324,7 @@ impl Access {
         };
         let written = match outcome {
             "ok" => self.audit.write(&record),
-            _ => self.audit.write_from_outside(&record),
+            _ => self.audit.write_within_limit(&record),
         };
         if let Err(error) = written {
             tracing::error!("the audit log could not be written: {error:#}");
