@@ -14,9 +14,9 @@ use banyan_shared::organisation::{Found, Organisation};
 use banyan_shared::period::{Period, PeriodType, Span};
 use maud::{Markup, html};
 
-use super::View;
 use super::chart::{self, Point};
 use super::words::{share, short};
+use super::{Problem, View};
 use crate::query::{ElementFigure, IndicatorFigure, Ordered, QueryAnswer, Row, grouped};
 use crate::service::QueryCall;
 
@@ -106,31 +106,36 @@ struct Kept {
     rows: Arc<Vec<Row>>,
 }
 
+impl Kept {
+    /// Whether it answers this question from what the page is made from.
+    fn answers(&self, view: &View<'_>, call: &QueryCall) -> bool {
+        self.call == *call
+            && Arc::ptr_eq(&self.catalogue, &view.catalogue)
+            && Arc::ptr_eq(&self.organisation, &view.organisation)
+    }
+}
+
 impl Trends {
-    fn get(&self, view: &View<'_>, call: QueryCall) -> Arc<Vec<Row>> {
+    /// The months of a trend.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub(super) fn get(&self, view: &View<'_>, call: QueryCall) -> Result<Arc<Vec<Row>>, Problem> {
         let now = view.service.now();
         let position = view.service.state().read().position;
         let holds = |kept: &Kept| {
             let young = kept.made <= now && now < kept.made.plus(TREND_AGE_MAX_MS);
-            Arc::ptr_eq(&kept.catalogue, &view.catalogue)
-                && Arc::ptr_eq(&kept.organisation, &view.organisation)
-                && (young || kept.position == position)
+            young || kept.position == position
         };
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A page of the past has another catalogue and registry: what was made for one of now stays.
         list.retain(holds);
-        if let Some(kept) = list.iter().find(|kept| kept.call == call) {
-            return kept.rows.clone();
+        if let Some(kept) = list.iter().find(|kept| kept.answers(view, &call)) {
+            return Ok(kept.rows.clone());
         }
         // Others may look on meanwhile.
         drop(list);
-        let rows = match view.service.figures(&call) {
-            Ok(answer) => Arc::new(answer.rows),
-            // The figures stand without their trends; the question for them was answered.
-            Err(error) => {
-                tracing::debug!(%error, "no trend");
-                return Arc::default();
-            }
-        };
+        let rows = Arc::new(view.service.figures(&call).map_err(Problem::request)?.rows);
         let kept = Kept {
             call,
             made: now,
@@ -144,13 +149,18 @@ impl Trends {
             list.remove(0);
         }
         list.push(kept);
-        rows
+        Ok(rows)
     }
 }
 
 /// The months of a trend, one row each, of the figures that come first: one question for all.
-fn months(view: &View<'_>, place: &str, span: Span, list: &[Headline<'_>]) -> Arc<Vec<Row>> {
-    let Some(span) = trend_span(view, span) else { return Arc::default() };
+fn months(
+    view: &View<'_>,
+    place: &str,
+    span: Span,
+    list: &[Headline<'_>],
+) -> Result<Arc<Vec<Row>>, Problem> {
+    let Some(span) = trend_span(view, span) else { return Ok(Arc::default()) };
     let mut call = view.question(place, &span.to_string());
     call.by = vec![PeriodType::Month.name().to_owned()];
     for headline in list {
@@ -160,7 +170,7 @@ fn months(view: &View<'_>, place: &str, span: Span, list: &[Headline<'_>]) -> Ar
         }
     }
     if list.is_empty() {
-        return Arc::default();
+        return Ok(Arc::default());
     }
     view.trends.get(view, call)
 }
@@ -208,12 +218,16 @@ pub(super) fn cards(
             h2.first { (view.tr("重点指标", "Headline figures")) " " small {
                 (view.tr("先列有目标值的指标；趋势为至本期的 13 个月", "those with a target first; trends over the 13 months up to the period"))
             } }
+            // The figures stand without their trends; the question for them was answered.
+            @if let Err(problem) = &months {
+                p.none { (view.tr("无法给出趋势：", "No trends: ")) (problem.text) }
+            }
             div.cards {
                 @for headline in &list {
-                    @let points = points(view, headline, &months, row);
+                    @let points = months.as_ref().ok().map(|months| points(view, headline, months, row));
                     @match headline {
-                        Headline::Indicator(code, figure) => (indicator_card(view, code, figure, &points, link)),
-                        Headline::Element(code, figure) => (element_card(view, code, figure, &points, link)),
+                        Headline::Indicator(code, figure) => (indicator_card(view, code, figure, points.as_deref(), link)),
+                        Headline::Element(code, figure) => (element_card(view, code, figure, points.as_deref(), link)),
                     }
                 }
             }
@@ -221,8 +235,9 @@ pub(super) fn cards(
     }
 }
 
-/// A trend with its ends and its range in words.
-fn trend(view: &View<'_>, name: &str, points: &[Point], targets: &[f64]) -> Markup {
+/// A trend with its ends and its range in words; nothing where none could be made.
+fn trend(view: &View<'_>, name: &str, points: Option<&[Point]>, targets: &[f64]) -> Markup {
+    let Some(points) = points else { return html! {} };
     let known = || points.iter().filter(|p| p.value.is_some());
     let by =
         |a: &&Point, b: &&Point| a.value.partial_cmp(&b.value).unwrap_or(std::cmp::Ordering::Equal);
@@ -294,7 +309,7 @@ fn indicator_card(
     view: &View<'_>,
     code: &str,
     figure: &IndicatorFigure,
-    points: &[Point],
+    points: Option<&[Point]>,
     link: &dyn Fn(&str) -> String,
 ) -> Markup {
     let name = view.indicator_name(code);
@@ -328,7 +343,7 @@ fn element_card(
     view: &View<'_>,
     code: &str,
     figure: &ElementFigure,
-    points: &[Point],
+    points: Option<&[Point]>,
     link: &dyn Fn(&str) -> String,
 ) -> Markup {
     let name = view.element_name(code);

@@ -4,7 +4,7 @@ use banyan_shared::catalogue::Class;
 use banyan_shared::organisation::{Found, UnitIx};
 use maud::{Markup, html};
 
-use super::{Page, Problem, ROWS_MAX, View, fitted, layout};
+use super::{Page, Problem, ROWS_MAX, View, fitted, layout, selectors};
 use crate::access::Scope;
 
 pub(super) fn page(view: &View<'_>) -> Result<Page, Problem> {
@@ -45,8 +45,9 @@ fn home(view: &View<'_>, rows: usize) -> Markup {
     let example = roots.first().and_then(|root| first(first(*root)?));
     let content = html! {
         h1 { (view.name) }
+        (selectors::notice(view, &view.usual_url(&[], &[])))
         form.search action="/" method="get" {
-            @if view.lang == banyan_shared::catalogue::Lang::En { input type="hidden" name="lang" value="en"; }
+            (layout::kept(view))
             p {
                 input type="text" name="q" maxlength="100" title=(view.tr("名称或代码", "Name or code")) aria-label=(view.tr("名称或代码", "Name or code"));
                 " "

@@ -25,7 +25,7 @@ pub(super) fn frame(view: &View<'_>, title: &str, other_lang: &str, content: Mar
                     @if view.name != "榕树 Banyan" { span { (view.name) } }
                     div.right {
                         form action="/" method="get" {
-                            @if view.lang == Lang::En { input type="hidden" name="lang" value="en"; }
+                            (kept(view))
                             input type="text" name="q" maxlength="100" title=(view.tr("名称或代码", "Name or code")) aria-label=(view.tr("名称或代码", "Name or code"));
                             " "
                             button type="submit" { (view.tr("查找", "Find")) }
@@ -69,6 +69,15 @@ fn open_to_this_machine(view: &View<'_>) -> Markup {
                 "尚未设立用户：凡能使用本机的人都能查看全部数据。设立用户：banyan-aggregator user add",
                 "No user has been made: whoever can use this machine sees everything. To change that: banyan-aggregator user add",
             )) }
+        }
+    }
+}
+
+/// Map, moment and language, for a form that leads to another page.
+pub(super) fn kept(view: &View<'_>) -> Markup {
+    html! {
+        @for (name, value) in view.kept(view.lang) {
+            @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
         }
     }
 }

@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use banyan_shared::catalogue::{Class, NetworkKindIx};
+use banyan_shared::catalogue::{Class, Lang, NetworkKindIx};
 use banyan_shared::figures::ReconciliationLine;
 use banyan_shared::organisation::{Found, NetworkIx, UnitIx};
 use banyan_shared::period::Date;
 use maud::{Markup, html};
 
-use super::{Page, Problem, View, fitted, layout};
+use super::{Page, Problem, View, fitted, layout, selectors};
 use crate::query::grouped;
 
 /// A line of the reconciliation.
@@ -75,7 +75,7 @@ pub(super) fn page(view: &View<'_>, text: &str, which: &str) -> Result<Page, Pro
     let known = |which: &str| Which::ALL.into_iter().find(|one| one.code() == which);
     let which = known(which).ok_or_else(|| {
         let names: Vec<&str> = Which::ALL.iter().map(|one| one.code()).collect();
-        Problem::bad_request(format!("{which:?}: {}", names.join(", ")))
+        unknown(view, ("名单", "list"), which, &names)
     })?;
     let (found, span) = view.place_and_span(text)?;
     let Found::Unit(area) = found else {
@@ -89,7 +89,14 @@ pub(super) fn page(view: &View<'_>, text: &str, which: &str) -> Result<Page, Pro
     };
     let day = view.map_day().unwrap_or(span.last_day());
     let org = &view.organisation;
-    let asked = view.params.groups.as_deref().and_then(|code| view.catalogue.network_kind(code));
+    let catalogue = &view.catalogue;
+    let asked = match view.params.groups.as_deref() {
+        None => None,
+        Some(code) => Some(catalogue.network_kind(code).ok_or_else(|| {
+            let known = catalogue.network_kinds.iter().map(|kind| kind.code.as_str());
+            unknown(view, ("网络类型", "kind of network"), code, &known.collect::<Vec<_>>())
+        })?),
+    };
     let of_place = || super::place::network_kinds(view, area, day).into_iter().next();
     let Some(kind) = asked.or_else(of_place) else {
         return Err(Problem::bad_request(
@@ -102,7 +109,13 @@ pub(super) fn page(view: &View<'_>, text: &str, which: &str) -> Result<Page, Pro
         return Err(view.outside(view.catalogue.network_kinds[kind.at()].code.as_ref()));
     }
     view.note_read(&format!("{} {} {span}", view.code(found), which.code()))?;
-    let only = view.params.kind.as_deref().and_then(|code| view.catalogue.kind(code));
+    let only = match view.params.kind.as_deref() {
+        None => None,
+        Some(code) => Some(catalogue.kind(code).ok_or_else(|| {
+            let known = catalogue.kinds.iter().map(|kind| kind.code.as_str());
+            unknown(view, ("机构类型", "kind of facility"), code, &known.collect::<Vec<_>>())
+        })?),
+    };
     let mut place = List {
         view,
         area,
@@ -121,6 +134,14 @@ pub(super) fn page(view: &View<'_>, text: &str, which: &str) -> Result<Page, Pro
     }
     place.list.retain(|one| only.is_none_or(|only| org.kind_on(one.unit, day) == only));
     fitted(view, |rows| Ok(place.render(&values, rows)))
+}
+
+/// A code that names nothing, and those that do. `what` is its sort, in Chinese and English.
+fn unknown(view: &View<'_>, what: (&str, &str), code: &str, known: &[&str]) -> Problem {
+    Problem::bad_request(match view.lang {
+        Lang::Zh => format!("没有“{code}”这种{}；可用：{}", what.0, known.join("、")),
+        Lang::En => format!("there is no {} {code:?}; there are {}", what.1, known.join(", ")),
+    })
 }
 
 /// The facilities of a line, in administrative order.
@@ -251,10 +272,16 @@ impl List<'_> {
             names.map(|u| org.name_on(*u, self.day, view.lang)).collect::<Vec<_>>().join(" › ")
         };
         let own = |one: &Listed| values.get(org.code(one.unit).as_str());
-        let sum = self.list.iter().filter_map(own).fold(0_u64, |sum, n| sum.saturating_add(*n));
+        // What is listed is all of the line, and nothing is left out of the sum: it is the line's own.
+        let sum = if only.is_some() {
+            self.list.iter().filter_map(own).fold(0_u64, |sum, n| sum.saturating_add(*n))
+        } else {
+            values.values().fold(0_u64, |sum, n| sum.saturating_add(*n))
+        };
         let content = html! {
             (layout::trail(view, &path, &self.period))
             h1 { (self.which.title(view)) " " small { (area) " · " (network) " · " (self.period) } }
+            (selectors::notice(view, &view.usual_url(&["list", &self.code(), self.which.code()], &self.params())))
             p.dim {
                 (view.tr("归属取 ", "Membership on ")) (self.day) " · "
                 a href=(format!("{back}#reconciliation")) { (view.tr("返回对账", "back to the reconciliation")) }
@@ -321,15 +348,16 @@ impl List<'_> {
 
     fn other_lang(&self) -> String {
         let code = self.code();
-        layout::other_lang(
-            self.view,
-            &["list", &code, self.which.code()],
-            &[
-                ("period", Some(&self.period)),
-                ("groups", Some(self.kind_code())),
-                ("show", self.view.params.show.as_deref()),
-                ("kind", self.view.params.kind.as_deref()),
-            ],
-        )
+        layout::other_lang(self.view, &["list", &code, self.which.code()], &self.params())
+    }
+
+    /// What this list was asked for.
+    fn params(&self) -> [(&str, Option<&str>); 4] {
+        [
+            ("period", Some(&self.period)),
+            ("groups", Some(self.kind_code())),
+            ("show", self.view.params.show.as_deref()),
+            ("kind", self.view.params.kind.as_deref()),
+        ]
     }
 }

@@ -87,7 +87,7 @@ struct View<'a> {
     organisation: Arc<Organisation>,
     /// The centre's name.
     name: String,
-    /// Today in the catalogue's zone.
+    /// Today in the catalogue's zone; the day of the moment asked for, if one is.
     today: Date,
     /// On which map.
     membership: Membership,
@@ -137,7 +137,8 @@ impl Problem {
 }
 
 impl<'a> View<'a> {
-    /// The view, and what is wrong with the map or moment asked for, which it then leaves out.
+    /// The view, and what is wrong with the map or moment asked for, which it then leaves out. At a moment of
+    /// the past names and places are those recorded by then, as the figures are.
     fn new(site: &'a Site, who: &'a Who, params: &'a Params) -> (View<'a>, Option<Problem>) {
         let service = &*site.service;
         let now = service.now();
@@ -158,19 +159,23 @@ impl<'a> View<'a> {
                 as_of: None,
             }
         };
-        let asked = selectors::membership(params).and_then(|membership| {
-            Ok((membership, selectors::moment(params, &view.catalogue)?.filter(|at| *at < now)))
-        });
-        match asked {
-            Ok((membership, as_of)) => {
-                (view.membership, view.as_of) = (membership, as_of);
-                (view, None)
-            }
-            Err(wrong) => {
-                let problem = Problem::bad_request(wrong.text(&view));
-                (view, Some(problem))
-            }
+        let problem = view.turn(now).err();
+        (view, problem)
+    }
+
+    /// Turns to the map and the moment asked for.
+    fn turn(&mut self, now: Millis) -> Result<(), Problem> {
+        let wrong = |wrong: selectors::Wrong| Problem::bad_request(wrong.text(self.lang));
+        let membership = selectors::membership(self.params).map_err(wrong)?;
+        let as_of = selectors::moment(self.params, &self.catalogue).map_err(wrong)?;
+        if let Some(at) = as_of.filter(|at| *at < now) {
+            let model = self.service.model_at(at, self.lang).map_err(Problem::request)?;
+            (self.catalogue, self.organisation) = model;
+            self.today = self.catalogue.day_at(at);
+            self.as_of = Some(at);
         }
+        self.membership = membership;
+        Ok(())
     }
 
     /// Refuses a place outside the visitor's scope.
@@ -248,10 +253,15 @@ impl<'a> View<'a> {
 
     /// The same in a language.
     fn url_in(&self, lang: Lang, path: &[&str], params: &[(&str, Option<&str>)]) -> String {
-        let (map, as_of) = (self.map_text(), self.as_of_text());
-        let lang = (lang == Lang::En).then_some("en");
-        let kept = [("map", map.as_deref()), ("as_of", as_of.as_deref()), ("lang", lang)];
+        let kept = self.kept(lang);
+        let kept = kept.iter().map(|(name, value)| (*name, value.as_deref()));
         address(path, params.iter().copied().chain(kept))
+    }
+
+    /// What goes with every link and every form: map, moment and language.
+    fn kept(&self, lang: Lang) -> [(&'static str, Option<String>); 3] {
+        let lang = (lang == Lang::En).then(|| "en".to_owned());
+        [("map", self.map_text()), ("as_of", self.as_of_text()), ("lang", lang)]
     }
 
     /// An address with the usual map, as known now.
@@ -273,9 +283,7 @@ impl<'a> View<'a> {
     fn map_day(&self) -> Option<Date> {
         match self.membership {
             Membership::AsItWas => None,
-            Membership::Today => {
-                Some(self.as_of.map_or(self.today, |at| self.catalogue.day_at(at)))
-            }
+            Membership::Today => Some(self.today),
             Membership::On(date) => Some(date),
         }
     }

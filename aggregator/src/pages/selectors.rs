@@ -18,8 +18,8 @@ pub(super) enum Wrong {
 
 impl Wrong {
     /// The reason and what to write instead.
-    pub(super) fn text(&self, view: &View<'_>) -> String {
-        match (self, view.lang) {
+    pub(super) fn text(&self, lang: Lang) -> String {
+        match (self, lang) {
             (Wrong::Map(error), lang) => error.text(lang),
             (Wrong::Moment(text), Lang::Zh) => {
                 format!("“{text}”不是时刻：请写 2026-02-10 或 2026-02-10 09:00")

@@ -331,7 +331,10 @@ impl Service {
     }
 
     /// The catalogue and organisation recorded by `at`; those of now where nothing was recorded yet.
-    pub(super) fn model_at(
+    ///
+    /// # Errors
+    /// The registry of then cannot be read any more.
+    pub(crate) fn model_at(
         &self,
         at: Millis,
         lang: Lang,

@@ -1,71 +1,24 @@
+//! The pages over a small country, as a browser gets them.
+
+mod figures;
+mod lists;
+mod past;
+
 use banyan_shared::ids::{AgentId, Epoch, VersionId};
 use banyan_shared::report::{Content, EnteredAt, How, Value};
 
 use super::*;
 use crate::cube::AcceptedVersion;
 use crate::query::fixture::{CATALOGUE, MEMBERS, NETWORKS, UNITS, number};
-use crate::service::Running;
+use crate::service::{GivenTable, ImportUnits, Running};
 
 const XSS: &str = "<script>alert(1)</script>";
-
-/// Indicators for the fixture's country: with a target, one of an area, one of a single facility.
-const INDICATORS: &str = r#"
-[[unit]]
-code = "percent"
-name = { zh = "%", en = "%" }
-[[indicator]]
-code = "clinic_share"
-name = { zh = "诊所占比", en = "Share of clinics" }
-unit = "percent"
-direction = "up"
-decimals = 1
-levels = ["county", "community"]
-source = "test"
-[[indicator.definition]]
-version = "1"
-kind = "ratio"
-numerator = "visits[kind=clinic]"
-denominator = "visits"
-factor = 100
-[[indicator]]
-code = "payer_share"
-name = { zh = "医保占比", en = "Share of the payer" }
-unit = "percent"
-direction = "down"
-decimals = 1
-levels = ["county", "community"]
-source = "test"
-[[indicator.definition]]
-version = "1"
-kind = "ratio"
-numerator = "payer_visits"
-denominator = "payer_visits"
-factor = 100
-[[indicator]]
-code = "home_share"
-name = { zh = "出诊占比", en = "Share of home visits" }
-unit = "percent"
-direction = "watch"
-decimals = 2
-levels = ["facility"]
-source = "test"
-[[indicator.definition]]
-version = "1"
-kind = "ratio"
-numerator = "home_visits"
-denominator = "visits[kind=clinic]"
-factor = 100
-"#;
-const TARGETS: &str = "\
-indicator,unit,level,attribute,direction,low,high,from,to,source,status
-clinic_share,,county,,up,65,,2020-01-01,,标准 <70>,official
-";
 
 struct Centre {
     service: Arc<Service>,
     site: Site,
     _running: Running,
-    _runtime: tokio::runtime::Runtime,
+    runtime: tokio::runtime::Runtime,
     next: u64,
     _dir: tempfile::TempDir,
 }
@@ -74,11 +27,6 @@ impl Centre {
     /// A centre on 10 February 2026 with the fixture's registry and these further units.
     fn new(more_units: &str) -> Centre {
         Centre::with(more_units, CATALOGUE, "")
-    }
-
-    /// The same with indicators and targets.
-    fn with_indicators() -> Centre {
-        Centre::with("", &format!("{CATALOGUE}{INDICATORS}"), TARGETS)
     }
 
     fn with(more_units: &str, catalogue: &str, targets: &str) -> Centre {
@@ -109,7 +57,7 @@ impl Centre {
         let clock = Arc::new(move || now);
         let (service, running) = runtime.block_on(Service::open(&home, clock, None)).unwrap();
         let site = Site::new(service.clone());
-        Centre { service, site, _running: running, _runtime: runtime, next: 1, _dir: dir }
+        Centre { service, site, _running: running, runtime, next: 1, _dir: dir }
     }
 
     fn put(&mut self, facility: &str, form: &str, period: &str, values: &[&str], by: &str) {
@@ -152,6 +100,22 @@ impl Centre {
         };
         self.next += 1;
         state.cube.apply(&catalogue, version).unwrap();
+    }
+
+    /// Puts a table in force.
+    fn import(&self, file: &str, text: &str) {
+        let table = GivenTable {
+            file: file.to_owned(),
+            bytes: data_encoding::BASE64.encode(text.as_bytes()),
+        };
+        let call = ImportUnits {
+            tables: vec![table],
+            apply: true,
+            months: Some(Vec::new()),
+            ..ImportUnits::default()
+        };
+        let report = self.runtime.block_on(self.service.import_units("admin", call)).unwrap();
+        assert!(report.applied && !report.changes.is_empty(), "{report:?}");
     }
 
     fn get(
@@ -316,37 +280,6 @@ fn unknown_places_and_periods_are_told_with_what_may_be_meant() {
 }
 
 #[test]
-fn the_usual_period_is_the_last_whole_month_with_data() {
-    let mut centre = Centre::new("");
-    assert!(centre.place("C1", "", "zh").1.contains("<b>2026-02</b>"));
-    centre.put("A", "daily", "2025-12-05", &["7", ""], "");
-    assert!(centre.place("C1", "", "zh").1.contains("<b>2025-12</b>"));
-}
-
-#[test]
-fn names_are_shown_as_text_and_long_lists_are_turned_like_pages() {
-    let mut units = format!("Z0,{XSS},clinic,T3,,,,,\n");
-    for n in 1..=700 {
-        let name = "很长的名称".repeat(8);
-        units.push_str(&format!("Z{n},{name}{n},clinic,T3,,,,,\n"));
-    }
-    let centre = Centre::new(&units);
-    let params = |from: &str| Params {
-        period: Some("2026-01".into()),
-        from: Some(from.into()),
-        ..Params::default()
-    };
-    let (status, first) = centre.get(params("0"), |view| place::page(view, "T3"));
-    assert_eq!(status, 200);
-    assert!(first.contains("&lt;script&gt;") && !first.contains(XSS));
-    assert!(first.contains("from=100") && !first.contains("title=\"Z400\""), "{}", first.len());
-    let (status, last) = centre.get(params("620"), |view| place::page(view, "T3"));
-    assert!(status == 200 && last.contains("title=\"Z700\"") && !last.contains("from=800"));
-    let (status, beyond) = centre.get(params("100000"), |view| place::page(view, "T3"));
-    assert!(status == 200 && beyond.contains("/ 702"), "{}", beyond.len());
-}
-
-#[test]
 fn the_home_page_leads_to_places_and_finds_them() {
     let centre = Centre::new("");
     let (status, html) = centre.get(Params::default(), home::page);
@@ -364,107 +297,6 @@ fn the_home_page_leads_to_places_and_finds_them() {
 }
 
 #[test]
-fn the_first_screen_has_the_figures_with_a_target_their_trend_and_reasons() {
-    let mut centre = Centre::with_indicators();
-    for day in 1..=31 {
-        let day = format!("2026-01-{day:02}");
-        for clinic in ["A", "B", "M"] {
-            centre.put(clinic, "daily", &day, &["10", "2"], "张");
-        }
-    }
-    let (status, html) = centre.place("C1", "2026-01", "zh");
-    assert_eq!(status, 200);
-    let (first, rest) = html.split_once("id=\"indicators\"").expect("there are indicators");
-    // The hospital's month is overdue: a share without it would be 100 %.
-    for text in ["诊所占比", "缺报：医院全部未报", "≥ 65%", "（正式）", "标准 &lt;70&gt;"]
-    {
-        assert!(first.contains(text), "{text} in {first}");
-    }
-    // The desk's is not due yet.
-    for text in ["等待一县统计岗县月报（2026-02-15 23:59 截止）", "下一截止", "越低越好"]
-    {
-        assert!(first.contains(text), "{text} in {first}");
-    }
-    assert!(first.find("诊所占比") < first.find("医保占比"), "targets come first: {first}");
-    assert!(rest.contains("标准 &lt;70&gt;") && !rest.contains("出诊占比"), "{rest}");
-    let show = [("period", "2026-01"), ("show", "home_share")];
-    let (_, html) = centre.open(&show, &["place", "C1"]);
-    assert!(html.contains("本级不显示：只在以下层级显示：机构"), "{html}");
-
-    centre.put("H1", "hospital_monthly", "2026-01", &["90", "20", "3", "1"], "李");
-    let (_, html) = centre.place("C1", "2026-01", "zh");
-    let (first, rest) = html.split_once("id=\"indicators\"").expect("there are indicators");
-    for text in
-        ["<b>91.2</b>", "√ 达标", "<svg class=\"trend\"", "2025-01 ", "2026-01 91.2", "#D55E00"]
-    {
-        assert!(first.contains(text), "{text} in {first}");
-    }
-    assert!(rest.contains("930 / 1 020") || rest.contains("930 / 1\u{202f}020"), "{rest}");
-    // By parts of the place.
-    let show = [("period", "2026-01"), ("show", "clinic_share")];
-    let (_, html) = centre.open(&show, &["place", "P"]);
-    assert!(html.contains(">诊所占比</th>") && html.contains("91.2"), "{html}");
-    // Of a facility: what is meant for facilities.
-    let (_, html) = centre.place("A", "2026-01", "en");
-    let (first, _) = html.split_once("id=\"indicators\"").expect("there are indicators");
-    assert!(first.contains("Share of home visits") && first.contains("<b>20.00</b>"), "{first}");
-    assert!(!first.contains("Share of clinics"), "{first}");
-}
-
-#[test]
-fn a_trend_is_kept_for_a_while_and_ends_with_the_value_of_now() {
-    let mut centre = Centre::new("");
-    centre.put("A", "daily", "2025-12-05", &["7", ""], "张");
-    centre.put("A", "daily", "2026-01-05", &["8", ""], "张");
-    let trend = |centre: &Centre| {
-        let html = centre.place("C1", "2026-01", "zh").1;
-        let words = html.split("<title>诊疗人次: ").nth(1).unwrap().split("</title>").next();
-        words.unwrap().to_owned()
-    };
-    assert!(trend(&centre).ends_with("2025-12 7; 2026-01 8"), "{}", trend(&centre));
-    centre.put("B", "daily", "2025-12-05", &["10", ""], "乙");
-    centre.put("B", "daily", "2026-01-05", &["10", ""], "乙");
-    assert!(trend(&centre).ends_with("2025-12 7; 2026-01 18"), "{}", trend(&centre));
-    // Another registry makes it anew.
-    {
-        let mut state = centre.service.state().write();
-        state.organisation = Arc::new((*state.organisation).clone());
-    }
-    assert!(trend(&centre).ends_with("2025-12 17; 2026-01 18"), "{}", trend(&centre));
-}
-
-#[test]
-fn without_indicators_elements_come_first() {
-    let mut centre = Centre::new("");
-    centre.put("A", "daily", "2026-01-05", &["7", ""], "张");
-    let (_, html) = centre.place("C1", "2026-01", "zh");
-    let (first, _) = html.split_once("id=\"parts\"").expect("there are parts");
-    assert!(first.contains("重点指标") && first.contains("诊疗人次"), "{first}");
-    assert!(
-        first.contains("<svg class=\"trend\"") && !html.contains("id=\"indicators\""),
-        "{first}"
-    );
-}
-
-#[test]
-fn an_empty_centre_says_that_nothing_has_come_in() {
-    let centre = Centre::with_indicators();
-    for (place, lang, text) in [
-        ("C1", "zh", "本期尚未收到任何报表"),
-        ("G1", "zh", "近 13 个月无数据"),
-        ("P", "en", "no report of this period has come in"),
-        ("L2", "en", "no report of this period has come in"),
-    ] {
-        for period in ["2026-01", "2026-02", "2025", "2026-01..2026-02"] {
-            let (status, html) = centre.place(place, period, lang);
-            assert_eq!(status, 200, "{place} {period}: {html}");
-            assert!(html.contains(text), "{text} in {html}");
-            assert!(!html.contains("NaN") && !html.contains("inf%"), "{html}");
-        }
-    }
-}
-
-#[test]
 fn two_versions_side_by_side_are_shown_as_a_conflict_at_every_step() {
     let mut centre = Centre::new("");
     centre.put_from(7, "A", "daily", "2026-01-05", &["7", ""], "张");
@@ -473,40 +305,6 @@ fn two_versions_side_by_side_are_shown_as_a_conflict_at_every_step() {
     assert!(centre.place("A", "2026-01", "en").1.contains("conflict"));
     let (_, html) = centre.open(&[], &["report", "A", "daily", "2026-01-05"]);
     assert!(html.contains("2 个版本并存（冲突）") && html.contains("/batch/2"), "{html}");
-}
-
-#[test]
-fn the_map_and_the_moment_go_with_every_link_and_are_told() {
-    let mut centre = Centre::new("");
-    centre.put("A", "daily", "2026-01-05", &["7", ""], "张");
-    let asked = [("period", "2026-01"), ("map", "today"), ("as_of", "2026-01-31 08:00")];
-    let (status, html) = centre.open(&asked, &["place", "C1"]);
-    assert_eq!(status, 200);
-    assert!(
-        html.contains("按 2026-01-31 的归属") && html.contains("只用 2026-01-31 08:00"),
-        "{html}"
-    );
-    // What came in on 1 February was not known then; what is due next is no question of the past.
-    assert!(html.contains("本期尚未收到任何报表") && !html.contains("下一截止"), "{html}");
-    let kept = "map=today&amp;as_of=2026-01-31T08%3A00%3A00%2B08%3A00";
-    for link in ["/place/T1?period=2026-01&amp;", "/place/P?period=2026-01&amp;"] {
-        assert!(html.contains(&format!("{link}{kept}")), "{link} in {html}");
-    }
-    // Back to the usual.
-    assert!(html.contains("<a href=\"/place/C1?period=2026-01\">恢复默认"), "{html}");
-    let day = [("period", "2026-04"), ("map", "date"), ("day", "2026-02-10"), ("lang", "en")];
-    let (status, html) = centre.open(&day, &["place", "T1"]);
-    assert_eq!(status, 200);
-    assert!(html.contains("on the map of 2026-02-10") && html.contains("/place/M?"), "{html}");
-    for (name, value) in [("map", XSS), ("as_of", XSS), ("as_of", "2026-02-31"), ("map", "date")] {
-        let (status, html) = centre.open(&[("period", "2026-01"), (name, value)], &["place", "C1"]);
-        assert!(status == 400 && !html.contains(XSS), "{name} {value}: {html}");
-    }
-    // What may have been meant is no reason to fail.
-    for name in ["show", "groups", "kind", "from", "day"] {
-        let (status, html) = centre.open(&[("period", "2026-01"), (name, XSS)], &["place", "C1"]);
-        assert!(status == 200 && !html.contains(XSS), "{name}: {html}");
-    }
 }
 
 #[test]
@@ -519,58 +317,6 @@ fn periods_lead_to_their_neighbours_and_to_longer_ones() {
     let (_, html) = centre.place("C1", "2026-02", "zh");
     assert!(html.contains("?period=2026-01..2026-02\"") && html.contains("本年累计"), "{html}");
     assert!(!html.contains("2026-03 →"), "the future has no page: {html}");
-}
-
-#[test]
-fn every_line_of_a_reconciliation_leads_to_its_facilities() {
-    let mut centre = Centre::new("");
-    centre.put("A", "daily", "2026-01-05", &["7", ""], "张");
-    centre.put("B", "daily", "2026-01-05", &["3", ""], "乙");
-    centre.put("D", "daily", "2026-01-05", &["5", ""], "丁");
-    let (_, html) = centre.open(
-        &[("period", "2026-01"), ("groups", "alliance"), ("show", "visits")],
-        &["place", "C1"],
-    );
-    for which in ["groups", "repeated", "outside", "none", "total"] {
-        let link = format!("/list/C1/{which}?period=2026-01&amp;groups=alliance&amp;show=visits");
-        assert!(html.contains(&link), "{link} in {html}");
-    }
-    assert!(html.contains("show=visits&amp;kind=clinic"), "by kind: {html}");
-    let list = |which: &str, more: &[(&str, &str)]| {
-        let asked = [("period", "2026-01"), ("groups", "alliance"), ("show", "visits")];
-        centre.open(&[&asked, more].concat(), &["list", "C1", which])
-    };
-    let listed = |html: &str| -> Vec<String> {
-        let codes = ["A", "B", "D", "K", "M", "N", "H1", "H2", "X"];
-        let is = |code: &&&str| html.contains(&format!("/place/{code}?"));
-        codes.iter().filter(is).map(|code| (*code).to_owned()).collect()
-    };
-    let codes = |which: &str| {
-        let (status, html) = list(which, &[]);
-        assert_eq!(status, 200, "{html}");
-        listed(&html)
-    };
-    assert_eq!(codes("groups"), ["A", "D", "H1"]);
-    assert_eq!(codes("repeated"), ["A"]);
-    assert_eq!(codes("outside"), ["D"]);
-    assert_eq!(codes("none"), ["B", "M", "N"]);
-    assert_eq!(codes("total"), ["A", "B", "M", "N", "H1"]);
-    let (_, html) = list("outside", &[]);
-    assert!(html.contains(">5</span>"), "the value of a facility outside: {html}");
-    // A is in both alliances: 7 twice in their sum, once too often.
-    for (which, sum) in
-        [("groups", 19), ("repeated", 7), ("outside", 5), ("none", 3), ("total", 10)]
-    {
-        let (_, html) = list(which, &[]);
-        assert!(html.contains(&format!("诊疗人次：<b>{sum}</b>")), "{which} {sum}: {html}");
-    }
-    let (_, html) = list("total", &[("kind", "hospital")]);
-    assert_eq!(listed(&html), ["H1"]);
-    assert_eq!(list("most", &[]).0, 400);
-    assert_eq!(centre.open(&[("period", "2026-01")], &["list", "G1", "none"]).0, 400);
-    assert_eq!(centre.open(&[("period", "2026-01")], &["list", "nowhere", "none"]).0, 404);
-    let (status, html) = centre.open(&[("period", "2026-01")], &["list", "C1", "none"]);
-    assert!(status == 200 && html.contains("没有这样的机构"), "{html}");
 }
 
 #[test]

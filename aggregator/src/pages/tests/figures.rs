@@ -1,0 +1,197 @@
+//! What stands first: headline figures, their trends, the period shown.
+
+use super::*;
+
+/// Indicators for the fixture's country: with a target, one of an area, one of a single facility.
+const INDICATORS: &str = r#"
+[[unit]]
+code = "percent"
+name = { zh = "%", en = "%" }
+[[indicator]]
+code = "clinic_share"
+name = { zh = "诊所占比", en = "Share of clinics" }
+unit = "percent"
+direction = "up"
+decimals = 1
+levels = ["county", "community"]
+source = "test"
+[[indicator.definition]]
+version = "1"
+kind = "ratio"
+numerator = "visits[kind=clinic]"
+denominator = "visits"
+factor = 100
+[[indicator]]
+code = "payer_share"
+name = { zh = "医保占比", en = "Share of the payer" }
+unit = "percent"
+direction = "down"
+decimals = 1
+levels = ["county", "community"]
+source = "test"
+[[indicator.definition]]
+version = "1"
+kind = "ratio"
+numerator = "payer_visits"
+denominator = "payer_visits"
+factor = 100
+[[indicator]]
+code = "home_share"
+name = { zh = "出诊占比", en = "Share of home visits" }
+unit = "percent"
+direction = "watch"
+decimals = 2
+levels = ["facility"]
+source = "test"
+[[indicator.definition]]
+version = "1"
+kind = "ratio"
+numerator = "home_visits"
+denominator = "visits[kind=clinic]"
+factor = 100
+"#;
+const TARGETS: &str = "\
+indicator,unit,level,attribute,direction,low,high,from,to,source,status
+clinic_share,,county,,up,65,,2020-01-01,,标准 <70>,official
+";
+
+/// A centre with indicators and targets.
+fn with_indicators() -> Centre {
+    Centre::with("", &format!("{CATALOGUE}{INDICATORS}"), TARGETS)
+}
+
+#[test]
+fn the_usual_period_is_the_last_whole_month_with_data() {
+    let mut centre = Centre::new("");
+    assert!(centre.place("C1", "", "zh").1.contains("<b>2026-02</b>"));
+    centre.put("A", "daily", "2025-12-05", &["7", ""], "");
+    assert!(centre.place("C1", "", "zh").1.contains("<b>2025-12</b>"));
+}
+
+#[test]
+fn the_first_screen_has_the_figures_with_a_target_their_trend_and_reasons() {
+    let mut centre = with_indicators();
+    for day in 1..=31 {
+        let day = format!("2026-01-{day:02}");
+        for clinic in ["A", "B", "M"] {
+            centre.put(clinic, "daily", &day, &["10", "2"], "张");
+        }
+    }
+    let (status, html) = centre.place("C1", "2026-01", "zh");
+    assert_eq!(status, 200);
+    let (first, rest) = html.split_once("id=\"indicators\"").expect("there are indicators");
+    // The hospital's month is overdue: a share without it would be 100 %.
+    for text in ["诊所占比", "缺报：医院全部未报", "≥ 65%", "（正式）", "标准 &lt;70&gt;"]
+    {
+        assert!(first.contains(text), "{text} in {first}");
+    }
+    // The desk's is not due yet.
+    for text in ["等待一县统计岗县月报（2026-02-15 23:59 截止）", "下一截止", "越低越好"]
+    {
+        assert!(first.contains(text), "{text} in {first}");
+    }
+    assert!(first.find("诊所占比") < first.find("医保占比"), "targets come first: {first}");
+    assert!(rest.contains("标准 &lt;70&gt;") && !rest.contains("出诊占比"), "{rest}");
+    let show = [("period", "2026-01"), ("show", "home_share")];
+    let (_, html) = centre.open(&show, &["place", "C1"]);
+    assert!(html.contains("本级不显示：只在以下层级显示：机构"), "{html}");
+
+    centre.put("H1", "hospital_monthly", "2026-01", &["90", "20", "3", "1"], "李");
+    let (_, html) = centre.place("C1", "2026-01", "zh");
+    let (first, rest) = html.split_once("id=\"indicators\"").expect("there are indicators");
+    for text in
+        ["<b>91.2</b>", "√ 达标", "<svg class=\"trend\"", "2025-01 ", "2026-01 91.2", "#D55E00"]
+    {
+        assert!(first.contains(text), "{text} in {first}");
+    }
+    assert!(rest.contains("930 / 1 020") || rest.contains("930 / 1\u{202f}020"), "{rest}");
+    // By parts of the place.
+    let show = [("period", "2026-01"), ("show", "clinic_share")];
+    let (_, html) = centre.open(&show, &["place", "P"]);
+    assert!(html.contains(">诊所占比</th>") && html.contains("91.2"), "{html}");
+    // Of a facility: what is meant for facilities.
+    let (_, html) = centre.place("A", "2026-01", "en");
+    let (first, _) = html.split_once("id=\"indicators\"").expect("there are indicators");
+    assert!(first.contains("Share of home visits") && first.contains("<b>20.00</b>"), "{first}");
+    assert!(!first.contains("Share of clinics"), "{first}");
+}
+
+#[test]
+fn a_trend_is_kept_for_a_while_and_ends_with_the_value_of_now() {
+    let mut centre = Centre::new("");
+    centre.put("A", "daily", "2025-12-05", &["7", ""], "张");
+    centre.put("A", "daily", "2026-01-05", &["8", ""], "张");
+    let trend = |centre: &Centre| {
+        let html = centre.place("C1", "2026-01", "zh").1;
+        let words = html.split("<title>诊疗人次: ").nth(1).unwrap().split("</title>").next();
+        words.unwrap().to_owned()
+    };
+    assert!(trend(&centre).ends_with("2025-12 7; 2026-01 8"), "{}", trend(&centre));
+    centre.put("B", "daily", "2025-12-05", &["10", ""], "乙");
+    centre.put("B", "daily", "2026-01-05", &["10", ""], "乙");
+    assert!(trend(&centre).ends_with("2025-12 7; 2026-01 18"), "{}", trend(&centre));
+    // Another registry makes it anew.
+    {
+        let mut state = centre.service.state().write();
+        state.organisation = Arc::new((*state.organisation).clone());
+    }
+    assert!(trend(&centre).ends_with("2025-12 17; 2026-01 18"), "{}", trend(&centre));
+}
+
+#[test]
+fn without_indicators_elements_come_first() {
+    let mut centre = Centre::new("");
+    centre.put("A", "daily", "2026-01-05", &["7", ""], "张");
+    let (_, html) = centre.place("C1", "2026-01", "zh");
+    let (first, _) = html.split_once("id=\"parts\"").expect("there are parts");
+    assert!(first.contains("重点指标") && first.contains("诊疗人次"), "{first}");
+    assert!(
+        first.contains("<svg class=\"trend\"") && !html.contains("id=\"indicators\""),
+        "{first}"
+    );
+}
+
+#[test]
+fn an_empty_centre_says_that_nothing_has_come_in() {
+    let centre = with_indicators();
+    for (place, lang, text) in [
+        ("C1", "zh", "本期尚未收到任何报表"),
+        ("G1", "zh", "近 13 个月无数据"),
+        ("P", "en", "no report of this period has come in"),
+        ("L2", "en", "no report of this period has come in"),
+    ] {
+        for period in ["2026-01", "2026-02", "2025", "2026-01..2026-02"] {
+            let (status, html) = centre.place(place, period, lang);
+            assert_eq!(status, 200, "{place} {period}: {html}");
+            assert!(html.contains(text), "{text} in {html}");
+            assert!(!html.contains("NaN") && !html.contains("inf%"), "{html}");
+        }
+    }
+}
+
+#[test]
+fn trends_of_the_past_leave_those_of_now_and_a_failing_one_says_why() {
+    let mut centre = Centre::new("");
+    centre.put("A", "daily", "2026-01-05", &["7", ""], "张");
+    let call = |view: &View<'_>, unit: &str| QueryCall {
+        by: vec!["month".to_owned()],
+        element: vec!["visits".to_owned()],
+        ..view.question(unit, "2025-02..2026-01")
+    };
+    let params = Params::default();
+    let who = Who::server();
+    let (now, _) = View::new(&centre.site, &who, &params);
+    let rows = now.trends.get(&now, call(&now, "C1")).unwrap();
+    // Another registry was in force then.
+    let units = UNITS.replace("乙诊所", "子诊所");
+    centre.import("units.csv", &units);
+    let (now, _) = View::new(&centre.site, &who, &params);
+    let made = now.trends.get(&now, call(&now, "C1")).unwrap();
+    assert!(!Arc::ptr_eq(&rows, &made), "made anew for the new registry");
+    let as_of = Params { as_of: Some("2026-02-09".into()), ..Params::default() };
+    let (past, _) = View::new(&centre.site, &who, &as_of);
+    assert_eq!(past.trends.get(&past, call(&past, "C1")).unwrap().len(), made.len());
+    assert!(Arc::ptr_eq(&made, &now.trends.get(&now, call(&now, "C1")).unwrap()));
+    let problem = now.trends.get(&now, call(&now, "nowhere")).unwrap_err();
+    assert!(problem.text.contains("nowhere"), "{problem:?}");
+}
