@@ -433,11 +433,7 @@ pub fn request_of_query(command: &str, query: &str) -> Result<Request> {
     let uri: Uri = format!("/?{query}").parse().map_err(|_| usage("the query does not read"))?;
     let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(&uri)
         .map_err(|rejection| usage(rejection.body_text()))?;
-    let mut object = serde_json::Map::new();
-    for (name, value) in parameters {
-        let value = crate::service::parameter(&name, &value);
-        object.insert(name, value);
-    }
+    let mut object = crate::service::parameters(parameters)?;
     // Last, so that no parameter can make another command of it.
     object.insert("command".into(), command.into());
     serde_json::from_value(Value::Object(object)).map_err(|error| usage(error.to_string()))

@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalogue::Lang;
+
 /// The earliest year accepted in any date.
 pub const YEAR_MIN: i16 = 1900;
 /// The latest year accepted in any date.
@@ -22,8 +24,8 @@ pub enum PeriodError {
     Impossible {
         /// The text as it stood.
         text: String,
-        /// What is wrong with it.
-        reason: &'static str,
+        /// What there is not.
+        reason: Lack,
     },
     /// The shape is none of the accepted ones.
     #[error(
@@ -40,6 +42,67 @@ pub enum PeriodError {
         /// The text as it stood.
         text: String,
     },
+}
+
+impl PeriodError {
+    /// What people read: the reason, and what to write instead.
+    pub fn text(&self, lang: Lang) -> String {
+        match (lang, self) {
+            (Lang::En, error) => error.to_string(),
+            (Lang::Zh, PeriodError::Impossible { text, reason }) => {
+                format!("日历中没有“{text}”：{}", reason.text(lang))
+            }
+            (Lang::Zh, PeriodError::Shape { text }) => format!(
+                "“{text}”不是统计期：日 2026-01-31、周 2026W05、月 2026-01、季 2026Q1、半年 2026S1、年 2026"
+            ),
+            (Lang::Zh, PeriodError::Range { text }) => {
+                format!("“{text}”不是区间：两端须为同一类型且先后有序")
+            }
+        }
+    }
+}
+
+/// What the calendar has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// The year.
+    Year,
+    /// The half-year.
+    Half,
+    /// The quarter.
+    Quarter,
+    /// The month.
+    Month,
+    /// The ISO week of the year.
+    Week,
+    /// The day of the month.
+    Day,
+}
+
+impl Lack {
+    /// What people read.
+    pub fn text(self, lang: Lang) -> &'static str {
+        match (self, lang) {
+            (Lack::Year, Lang::Zh) => "年份须在 1900 至 2200 之间",
+            (Lack::Year, Lang::En) => "years run from 1900 to 2200",
+            (Lack::Half, Lang::Zh) => "半年为 S1 或 S2",
+            (Lack::Half, Lang::En) => "a half is S1 or S2",
+            (Lack::Quarter, Lang::Zh) => "季度为 Q1 至 Q4",
+            (Lack::Quarter, Lang::En) => "a quarter is Q1 to Q4",
+            (Lack::Month, Lang::Zh) => "月份为 01 至 12",
+            (Lack::Month, Lang::En) => "a month is 01 to 12",
+            (Lack::Week, Lang::Zh) => "该年没有这一周（ISO 周）",
+            (Lack::Week, Lang::En) => "the year has no such ISO week",
+            (Lack::Day, Lang::Zh) => "该月没有这一天",
+            (Lack::Day, Lang::En) => "the month has no such day",
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.text(Lang::En))
+    }
 }
 
 /// A calendar day, as days since 1970-01-01. Always between [`YEAR_MIN`] and [`YEAR_MAX`].
@@ -370,7 +433,7 @@ impl FromStr for Period {
             i8::try_from(month)
                 .ok()
                 .and_then(|month| Period::month(year, month))
-                .ok_or_else(|| impossible("a month is 01 to 12"))
+                .ok_or_else(|| impossible(if in_range { Lack::Month } else { Lack::Year }))
         };
         let day_of = |month: i16, day: i16| {
             month_of(month)?;
@@ -379,7 +442,7 @@ impl FromStr for Period {
                 .zip(i8::try_from(day).ok())
                 .and_then(|(month, day)| Date::new(year, month, day))
                 .map(Period::day)
-                .ok_or_else(|| impossible("the month has no such day"))
+                .ok_or_else(|| impossible(Lack::Day))
         };
         let part_of = |count: i16, n: i16, kind: PeriodType, reason| {
             if !(1..=count).contains(&n) {
@@ -387,19 +450,18 @@ impl FromStr for Period {
             }
             let month = i8::try_from((n - 1) * (12 / count) + 1)
                 .expect("a part of a year begins in month 1 to 12");
-            let date =
-                Date::new(year, month, 1).ok_or_else(|| impossible("the year is out of range"))?;
+            let date = Date::new(year, month, 1).ok_or_else(|| impossible(Lack::Year))?;
             Ok(Period::containing(kind, date))
         };
         let parsed = match rest.as_bytes() {
-            [] => part_of(1, 1, PeriodType::Year, ""),
+            [] => part_of(1, 1, PeriodType::Year, Lack::Year),
             [b'Q', ..] => {
                 let n = number(&rest[1..], 1..=1).ok_or_else(shape)?;
-                part_of(4, n, PeriodType::Quarter, "a quarter is Q1 to Q4")
+                part_of(4, n, PeriodType::Quarter, Lack::Quarter)
             }
             [b'S', ..] => {
                 let n = number(&rest[1..], 1..=1).ok_or_else(shape)?;
-                part_of(2, n, PeriodType::Half, "a half is S1 or S2")
+                part_of(2, n, PeriodType::Half, Lack::Half)
             }
             [b'W', ..] => {
                 let n = number(&rest[1..], 1..=2).ok_or_else(shape)?;
@@ -407,7 +469,7 @@ impl FromStr for Period {
                     jiff::civil::ISOWeekDate::new(year, week, jiff::civil::Weekday::Monday).ok()
                 });
                 week.map(|w| Period::containing(PeriodType::Week, Date::of(w.date())))
-                    .ok_or_else(|| impossible("the year has no such ISO week"))
+                    .ok_or_else(|| impossible(Lack::Week))
             }
             [b'-', ..] => match rest[1..].split_once('-') {
                 None => month_of(number(&rest[1..], 2..=2).ok_or_else(shape)?),
@@ -423,7 +485,7 @@ impl FromStr for Period {
             ),
             _ => Err(shape()),
         }?;
-        if in_range { Ok(parsed) } else { Err(impossible("years run from 1900 to 2200")) }
+        if in_range { Ok(parsed) } else { Err(impossible(Lack::Year)) }
     }
 }
 

@@ -9,7 +9,9 @@ use maud::{Markup, html};
 use super::place::status;
 use super::tables::moment;
 use super::{Page, Problem, View, fitted, layout, selectors};
-use crate::query::{Trace, TraceValue, TraceVersion, grouped};
+use crate::query::{
+    Trace, TraceValue, TraceVersion, decision_text, grouped, restated_text, stage_text,
+};
 use crate::service::ReportCall;
 
 pub(super) fn page(
@@ -81,6 +83,7 @@ fn render(view: &View<'_>, found: Found, trace: &Trace, rows: usize) -> Markup {
                     None => span.none { (view.tr("尚无有效回报", "nothing that answers it")) },
                 }
             } }
+            tr { th.label scope="row" { (view.tr("审核", "Review")) } td { (review(view, trace)) } }
             tr { th.label scope="row" { (view.tr("版本", "Versions")) } td { (trace.versions)
                 @if trace.heads > 1 { " · " span.bad { (trace.heads) " " (view.tr("个版本并存（冲突），待有人确认", "stand side by side (a conflict) until one replaces the others")) } }
             } }
@@ -115,9 +118,49 @@ fn render(view: &View<'_>, found: Found, trace: &Trace, rows: usize) -> Markup {
             } }
             (layout::pager(view, window, trace.history.len(), further))
         }
+        (decisions(view, trace))
     };
     let title = format!("{form_name} {} {}", trace.facility, trace.period);
     layout::frame(view, &title, &layout::other_lang(view, &path, &[]), content)
+}
+
+/// How far its review has come, and what happened to it since.
+fn review(view: &View<'_>, trace: &Trace) -> Markup {
+    html! {
+        (stage_text(&trace.stage, view.lang).unwrap_or(view.tr("未审核", "open")))
+        @if trace.restated { " · " span.part { (restated_text(view.lang)) } }
+        @if trace.returned {
+            " · " span.bad { (view.tr("已退回，重新录入或批准后计入", "returned: counts once entered again or approved")) }
+        }
+    }
+}
+
+/// What was decided about the report, by whom and when.
+fn decisions(view: &View<'_>, trace: &Trace) -> Markup {
+    html! {
+        @if !trace.decisions.is_empty() {
+            h2 id="decisions" { (view.tr("各项决定", "Decisions")) " " small { (trace.decisions.len()) } }
+            div.wide { table.list {
+                thead { tr {
+                    th scope="col" { (view.tr("决定", "Decision")) } th scope="col" { (view.tr("时刻", "When")) }
+                    th scope="col" { (view.tr("决定人", "By")) } th scope="col" { (view.tr("范围", "For")) }
+                    th scope="col" { (view.tr("原因", "Reason")) } th scope="col" { (view.tr("账本", "Ledger")) }
+                } }
+                tbody { @for one in &trace.decisions {
+                    @let reason = one.reason.as_deref().and_then(Reason::from_code);
+                    tr {
+                        td.nowrap { (decision_text(&one.decision, view.lang)) } td.nowrap { (moment(&one.at)) } td { (one.by) }
+                        td { @match &one.place {
+                            Some(code) => a href=(view.place_url(code, Some(&trace.period))) title=(code) { (view.place_name(code)) },
+                            None => span.dim { (view.tr("本报表", "this report")) },
+                        } }
+                        td { (reason.map_or("", |reason| reason.text(view.lang))) }
+                        td { a href=(view.url(&["batch", &one.position.to_string()], &[])) { (one.position) } }
+                    }
+                } }
+            } }
+        }
+    }
 }
 
 fn version(view: &View<'_>, v: &TraceVersion) -> Markup {

@@ -8,7 +8,7 @@ use super::deadline::Next;
 use super::{View, chart, selectors};
 use crate::query::{
     AddendFigure, CompletenessFigure, ElementFigure, Freshness, IndicatorFigure, Ordered,
-    QueryAnswer, ReconciliationFigure, causes, grouped,
+    QueryAnswer, ReconciliationFigure, causes, grouped, restated_text, stage_text,
 };
 
 /// One part of a place: a child, a member, a network.
@@ -95,11 +95,8 @@ pub(super) fn state(view: &View<'_>, answer: &QueryAnswer, next: &[Next]) -> Mar
     .map(|(n, text)| format!("{text} {}", grouped(n)))
     .collect();
     let sep = view.tr("、", ", ");
-    let stage = match answer.stage.as_str() {
-        "locked" => view.tr("已锁定", "locked"),
-        "signed" => view.tr("已签核", "signed off"),
-        _ => view.tr("未锁定，数据可能变动", "not locked: figures may change"),
-    };
+    let open = view.tr("未锁定，数据可能变动", "not locked: figures may change");
+    let stage = stage_text(&answer.stage, view.lang).unwrap_or(open);
     let key = |class: &str, text: &str, n: u64| {
         html! { span.part_of { span class=(format!("key {class}")) {} (text) " " b { (grouped(n)) } } " " }
     };
@@ -109,7 +106,7 @@ pub(super) fn state(view: &View<'_>, answer: &QueryAnswer, next: &[Next]) -> Mar
                 div.label { (view.tr("统计期", "Period")) }
                 div { b { (answer.period) } }
                 div.dim { (stage)
-                    @if answer.restated { " · " (view.tr("有重述", "restated")) }
+                    @if answer.restated { " · " (restated_text(view.lang)) }
                 }
             }
             div.fact {

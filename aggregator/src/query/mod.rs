@@ -40,7 +40,9 @@ use crate::cube::Cube;
 pub use answer::*;
 pub use complete::{Mark, SILENT_AFTER_MS, SiteState, SiteStates};
 pub use plan::{Plans, reserve};
-pub(crate) use render::{align, causes, flag_text, grouped, status_text, table};
+pub(crate) use render::{
+    align, causes, decision_text, flag_text, grouped, restated_text, stage_text, status_text, table,
+};
 pub use render::{
     completeness_csv, completeness_table, query_csv, query_table, trace_csv, trace_table,
 };

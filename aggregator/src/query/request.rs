@@ -302,18 +302,7 @@ impl QueryError {
                     format!("{place} is not in force in {when}; it is in force {days}")
                 }
             }
-            QueryError::Period { reason } => match (zh, reason) {
-                (false, reason) => reason.to_string(),
-                (true, banyan_shared::period::PeriodError::Impossible { text, .. }) => {
-                    format!("日历中没有“{text}”这个统计期（{reason}）")
-                }
-                (true, banyan_shared::period::PeriodError::Shape { text }) => format!(
-                    "“{text}”不是统计期：日 2026-01-31、周 2026W05、月 2026-01、季 2026Q1、半年 2026S1、年 2026"
-                ),
-                (true, banyan_shared::period::PeriodError::Range { text }) => {
-                    format!("“{text}”不是区间：两端须为同一类型且先后有序")
-                }
-            },
+            QueryError::Period { reason } => reason.text(lang),
             QueryError::Dim { text, known } => {
                 if zh {
                     format!("没有“{text}”这个维度；可用：{}", list(known))

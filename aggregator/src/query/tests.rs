@@ -155,7 +155,7 @@ fn late_reports_missing_causes_and_the_unexpected() {
     let answer = w.engine().completeness(&past, now).unwrap();
     let why = &answer.completeness.missing_why;
     assert_eq!((why.backlog_known, why.silent, why.not_entered), (None, None, 30));
-    let csv = completeness_csv(&answer);
+    let csv = completeness_csv(&answer, &w.organisation);
     assert_eq!(
         csv.lines().next().unwrap(),
         "unit,name,path,form,period,expected,received,on_time,late,late_by_network,not_yet_due,missing,\
@@ -464,7 +464,7 @@ fn the_json_of_a_county_is_the_documented_one() {
     assert_eq!(json.trim(), include_str!("county.golden.json").trim(), "{json}");
     let back: QueryAnswer = serde_json::from_str(&json).unwrap();
     assert_eq!(back, answer);
-    let csv = query_csv(&answer);
+    let csv = query_csv(&answer, &w.organisation);
     let mut lines = csv.lines();
     assert_eq!(
         lines.next().unwrap(),

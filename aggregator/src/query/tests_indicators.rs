@@ -338,6 +338,6 @@ fn rows_have_indicators_of_their_own_and_tables_say_why_there_is_no_value() {
     let answer = w.engine().query(&request, w.at("2026-02-07", 9)).unwrap();
     let table = query_table(&answer, &w.catalogue, Lang::Zh);
     assert!(table.contains("待报：医院；H1 医院月报，2026-02-08 23:59 前"), "{table}");
-    let csv = query_csv(&answer);
+    let csv = query_csv(&answer, &w.organisation);
     assert!(csv.contains(",clinic_share,indicator,,waiting,,,1,6,,,20,,1,"), "{csv}");
 }

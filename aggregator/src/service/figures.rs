@@ -112,16 +112,35 @@ pub struct ReportCall {
     pub lang: Lang,
 }
 
-/// The value of a parameter of a query string: lists are divided by commas, flags are `true`.
-pub fn parameter(name: &str, text: &str) -> Value {
-    match name {
-        "by" | "element" | "indicator" => {
-            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            Value::Array(parts.map(Into::into).collect())
+/// The parameters of a query string as a call's fields. Lists are divided by commas or given again, flags are
+/// `true` (also without a value) or `false`.
+///
+/// # Errors
+/// [`super::Usage`] naming a flag that is neither, or what is given twice and is no list.
+pub fn parameters(given: Vec<(String, String)>) -> Result<serde_json::Map<String, Value>> {
+    let mut fields = serde_json::Map::new();
+    for (name, text) in given {
+        let value = match name.as_str() {
+            "by" | "element" | "indicator" => {
+                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                let list = fields.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+                list.as_array_mut()
+                    .expect("only lists have these names")
+                    .extend(parts.map(Into::into));
+                continue;
+            }
+            "names" | "history" => match text.as_str() {
+                "" | "1" | "true" => true.into(),
+                "0" | "false" => false.into(),
+                _ => return Err(usage(format!("{name}={text:?}: write true or false"))),
+            },
+            _ => text.into(),
+        };
+        if fields.insert(name.clone(), value).is_some() {
+            return Err(usage(format!("{name} is given twice")));
         }
-        "names" | "history" => json!(matches!(text, "" | "1" | "true")),
-        _ => text.into(),
     }
+    Ok(fields)
 }
 
 /// What was worked out for one catalogue and one organisation, and what is known of sites; and the same
@@ -158,6 +177,12 @@ fn kept_or<K: PartialEq, V: Clone, E>(
     }
     kept.push((key, value.clone()));
     Ok(value)
+}
+
+/// What a question was answered from.
+struct Model {
+    catalogue: Arc<Catalogue>,
+    organisation: Arc<Organisation>,
 }
 
 struct KnownSites {
@@ -266,10 +291,15 @@ pub(crate) fn site_states(state: &State, past: Option<Millis>) -> SiteStates {
     known
 }
 
-pub(super) fn moment(text: Option<&str>) -> Result<Option<Millis>> {
+/// Reads the moment of a question.
+pub(super) fn moment(text: Option<&str>, lang: Lang) -> Result<Option<Millis>> {
     text.map(|text| {
         text.parse::<jiff::Timestamp>().map(Millis::from).map_err(|error| {
-            usage(format!("as-of {text:?}: write a time like 2026-02-10T09:00:00+08:00 ({error})"))
+            usage(say(
+                lang,
+                format!("as-of“{text}”不是时刻：请写 2026-02-10T09:00:00+08:00 这样的时刻"),
+                format!("as-of {text:?}: write a time like 2026-02-10T09:00:00+08:00 ({error})"),
+            ))
         })
     })
     .transpose()
@@ -286,20 +316,20 @@ fn request(call: &QueryCall) -> Result<QueryRequest> {
         elements: call.element.clone(),
         indicators: call.indicator.clone(),
         membership: membership.map_err(|e: QueryError| usage(e.text(call.lang)))?,
-        as_of: moment(call.as_of.as_deref())?,
+        as_of: moment(call.as_of.as_deref(), call.lang)?,
         names: call.names,
     })
 }
 
 impl Service {
     /// Answers from what is known now, or from what was known at `as_of`: counts, catalogue, organisation
-    /// and agents as recorded by then. Says under which catalogue.
+    /// and agents as recorded by then. Says under which catalogue and organisation.
     fn ask<T>(
         &self,
         lang: Lang,
         as_of: Option<Millis>,
         work: impl FnOnce(&Engine<'_>, Millis) -> Result<T, QueryError>,
-    ) -> Result<(T, Arc<Catalogue>)> {
+    ) -> Result<(T, Model)> {
         let now = self.now();
         let past = as_of.filter(|at| *at < now);
         let recorded = past.map(|at| self.recorded(at, lang)).transpose()?;
@@ -327,7 +357,7 @@ impl Service {
             plans: &plans,
         };
         let answer = work(&engine, now).map_err(|error| usage(error.text(lang)))?;
-        Ok((answer, catalogue))
+        Ok((answer, Model { catalogue, organisation }))
     }
 
     /// The catalogue and organisation recorded by `at`; those of now where nothing was recorded yet.
@@ -379,7 +409,7 @@ impl Service {
         Ok(self.figures_under(call)?.0)
     }
 
-    fn figures_under(&self, call: &QueryCall) -> Result<(QueryAnswer, Arc<Catalogue>)> {
+    fn figures_under(&self, call: &QueryCall) -> Result<(QueryAnswer, Model)> {
         let request = request(call)?;
         self.ask(call.lang, request.as_of, |engine, now| engine.query(&request, now))
     }
@@ -406,10 +436,7 @@ impl Service {
         Ok(self.complete_under(call)?.0)
     }
 
-    fn complete_under(
-        &self,
-        call: &CompletenessCall,
-    ) -> Result<(CompletenessAnswer, Arc<Catalogue>)> {
+    fn complete_under(&self, call: &CompletenessCall) -> Result<(CompletenessAnswer, Model)> {
         let membership = call.membership.as_deref().unwrap_or("as_it_was").parse();
         let request = CompletenessRequest {
             place: call.unit.clone(),
@@ -418,7 +445,7 @@ impl Service {
             by: call.by.clone(),
             network: call.network.clone(),
             membership: membership.map_err(|e: QueryError| usage(e.text(call.lang)))?,
-            as_of: moment(call.as_of.as_deref())?,
+            as_of: moment(call.as_of.as_deref(), call.lang)?,
         };
         self.ask(call.lang, request.as_of, |engine, now| engine.completeness(&request, now))
     }
@@ -428,11 +455,11 @@ impl Service {
     /// # Errors
     /// As [`Service::figures`].
     pub fn query(&self, call: &QueryCall) -> Result<Value> {
-        let (answer, catalogue) = self.figures_under(call)?;
+        let (answer, model) = self.figures_under(call)?;
         Ok(match call.format {
             Format::Json => serde_json::to_value(&answer)?,
-            Format::Csv => query_csv(&answer).into(),
-            Format::Table => query_table(&answer, &catalogue, call.lang).into(),
+            Format::Csv => query_csv(&answer, &model.organisation).into(),
+            Format::Table => query_table(&answer, &model.catalogue, call.lang).into(),
         })
     }
 
@@ -441,11 +468,11 @@ impl Service {
     /// # Errors
     /// As [`Service::complete`].
     pub fn completeness(&self, call: &CompletenessCall) -> Result<Value> {
-        let (answer, catalogue) = self.complete_under(call)?;
+        let (answer, model) = self.complete_under(call)?;
         Ok(match call.format {
             Format::Json => serde_json::to_value(&answer)?,
-            Format::Csv => completeness_csv(&answer).into(),
-            Format::Table => completeness_table(&answer, &catalogue, call.lang).into(),
+            Format::Csv => completeness_csv(&answer, &model.organisation).into(),
+            Format::Table => completeness_table(&answer, &model.catalogue, call.lang).into(),
         })
     }
 
@@ -457,8 +484,8 @@ impl Service {
         Ok(self.trace_under(call)?.0)
     }
 
-    fn trace_under(&self, call: &ReportCall) -> Result<(Trace, Arc<Catalogue>)> {
-        let as_of = moment(call.as_of.as_deref())?;
+    fn trace_under(&self, call: &ReportCall) -> Result<(Trace, Model)> {
+        let as_of = moment(call.as_of.as_deref(), call.lang)?;
         self.ask(call.lang, as_of, |engine, now| {
             engine.report(&call.facility, &call.form, &call.period, call.history, as_of, now)
         })
@@ -469,11 +496,11 @@ impl Service {
     /// # Errors
     /// As [`Service::trace`].
     pub fn report(&self, call: &ReportCall) -> Result<Value> {
-        let (trace, catalogue) = self.trace_under(call)?;
+        let (trace, model) = self.trace_under(call)?;
         Ok(match call.format {
             Format::Json => serde_json::to_value(&trace)?,
             Format::Csv => trace_csv(&trace).into(),
-            Format::Table => trace_table(&trace, &catalogue, call.lang).into(),
+            Format::Table => trace_table(&trace, &model.catalogue, call.lang).into(),
         })
     }
 
@@ -490,5 +517,53 @@ impl Service {
             "refused": state.refused.len(),
             "counters": counters,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &[(&str, &str)]) -> Result<QueryCall> {
+        let given = query.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        let fields = parameters(given.collect())?;
+        serde_json::from_value(Value::Object(fields)).map_err(|error| usage(error.to_string()))
+    }
+
+    #[test]
+    fn parameters_are_read_whole_or_refused() {
+        let place = [("unit", "C1"), ("period", "2026-01")];
+        let with = |more: &[(&'static str, &'static str)]| read(&[&place, more].concat());
+        let call = with(&[("element", "visits, beds"), ("element", "led"), ("by", "")]).unwrap();
+        assert_eq!(
+            (call.element, call.by),
+            (vec!["visits".into(), "beds".into(), "led".into()], vec![])
+        );
+        for (text, names) in
+            [("", true), ("1", true), ("true", true), ("0", false), ("false", false)]
+        {
+            assert_eq!(with(&[("names", text)]).unwrap().names, names, "{text:?}");
+        }
+        for (wrong, said) in [
+            (&[("names", "yes")][..], "names"),
+            (&[("unit", "C2")], "unit is given twice"),
+            (&[("names", "1"), ("names", "0")], "names is given twice"),
+            (&[("elements", "visits")], "elements"),
+        ] {
+            let error = with(wrong).unwrap_err();
+            assert!(error.downcast_ref::<super::super::Usage>().is_some());
+            assert!(error.to_string().contains(said), "{wrong:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_refused_in_the_language_asked_for() {
+        let text = |lang| moment(Some("yesterday"), lang).unwrap_err().to_string();
+        assert!(
+            text(Lang::Zh).starts_with("as-of“yesterday”不是时刻：请写 "),
+            "{}",
+            text(Lang::Zh)
+        );
+        assert!(text(Lang::En).contains("write a time like"), "{}", text(Lang::En));
     }
 }

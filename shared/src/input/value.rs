@@ -23,7 +23,7 @@ impl Bad {
 }
 
 /// What a spreadsheet takes for the beginning of a formula.
-const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+const FORMULA: [char; 10] = ['=', '+', '-', '@', '＝', '＋', '－', '＠', '\t', '\r'];
 
 /// A text for a cell of a file that spreadsheets open: one that they would take for a formula gets a `'` in
 /// front.

@@ -5,12 +5,13 @@ mod lists;
 mod past;
 
 use banyan_shared::ids::{AgentId, Epoch, VersionId};
-use banyan_shared::report::{Content, EnteredAt, How, Value};
+use banyan_shared::report::{Content, EnteredAt, How, Reason, Value};
 
 use super::*;
+use crate::act::Stage;
 use crate::cube::AcceptedVersion;
 use crate::query::fixture::{CATALOGUE, MEMBERS, NETWORKS, UNITS, number};
-use crate::service::{GivenTable, ImportUnits, Running};
+use crate::service::{DecisionCall, GivenTable, ImportUnits, Running, StageCall};
 
 const XSS: &str = "<script>alert(1)</script>";
 
@@ -294,6 +295,51 @@ fn the_home_page_leads_to_places_and_finds_them() {
     assert_eq!(find("甲诊所"), (303, "/place/A".into()));
     assert_eq!(find(" G1 "), (303, "/place/G1".into()));
     assert_eq!(find("诊所").0, 404);
+}
+
+#[test]
+fn the_trace_of_a_report_tells_its_review_and_what_was_decided() {
+    let mut centre = Centre::new("");
+    centre.put("A", "daily", "2026-01-05", &["7", ""], "张");
+    let trace =
+        |lang: &str| centre.open(&[("lang", lang)], &["report", "A", "daily", "2026-01-05"]).1;
+    assert!(trace("zh").contains("未审核") && !trace("zh").contains("各项决定"), "{}", trace("zh"));
+    let stage = StageCall {
+        unit: "T1".into(),
+        form: "daily".into(),
+        period: "2026-01".into(),
+        by: Some("w01".into()),
+        ..StageCall::default()
+    };
+    let locked = centre.service.stage("admin", Stage::Locked, stage);
+    assert!(centre.runtime.block_on(locked).unwrap().saved);
+    let returned = DecisionCall {
+        facility: "A".into(),
+        form: "daily".into(),
+        period: "2026-01-05".into(),
+        reason: "typo".into(),
+        by: Some("w02".into()),
+        ..DecisionCall::default()
+    };
+    centre.runtime.block_on(centre.service.return_report("admin", returned)).unwrap();
+    let html = trace("zh");
+    for text in [
+        "已锁定 · <span class=\"part\">签核后已修订",
+        "已退回，重新录入或批准后计入",
+        "各项决定",
+        "w01",
+        "w02",
+        "/place/T1?period=2026-01-05",
+        ">一镇</a>",
+        "本报表",
+        Reason::Typo.text(Lang::Zh),
+    ] {
+        assert!(html.contains(text), "{text} in {html}");
+    }
+    let en = trace("en");
+    for text in ["locked · ", "restated", "returned: counts once", "Decisions", "this report"] {
+        assert!(en.contains(text), "{text} in {en}");
+    }
 }
 
 #[test]

@@ -98,7 +98,7 @@ impl Service {
         let lang = call.lang;
         let span: Span =
             call.period.parse().map_err(|reason| refused(QueryError::Period { reason }, lang))?;
-        let as_of = moment(call.as_of.as_deref())?;
+        let as_of = moment(call.as_of.as_deref(), lang)?;
         // The ledger's moments never fall, even where the clock was set back.
         let now = self.state.read().newest.unwrap_or_default().max(self.now());
         let at = as_of.unwrap_or(now).min(now);
