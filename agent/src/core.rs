@@ -2,11 +2,15 @@
 //!
 //! One [`Core`] at a time has a data directory open. The service and the commands use the same one, so that
 //! `record` does the same with and without a running service. All calls block on the disk.
+//!
+//! A connection that shows only a certificate of the agent's own is a *first contact*: it serves to be
+//! enrolled, or known again by a grant, and to be given a certificate; everything else waits for the next.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use banyan_shared::address::MqttAddress;
 use banyan_shared::catalogue::FormIx;
 use banyan_shared::figures::deadline;
 use banyan_shared::ids::{Epoch, Millis, Seq};
@@ -24,9 +28,11 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::command::{
     Command, NextDue, QueueRow, QueueState, Refused, Reply, Shown, Status, SyncState,
 };
-use crate::identity::{Context, DirLock, Identity};
+use crate::identity::{Context, DirLock, Identity, Issued};
+use crate::link::LinkConfig;
 use crate::note::{Note, note};
 use crate::store::{EntryId, ReportKey, Store};
+use crate::tls::{self, Pin, Shown as Proof};
 
 /// Most introductions on one connection: a centre that still asks is not listening.
 const INTRODUCTIONS_MAX: u32 = 8;
@@ -73,9 +79,12 @@ impl std::fmt::Debug for Options {
 #[derive(Clone, Copy, Debug)]
 struct Session {
     nonce: u64,
-    /// The request to enrol is on its way since then, by the steady clock, and nothing else yet.
-    enrolling: Option<Millis>,
+    /// The request to enrol, or the introduction of a first contact, is on its way since then, by the
+    /// steady clock, and nothing else yet.
+    asking: Option<Millis>,
     introductions: u32,
+    /// Whether the next certificate was asked for.
+    renewing: bool,
 }
 
 /// What is to be done after a message or a tick.
@@ -85,6 +94,25 @@ pub struct Step {
     pub send: Vec<Vec<u8>>,
     /// Whether the connection serves no purpose any more.
     pub hang_up: bool,
+    /// Whether another connection is wanted in its place at once.
+    pub again: bool,
+}
+
+impl Step {
+    fn send(send: impl IntoIterator<Item = Vec<u8>>) -> Step {
+        Step { send: send.into_iter().collect(), ..Step::default() }
+    }
+
+    fn hang_up() -> Step {
+        Step { hang_up: true, ..Step::default() }
+    }
+}
+
+/// How TLS is spoken, kept so that sessions are resumed.
+struct Secured {
+    proof: Proof,
+    pin: Pin,
+    config: Arc<rustls::ClientConfig>,
 }
 
 /// The agent.
@@ -96,6 +124,11 @@ pub struct Core {
     /// How many hellos were answered since the start.
     hellos: u64,
     link: String,
+    secured: Option<Secured>,
+    /// What the present connection shows the centre; none without TLS.
+    proof: Option<Proof>,
+    /// The centre did not let in whoever shows the issued certificate: it is not shown until the next comes.
+    issued_refused: bool,
     /// Why the last connection ended.
     detail: Option<String>,
     /// The day on which old history was dropped last.
@@ -171,6 +204,9 @@ impl Core {
             session: None,
             hellos: 0,
             link: "never".to_owned(),
+            secured: None,
+            proof: None,
+            issued_refused: false,
             detail: None,
             tidied: None,
             hello_wanted: false,
@@ -244,6 +280,55 @@ impl Core {
     /// The centre's address.
     pub fn address(&self) -> &str {
         self.options.address.as_deref().unwrap_or_else(|| self.identity.address())
+    }
+
+    /// How the next connection is to be made. A fault of the address is left to the link to tell.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub(crate) fn link_config(&mut self) -> Result<LinkConfig, Note> {
+        let mut config = LinkConfig::new(self.address(), self.identity.agent());
+        self.proof = None;
+        if config.address.parse::<MqttAddress>().is_ok_and(|address| address.tls) {
+            config.tls = Some(self.secure()?);
+        }
+        Ok(config)
+    }
+
+    fn secure(&mut self) -> Result<Arc<rustls::ClientConfig>, Note> {
+        let issued = self.identity.issued().filter(|_| !self.issued_refused);
+        let proof = if issued.is_some() { Proof::Issued } else { Proof::Own };
+        self.proof = Some(proof);
+        let serial = self.identity.certificate().map_or(0, |known| known.serial);
+        let pin = Pin { root: self.identity.pinned(), serial };
+        if let Some(known) = &self.secured
+            && (known.proof, known.pin) == (proof, pin)
+        {
+            return Ok(known.config.clone());
+        }
+        let shown = issued.map(|issued| issued.certificate.as_slice());
+        let config = tls::client_config(self.identity.key(), shown, pin)
+            .map_err(|error| note!(Error, "tls", "{error}", "{error}"))?;
+        self.secured = Some(Secured { proof, pin, config: config.clone() });
+        Ok(config)
+    }
+
+    /// The centre did not let this agent in. An issued certificate may have expired: the next connection is
+    /// a first contact. Nobody is turned away from that but who was revoked.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(crate) fn not_authorised(&mut self) -> Result<(), Note> {
+        match self.proof {
+            Some(Proof::Issued) => self.issued_refused = true,
+            Some(Proof::Own) => self.identity.set_refusal(Some(EnrolRefusal::AgentRevoked))?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn is_first_contact(&self) -> bool {
+        self.proof == Some(Proof::Own)
     }
 
     /// Carries out a command.
@@ -545,13 +630,24 @@ impl Core {
             note!(Error, "random", "系统无法提供随机数", "the system gives no random bytes")
         })?;
         let nonce = u64::from_le_bytes(nonce);
-        let enrolling = self.identity.code().map(|_| self.options.clock.steady());
-        self.session = Some(Session { nonce, enrolling, introductions: 0 });
+        let asks = self.identity.code().is_some() || self.is_first_contact();
+        let asking = asks.then(|| self.options.clock.steady());
+        self.session = Some(Session { nonce, asking, introductions: 0, renewing: false });
         self.link = "connected".to_owned();
-        if enrolling.is_some() {
-            return Ok(Step { send: self.enrol_request().into_iter().collect(), hang_up: false });
+        if asks { Ok(self.ask()) } else { self.event(Event::Connected { nonce }) }
+    }
+
+    /// What a connection says that has to become known first.
+    fn ask(&self) -> Step {
+        match self.enrol_request() {
+            Some(request) => Step::send([request]),
+            // A newest grant is enough for a centre that knows us, and one that does not asks for more.
+            None => Step::send(self.introductions(&self.newest_grant())),
         }
-        self.event(Event::Connected { nonce })
+    }
+
+    fn newest_grant(&self) -> Vec<SignedGrant> {
+        self.identity.present().map_or_else(Vec::new, |context| self.identity.grants(&[context]))
     }
 
     fn enrol_request(&self) -> Option<Vec<u8>> {
@@ -571,7 +667,7 @@ impl Core {
         let (now, steady) = (self.options.clock.now(), self.options.clock.steady());
         let Some(store) = &mut self.store else { return Ok(Step::default()) };
         match store.event(&mut self.identity, event, steady, now) {
-            Ok(send) => Ok(Step { send, hang_up: false }),
+            Ok(send) => Ok(Step::send(send)),
             Err(note) => {
                 // The outbox is ahead of the disk now, whatever failed: only the disk is to be believed.
                 if let Err(again) = self.reopen() {
@@ -595,7 +691,7 @@ impl Core {
 
     /// In how many ms [`Core::tick`] is due, if anything is in flight.
     pub fn tick_in(&self) -> Option<i64> {
-        let at = match self.session?.enrolling {
+        let at = match self.session?.asking {
             Some(asked_at) => asked_at.plus(self.options.config.receipt_timeout_ms),
             None => self.store.as_ref()?.outbox.wake_at()?,
         };
@@ -608,14 +704,14 @@ impl Core {
     /// The disk fails.
     pub fn tick(&mut self) -> Result<Step, Note> {
         let Some(session) = self.session else { return Ok(Step::default()) };
-        let Some(asked_at) = session.enrolling else { return self.event(Event::Tick) };
+        let Some(asked_at) = session.asking else { return self.event(Event::Tick) };
         let now = self.options.clock.steady();
         if now < asked_at.plus(self.options.config.receipt_timeout_ms) {
             return Ok(Step::default());
         }
         // The broker may have had it while the centre was down.
-        self.session = Some(Session { enrolling: Some(now), ..session });
-        Ok(Step { send: self.enrol_request().into_iter().collect(), hang_up: false })
+        self.session = Some(Session { asking: Some(now), ..session });
+        Ok(self.ask())
     }
 
     /// A message has come. What does not verify is left aside: it changes nothing.
@@ -659,7 +755,10 @@ impl Core {
         if receipt.answers == Some(session.nonce) {
             store.note_receipt(receipt.time, now)?;
         }
-        let step = self.event(Event::Receipt(&receipt))?;
+        let mut step = self.event(Event::Receipt(&receipt))?;
+        if receipt.answers == Some(session.nonce) {
+            step.send.extend(self.renewal(session, receipt.time));
+        }
         let answered = self.store.as_ref().is_some_and(|store| store.outbox.is_answered());
         if answered && !was_answered {
             self.hellos += 1;
@@ -686,55 +785,87 @@ impl Core {
             Answer::Granted { grant, catalogue } => {
                 if !self.identity.accept(&grant, catalogue.as_deref())? {
                     tracing::warn!("a grant that is not for this agent, or lacks its catalogue");
-                    return Ok(Step { send: Vec::new(), hang_up: session.enrolling.is_some() });
+                    return Ok(Step { hang_up: session.asking.is_some(), ..Step::default() });
                 }
                 self.open_store()?;
                 if let (Some(store), Some(context)) = (&mut self.store, self.identity.present()) {
                     store.outbox.speak_under(context);
                 }
-                if session.enrolling.is_some() {
-                    self.session = Some(Session { enrolling: None, ..session });
+                // The certificate comes right behind, and what is to be said waits for it.
+                if session.asking.is_some() && !self.is_first_contact() {
+                    self.session = Some(Session { asking: None, ..session });
                     return self.event(Event::Connected { nonce: session.nonce });
                 }
                 Ok(Step::default())
             }
             Answer::NotEnrolled { refusal } => {
                 self.identity.set_refusal(Some(refusal))?;
-                Ok(Step { send: Vec::new(), hang_up: true })
+                Ok(Step::hang_up())
             }
             Answer::WhoAreYou { contexts } => self.introduce(session, &contexts),
+            Answer::Certified { certificate, renew_from, expires } => {
+                self.certified(Issued { renew_from, expires, certificate })
+            }
         }
+    }
+
+    fn certified(&mut self, issued: Issued) -> Result<Step, Note> {
+        if !self.identity.set_issued(issued)? {
+            tracing::warn!("a certificate that is not for this agent was left aside");
+            return Ok(Step::default());
+        }
+        (self.issued_refused, self.secured) = (false, None);
+        Ok(Step { again: self.is_first_contact(), ..Step::default() })
+    }
+
+    /// The introduction that asks for the next certificate, once a connection, when the centre's clock says
+    /// that it is time.
+    fn renewal(&mut self, session: Session, now: Millis) -> Vec<Vec<u8>> {
+        let due = self.identity.issued().is_some_and(|issued| issued.renew_from <= now);
+        if session.renewing || !due || self.proof != Some(Proof::Issued) {
+            return Vec::new();
+        }
+        self.session = Some(Session { renewing: true, ..session });
+        self.introductions(&self.newest_grant())
     }
 
     fn introduce(&mut self, session: Session, contexts: &[u32]) -> Result<Step, Note> {
         let introductions = session.introductions + 1;
         if introductions > INTRODUCTIONS_MAX {
-            return Ok(Step { send: Vec::new(), hang_up: true });
+            return Ok(Step::hang_up());
         }
         self.session = Some(Session { introductions, ..session });
         let grants = self.identity.grants(contexts);
         if grants.is_empty() {
-            return Ok(Step { send: self.enrol_request().into_iter().collect(), hang_up: false });
+            return Ok(Step::send(self.enrol_request()));
         }
+        let mut send = self.introductions(&grants);
+        let again = self.event(Event::Introduced)?;
+        send.extend(again.send);
+        Ok(Step { send, ..again })
+    }
+
+    /// The grants in as few messages as the limit allows; none for none.
+    fn introductions(&self, grants: &[SignedGrant]) -> Vec<Vec<u8>> {
+        let nonce = self.session.map_or(0, |session| session.nonce);
         let mut send = Vec::new();
         let mut part: Vec<SignedGrant> = Vec::new();
         let mut bytes = 0;
-        let seal = |grants: Vec<SignedGrant>| {
-            Introduction { grants, nonce: session.nonce }.seal(self.identity.key())
-        };
+        let seal =
+            |grants: Vec<SignedGrant>| Introduction { grants, nonce }.seal(self.identity.key());
         for grant in grants {
-            let size = banyan_shared::wire::encode(&grant).len();
+            let size = banyan_shared::wire::encode(grant).len();
             if bytes + size > INTRODUCTION_BYTES_MAX && !part.is_empty() {
                 send.push(seal(std::mem::take(&mut part)));
                 bytes = 0;
             }
             bytes += size;
-            part.push(grant);
+            part.push(grant.clone());
         }
-        send.push(seal(part));
-        let again = self.event(Event::Introduced)?;
-        send.extend(again.send);
-        Ok(Step { send, hang_up: again.hang_up })
+        if !part.is_empty() {
+            send.push(seal(part));
+        }
+        send
     }
 
     /// Why the centre refused this agent, if it did.

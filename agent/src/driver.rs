@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::backoff::backoff;
 use crate::command::{Command, Reply};
 use crate::core::{Core, Options, Step};
-use crate::link::{Link, LinkConfig, LinkEvent};
+use crate::link::{DownReason, Link, LinkConfig, LinkEvent};
 use crate::local::Local;
 use crate::note::{Note, note};
 
@@ -224,9 +224,9 @@ impl Driver {
             .with(|core| {
                 core.hello_wanted = false;
                 core.set_link("connecting");
-                (LinkConfig::new(core.address(), core.identity().agent()), core.hellos())
+                core.link_config().map(|config| (config, core.hellos()))
             })
-            .await;
+            .await?;
         let mut link = match Link::connect((self.link)(config)) {
             Ok(link) => link,
             Err(error) => {
@@ -253,7 +253,13 @@ impl Driver {
                     Some(LinkEvent::Down(reason)) => {
                         tracing::info!(%reason, "the link is down");
                         let text = reason.to_string();
-                        self.handle.with(move |core| core.set_detail(text)).await;
+                        let turned_away = reason == DownReason::NotAuthorised;
+                        self.handle
+                            .with(move |core| {
+                                core.set_detail(text);
+                                if turned_away { core.not_authorised() } else { Ok(()) }
+                            })
+                            .await?;
                         return ended().await;
                     }
                     None => return ended().await,
@@ -271,7 +277,11 @@ impl Driver {
                     return Ok(Ended::Again);
                 }
             };
-            let hang_up = step.hang_up;
+            let (hang_up, again) = (step.hang_up, step.again);
+            if again {
+                link.close().await;
+                return Ok(Ended::Again);
+            }
             if !self.publish(&link, step).await || hang_up {
                 link.close().await;
                 // Whoever has nothing to say to us is not asked again at once.

@@ -2,7 +2,7 @@
 //!
 //! Everything here is a small file in the data directory, written so that a power cut leaves the old or the
 //! new content, and apart from the queue, so that damage to one does not touch the other:
-//! `agent.key` (PKCS#8, owner only), `identity.json` (owner only: it holds the enrolment code),
+//! `agent.key` (PKCS#8, owner only), `agent.crt` (the centre's certificate over that key), `identity.json` (owner only: it holds the enrolment code),
 //! `contexts/N` (what context N means, with its grant; kept for ever), `catalogues/HASH.toml`. `lock` is held
 //! by whoever may change any of it.
 
@@ -26,8 +26,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::note::{Note, note};
+use crate::tls;
 
 const KEY_FILE: &str = "agent.key";
+const ISSUED_FILE: &str = "agent.crt";
 const IDENTITY_FILE: &str = "identity.json";
 const CONTEXTS: &str = "contexts";
 /// What a damaged context's file is called from then on.
@@ -61,6 +63,17 @@ struct IdentityFile {
     epoch: Option<Epoch>,
     /// Why the centre does not want us, if it said so last.
     refusal: Option<EnrolRefusal>,
+}
+
+/// The certificate the centre issued over the agent's key, as kept on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issued {
+    /// From when on, by the centre's clock, to ask for the next one.
+    pub renew_from: Millis,
+    /// When it expires.
+    pub expires: Millis,
+    /// X.509 in DER.
+    pub certificate: Vec<u8>,
 }
 
 /// What a context means, as kept on disk.
@@ -116,6 +129,7 @@ pub struct Identity {
     dir: PathBuf,
     key: SigningKey,
     file: IdentityFile,
+    issued: Option<Issued>,
     contexts: BTreeMap<ContextNumber, ContextFile>,
     /// Contexts whose file was damaged.
     lost: BTreeSet<ContextNumber>,
@@ -226,12 +240,34 @@ impl Identity {
             dir: dir.to_owned(),
             key,
             file,
+            issued: None,
             contexts: BTreeMap::new(),
             lost: BTreeSet::new(),
             loaded: BTreeMap::new(),
         };
+        identity.read_issued()?;
         identity.read_contexts()?;
         Ok(Some(identity))
+    }
+
+    /// A damaged certificate is as none: the centre issues another.
+    fn read_issued(&mut self) -> Result<(), Note> {
+        let path = self.dir.join(ISSUED_FILE);
+        let bytes =
+            files::read(&path, SMALL_FILE_BYTES_MAX).map_err(|error| io_note(&path, &error))?;
+        let Some(bytes) = bytes else { return Ok(()) };
+        self.issued = match bytes.split_first() {
+            Some((1, body)) => wire::decode(body).ok().filter(|issued| self.is_ours(issued)),
+            _ => None,
+        };
+        if self.issued.is_none() {
+            tracing::warn!(path = %path.display(), "the certificate is damaged and left aside");
+        }
+        Ok(())
+    }
+
+    fn is_ours(&self, issued: &Issued) -> bool {
+        tls::is_over(&issued.certificate, &self.key.public())
     }
 
     fn read_contexts(&mut self) -> Result<(), Note> {
@@ -366,6 +402,7 @@ impl Identity {
                 epoch: None,
                 refusal: None,
             },
+            issued: None,
             contexts: BTreeMap::new(),
             lost: BTreeSet::new(),
             loaded: BTreeMap::new(),
@@ -428,6 +465,26 @@ impl Identity {
         self.contexts.insert(number, context);
         self.loaded.remove(&number);
         Ok(())
+    }
+
+    /// The certificate the centre issued, if there is one.
+    pub fn issued(&self) -> Option<&Issued> {
+        self.issued.as_ref()
+    }
+
+    /// Keeps a certificate the centre issued; false if it is not over this agent's key.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_issued(&mut self, issued: Issued) -> Result<bool, Note> {
+        if !self.is_ours(&issued) {
+            return Ok(false);
+        }
+        let path = self.dir.join(ISSUED_FILE);
+        let bytes = [&[1], wire::encode(&issued).as_slice()].concat();
+        files::write(&path, &bytes, false).map_err(|error| io_note(&path, &error))?;
+        self.issued = Some(issued);
+        Ok(true)
     }
 
     /// The agent's id.

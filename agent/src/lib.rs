@@ -15,6 +15,7 @@ pub mod machine;
 pub mod note;
 pub mod queue;
 mod store;
+pub mod tls;
 
 pub use core::{Core, Options};
 pub use driver::{Driver, Handle};

@@ -7,15 +7,18 @@
 //! A PUBACK says that the broker has the message, no more; only a signed receipt releases an entry.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
+use banyan_shared::address::{AddressError, MqttAddress};
 use banyan_shared::ids::AgentId;
 use banyan_shared::limits::{CONNECT_TIMEOUT_S, KEEP_ALIVE_S, PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use banyan_shared::topic;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions,
-    Outgoing, Packet, QoS, StateError, SubscribeReasonCode,
+    Outgoing, Packet, QoS, StateError, SubscribeReasonCode, TlsConfiguration, TlsError, Transport,
 };
+use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -30,11 +33,13 @@ const IN_FLIGHT_MAX: u16 = 16;
 /// How to reach the aggregator.
 #[derive(Clone, Debug)]
 pub struct LinkConfig {
-    /// `host:port`, an IPv6 address in brackets.
+    /// `[mqtt://|mqtts://]host:port`, an IPv6 address in brackets; read as [`MqttAddress`].
     pub address: String,
     /// Who connects.
     pub agent: AgentId,
-    /// For TCP and CONNACK, and again for the subscription.
+    /// How TLS is spoken, where the address asks for it.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// For TCP, TLS and CONNACK, and again for the subscription.
     pub connect_timeout: Duration,
     /// How long publishing may wait for room.
     pub publish_timeout: Duration,
@@ -48,6 +53,7 @@ impl LinkConfig {
         Self {
             address: address.into(),
             agent,
+            tls: None,
             connect_timeout: Duration::from_secs(CONNECT_TIMEOUT_S),
             publish_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(u64::from(KEEP_ALIVE_S)),
@@ -72,6 +78,12 @@ pub enum DownReason {
     /// The aggregator refused the connection.
     #[error("the aggregator refused the connection: {0}")]
     Refused(&'static str),
+    /// The aggregator does not let this agent in, or not by the certificate shown.
+    #[error("the aggregator does not let this agent in")]
+    NotAuthorised,
+    /// The other end is not the centre this agent was enrolled at, or TLS failed.
+    #[error("no secure connection to the centre: {0}")]
+    Tls(String),
     /// The aggregator refused the subscription.
     #[error("the aggregator refused the subscription to this agent's topic")]
     SubscriptionRefused,
@@ -96,13 +108,16 @@ pub enum DownReason {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// Not `host:port`.
-    #[error("aggregator address {address:?}: {reason}; write host:port, for example 10.1.2.3:8883")]
+    #[error("aggregator address {address:?} {reason}; write host:port, for example 10.1.2.3:8883")]
     Address {
         /// The address given.
         address: String,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: AddressError,
     },
+    /// TLS without a configuration for it.
+    #[error("the aggregator's address asks for TLS, and there is no key to show")]
+    NoTls,
     /// Larger than the aggregator takes.
     #[error(
         "the message has {bytes} bytes, more than the {PAYLOAD_BYTES_MAX} the aggregator takes"
@@ -133,8 +148,15 @@ pub struct Link {
 impl Link {
     /// Begins to connect; [`LinkEvent::Up`] or [`LinkEvent::Down`] tells how it went. Needs a tokio runtime.
     pub fn connect(config: LinkConfig) -> Result<Self, LinkError> {
-        let (host, port) = split(&config.address)?;
-        let mut options = MqttOptions::new(config.agent.to_string(), host, port);
+        let address: MqttAddress = config
+            .address
+            .parse()
+            .map_err(|reason| LinkError::Address { address: config.address.clone(), reason })?;
+        let mut options = MqttOptions::new(config.agent.to_string(), address.host, address.port);
+        if address.tls {
+            let tls = config.tls.clone().ok_or(LinkError::NoTls)?;
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
+        }
         options
             .set_keep_alive(config.keep_alive.max(Duration::from_secs(1)))
             .set_clean_session(true)
@@ -191,22 +213,6 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-fn split(address: &str) -> Result<(&str, u16), LinkError> {
-    let wrong = |reason| LinkError::Address { address: address.to_owned(), reason };
-    let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("has no port"))?;
-    if host.is_empty() {
-        return Err(wrong("has no host"));
-    }
-    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
-        return Err(wrong("is an IPv6 address without brackets"));
-    }
-    let port: u16 = port.parse().map_err(|_| wrong("has no port number from 1 to 65535"))?;
-    if port == 0 {
-        return Err(wrong("has no port number from 1 to 65535"));
-    }
-    Ok((host, port))
 }
 
 async fn run(
@@ -283,6 +289,11 @@ fn judge(event: Event, down_topic: &str) -> Step {
     }
 }
 
+/// Whether TLS itself failed, and not the line under it.
+fn is_tls(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
 fn reason(error: ConnectionError) -> DownReason {
     match error {
         ConnectionError::NetworkTimeout => DownReason::ConnectTimeout,
@@ -300,8 +311,12 @@ fn reason(error: ConnectionError) -> DownReason {
             ConnectReturnCode::BadClientId => "the agent id is not accepted",
             ConnectReturnCode::ServiceUnavailable => "not available now",
             ConnectReturnCode::BadUserNamePassword => "name or password is wrong",
-            ConnectReturnCode::NotAuthorized => "not allowed",
+            ConnectReturnCode::NotAuthorized => return DownReason::NotAuthorised,
         }),
+        ConnectionError::Tls(TlsError::Io(error)) if !is_tls(&error) => {
+            DownReason::Network(error.to_string())
+        }
+        ConnectionError::Tls(error) => DownReason::Tls(error.to_string()),
         ConnectionError::RequestsDone => DownReason::Closed,
         other => DownReason::Protocol(other.to_string()),
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use banyan_shared::address::MqttAddress;
 use banyan_shared::catalogue::Lang;
 use banyan_shared::wire::deflate;
 use clap::{Args, Parser, Subcommand};
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use crate::client::{Client, print_json};
 use crate::http::Request;
-use crate::serve::{HTTP_ADDR_DEFAULT, HttpTls, MQTT_ADDR_DEFAULT, ServeOptions};
+use crate::serve::{HTTP_ADDR_DEFAULT, HttpTls, MQTT_ADDR_DEFAULT, MqttListen, ServeOptions};
 use crate::service::{
     CompletenessCall, EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile, Format, GivenTable,
     QueryCall, ReportCall, Usage, VerifyReport, say, usage,
@@ -96,9 +97,10 @@ enum Command {
     Init(Init),
     /// 启动服务 Serve agents and operators until stopped
     Serve {
-        /// MQTT 地址 Where agents connect (port 0 for any)
+        /// MQTT 地址 Where agents connect: [mqtt://|mqtts://]IP:PORT (port 0 for any); over TLS except on
+        /// loopback addresses, unless said otherwise
         #[arg(long, default_value = MQTT_ADDR_DEFAULT)]
-        mqtt_addr: SocketAddr,
+        mqtt_addr: MqttListen,
         /// HTTP 地址 Where the API and the pages are (port 0 for any)
         #[arg(long, default_value = HTTP_ADDR_DEFAULT)]
         http_addr: SocketAddr,
@@ -112,8 +114,11 @@ enum Command {
         #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "http_cert")]
         http_self_made_cert: Vec<String>,
         /// 终端所用的 MQTT 地址 HOST:PORT What agents are told, where it differs from --mqtt-addr
-        #[arg(long, value_parser = host_and_port)]
-        public_mqtt_addr: Option<String>,
+        #[arg(long, value_parser = public_address)]
+        public_mqtt_addr: Option<MqttAddress>,
+        /// TLS 证书名称 A further name or IP address agents dial (may be repeated)
+        #[arg(long)]
+        mqtt_name: Vec<String>,
     },
     /// 发放注册码 Make enrolment codes, files or a stick; decide claims
     #[command(after_help = ENROLL_EXAMPLES)]
@@ -369,14 +374,8 @@ fn seconds(text: &str) -> Result<i64, String> {
 }
 
 /// Checks `HOST:PORT`.
-fn host_and_port(text: &str) -> Result<String, String> {
-    let help = "write HOST:PORT, for example 10.52.0.8:1883";
-    let (host, port) = text.rsplit_once(':').ok_or(help)?;
-    let port: u16 = port.parse().map_err(|_| help)?;
-    if host.is_empty() || host.chars().any(char::is_whitespace) || port == 0 {
-        return Err(help.to_owned());
-    }
-    Ok(text.to_owned())
+fn public_address(text: &str) -> Result<MqttAddress, String> {
+    text.parse().map_err(|error| format!("{error}; write HOST:PORT, for example 10.52.0.8:8883"))
 }
 
 /// Runs the program.
@@ -420,6 +419,7 @@ fn run(command: Command, global: &Global) -> Result<ExitCode> {
             http_key,
             http_self_made_cert,
             public_mqtt_addr,
+            mqtt_name,
         } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let http_tls = match (http_cert, http_key) {
@@ -432,6 +432,7 @@ fn run(command: Command, global: &Global) -> Result<ExitCode> {
                 http: http_addr,
                 http_tls,
                 public_mqtt: public_mqtt_addr,
+                mqtt_names: mqtt_name,
             };
             let serving = crate::serve::serve(dir, options);
             let served = runtime.block_on(serving);

@@ -1,7 +1,10 @@
 //! Who the centre is: its keys, in files only the service's user may read.
 //!
-//! `DIR/keys/operating.key` signs receipts, grants and acts and stays on the server. `DIR/keys/root.key`
-//! only certifies operating keys: after `init` it belongs on a stick in a safe, and nothing here needs it.
+//! `DIR/keys/operating.key` signs receipts, grants and acts and stays on the server; the [`Ca`] beside it
+//! signs TLS certificates. `DIR/keys/root.key` only certifies operating keys: after `init` it belongs on a
+//! stick in a safe, and nothing here needs it.
+
+mod ca;
 
 use std::fs;
 use std::io::Write;
@@ -12,6 +15,9 @@ use banyan_shared::ids::Millis;
 use banyan_shared::keys::{Certificate, PublicKey, SigningKey};
 use banyan_shared::wire::{StoreId, decode, encode};
 use ring::rand::{SecureRandom, SystemRandom};
+
+use ca::{CA_CERTIFICATE, CA_SECRET};
+pub use ca::{Ca, GRACE_MS, IssuedCertificate, VALIDITY_MS};
 
 use crate::ledger::{Member, StoreIdentity};
 
@@ -29,6 +35,8 @@ pub struct Identity {
     pub certificate: Certificate,
     /// The root.
     pub root: PublicKey,
+    /// Certifies TLS.
+    pub ca: Ca,
 }
 
 /// Random bytes from the system.
@@ -87,10 +95,11 @@ impl Identity {
         write_secret(&folder.join(ROOT_PUBLIC), &root.public().0)?;
         write_secret(&folder.join(CERTIFICATE), &encode(&certificate))?;
         write_secret(&folder.join(OPERATING), key.pkcs8())?;
-        Ok(Identity { key, certificate, root: root.public() })
+        let ca = Ca::create(&folder)?;
+        Ok(Identity { key, certificate, root: root.public(), ca })
     }
 
-    /// Reads the keys in `dir`.
+    /// Reads the keys in `dir`. A directory from before there was a CA gets one.
     ///
     /// # Errors
     /// If they are missing, damaged or do not belong together.
@@ -115,7 +124,8 @@ impl Identity {
         if certificate.key != key.public() {
             bail!("keys/certificate is for another operating key");
         }
-        Ok(Identity { key, certificate, root })
+        let ca = Ca::open(&folder)?;
+        Ok(Identity { key, certificate, root, ca })
     }
 
     /// What a backup has to carry to bring the identity back. The root's secret is never among it.
@@ -123,7 +133,7 @@ impl Identity {
     /// # Errors
     /// What the disk says.
     pub fn members(dir: &Path) -> Result<Vec<Member>> {
-        [OPERATING, CERTIFICATE, ROOT_PUBLIC]
+        [OPERATING, CERTIFICATE, ROOT_PUBLIC, CA_SECRET, CA_CERTIFICATE]
             .into_iter()
             .map(|name| {
                 let bytes = fs::read(folder(dir).join(name))?;
@@ -139,13 +149,14 @@ impl Identity {
     pub fn restore(dir: &Path, members: &[Member]) -> Result<Identity> {
         let folder = folder(dir);
         fs::create_dir_all(&folder)?;
-        for name in [OPERATING, CERTIFICATE, ROOT_PUBLIC] {
+        for name in [OPERATING, CERTIFICATE, ROOT_PUBLIC, CA_SECRET, CA_CERTIFICATE] {
             let full = format!("{FOLDER}/{name}");
-            let member = members
-                .iter()
-                .find(|member| member.name == full)
-                .with_context(|| format!("the backup lacks {full}"))?;
-            write_secret(&folder.join(name), &member.bytes)?;
+            match members.iter().find(|member| member.name == full) {
+                Some(member) => write_secret(&folder.join(name), &member.bytes)?,
+                // A backup from before there was a CA: a new one is made, and agents come to know it.
+                None if [CA_SECRET, CA_CERTIFICATE].contains(&name) => {}
+                None => bail!("the backup lacks {full}"),
+            }
         }
         Identity::open(dir)
     }

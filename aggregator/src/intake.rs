@@ -23,8 +23,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::act::{Act, SignedAct};
 use crate::broker::{DownError, Downlink, Incoming, Permit};
-use crate::identity::{Identity, store_id};
+use crate::identity::{GRACE_MS, Identity, IssuedCertificate, VALIDITY_MS, store_id};
 use crate::ledger::{Committed, LedgerHandle, NewRow};
+use crate::roll::Roll;
 use crate::state::{Judgement, Refusals, State};
 
 /// Messages judged before a commit is begun.
@@ -74,6 +75,10 @@ counters! {
     receipts,
     /// Commits that failed.
     failed_commits,
+    /// Requests to be enrolled that were refused.
+    enrolments_refused,
+    /// Certificates issued.
+    certificates,
     /// Answers the way down did not take.
     not_taken,
 }
@@ -125,6 +130,7 @@ pub struct Intake {
     identity: Arc<Identity>,
     ledger: LedgerHandle,
     down: Arc<dyn Downlink>,
+    roll: Arc<Roll>,
     clock: Clock,
     counters: Arc<IntakeCounters>,
     /// Why nothing more may be judged.
@@ -153,7 +159,13 @@ impl Intake {
         clock: Clock,
     ) -> Intake {
         let (counters, broken) = Default::default();
-        Intake { state, identity, ledger, down, clock, counters, broken }
+        let roll = Arc::new(Roll::new(&state.read()));
+        Intake { state, identity, ledger, down, roll, clock, counters, broken }
+    }
+
+    /// Who may connect, kept up to date by this intake.
+    pub fn roll(&self) -> Arc<Roll> {
+        self.roll.clone()
     }
 
     /// The counters.
@@ -511,7 +523,8 @@ impl Intake {
             let bytes = signed.seal(&self.identity.key);
             let committed = self.ledger.commit(vec![NewRow::act(bytes)]).await?;
             let position = committed.positions.start;
-            let folded = self.state.write().apply_act(&signed, position, committed.received_at);
+            let mut state = self.state.write();
+            let folded = state.apply_act(&signed, position, committed.received_at);
             if let Err(error) = folded {
                 let why =
                     format!("the act at ledger position {position} cannot be folded: {error}");
@@ -519,6 +532,7 @@ impl Intake {
                 let _ = self.broken.set(why);
                 return Err(error).context("the act is stored, but could not be put in force");
             }
+            self.roll.note(&signed.act, &state);
         }
         Ok(())
     }
@@ -547,12 +561,13 @@ impl Intake {
         let decision = self.state.read().admission(&request, now);
         match decision {
             Err(refusal) => {
+                count(&self.counters.enrolments_refused, 1);
                 tracing::warn!(%agent, code = request.code, %refusal, "enrolment refused");
                 self.answer(agent, &Answer::NotEnrolled { refusal });
             }
             Ok(None) => {
                 // Enrolled before, with this very key and code: its answer was lost.
-                self.grant(&self.state.read(), agent, None);
+                self.welcome(agent, None);
             }
             Ok(Some(act @ Act::Claimed { .. })) => {
                 match self.act("service", Box::new(move |_| Ok(vec![act]))).await {
@@ -567,18 +582,49 @@ impl Intake {
             Ok(Some(act)) => match self.act("service", Box::new(move |_| Ok(vec![act]))).await {
                 Ok(()) => {
                     tracing::info!(%agent, code = request.code, "agent enrolled");
-                    self.grant(&self.state.read(), agent, None);
+                    self.welcome(agent, None);
                 }
                 Err(error) => tracing::error!(%agent, %error, "enrolment could not be stored"),
             },
         }
     }
 
+    /// Gives an agent its newest grant and a certificate over its key.
+    fn welcome(&self, agent: AgentId, has: Option<u32>) {
+        let state = self.state.read();
+        self.grant(&state, agent, has);
+        let Some(known) = state.agents.get(&agent) else { return };
+        match self.identity.ca.certify(&known.key, (self.clock)()) {
+            Ok(IssuedCertificate { certificate, renew_from, expires }) => {
+                count(&self.counters.certificates, 1);
+                self.answer(agent, &Answer::Certified { certificate, renew_from, expires });
+            }
+            Err(error) => tracing::error!(%agent, %error, "a certificate could not be issued"),
+        }
+    }
+
+    /// Why an agent that introduces itself is not taken back, if it is not.
+    fn turned_away(&self, state: &State, agent: AgentId) -> Option<EnrolRefusal> {
+        let known = state.agents.get(&agent)?;
+        if known.revoked.is_some() {
+            return Some(EnrolRefusal::AgentRevoked);
+        }
+        let heard = known
+            .admitted_at
+            .max(known.newest_at)
+            .max(known.last_receipt.unwrap_or(known.admitted_at));
+        let lapsed = heard.plus(VALIDITY_MS + GRACE_MS) < (self.clock)();
+        lapsed.then_some(EnrolRefusal::Lapsed)
+    }
+
     async fn readmit(&self, agent: AgentId, grants: Vec<SignedGrant>) {
+        // A grant was kept with its catalogue.
+        let has = grants.iter().filter_map(|grant| Some(grant.unverified().ok()?.offer.context));
+        let has = has.max();
         let acts: Vec<Act> = {
             let state = self.state.read();
-            if state.agents.get(&agent).is_some_and(|known| known.revoked.is_some()) {
-                let refusal = EnrolRefusal::AgentRevoked;
+            if let Some(refusal) = self.turned_away(&state, agent) {
+                tracing::warn!(%agent, %refusal, "an agent that introduced itself was turned away");
                 self.answer(agent, &Answer::NotEnrolled { refusal });
                 return;
             }
@@ -600,7 +646,7 @@ impl Intake {
             }
         }
         // The agent sends its hello again when it hears from us.
-        self.grant(&self.state.read(), agent, None);
+        self.welcome(agent, has);
     }
 
     fn answer(&self, agent: AgentId, answer: &Answer) {

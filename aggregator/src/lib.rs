@@ -18,6 +18,7 @@ pub mod intake;
 pub mod ledger;
 pub mod pages;
 pub mod query;
+pub mod roll;
 pub mod serve;
 pub mod service;
 pub mod slips;

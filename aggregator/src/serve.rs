@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use banyan_shared::address::MqttAddress;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_rustls::rustls::ServerConfig;
@@ -12,7 +14,7 @@ use tokio_rustls::rustls::ServerConfig;
 use crate::access::{Access, HttpListener, Listening, self_made, tls_config};
 use crate::broker::{Broker, BrokerConfig};
 use crate::derived::checkpoints;
-use crate::front_door::{Counters, DoorConfig, FrontDoor, Registry};
+use crate::front_door::{Counters, DoorConfig, DoorTls, FrontDoor, Registry};
 use crate::http;
 use crate::identity::{random, write_secret};
 use crate::intake::told;
@@ -29,11 +31,67 @@ pub const HTTP_ADDR_DEFAULT: &str = "127.0.0.1:8080";
 pub struct Addresses {
     /// The MQTT address.
     pub mqtt: String,
+    /// Whether MQTT goes over TLS there.
+    #[serde(default)]
+    pub mqtt_tls: bool,
     /// The HTTP address.
     pub http: String,
     /// Where the command line goes, if that speaks TLS: a socket of this machine for it alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+}
+
+/// Where MQTT is taken, and how: `[mqtt://|mqtts://]IP:PORT`, port 0 for any. Without a scheme plain on a
+/// loopback address and over TLS on any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MqttListen {
+    /// Whether over TLS.
+    pub tls: bool,
+    /// The address.
+    pub addr: SocketAddr,
+}
+
+impl FromStr for MqttListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<MqttListen, String> {
+        let (asked, rest) = match text.split_once("://") {
+            None => (None, text),
+            Some(("mqtt", rest)) => (Some(false), rest),
+            Some(("mqtts", rest)) => (Some(true), rest),
+            Some((other, _)) => return Err(format!("scheme {other}: write mqtt:// or mqtts://")),
+        };
+        let addr: SocketAddr = rest
+            .parse()
+            .map_err(|_| format!("{rest:?} is not IP:PORT, for example 0.0.0.0:8883"))?;
+        let tls = asked.unwrap_or(!addr.ip().is_loopback());
+        if !tls && !addr.ip().is_loopback() {
+            return Err(format!("plain MQTT is for loopback addresses only: write mqtts://{addr}"));
+        }
+        Ok(MqttListen { tls, addr })
+    }
+}
+
+impl ServeOptions {
+    /// The names of the server's certificate: what agents are told, what was asked for, where it listens,
+    /// and this machine.
+    fn names(&self) -> Vec<String> {
+        let listens = self.mqtt.addr.ip();
+        let told = self.public_mqtt.as_ref().map(|public| public.host.clone());
+        let own = (!listens.is_unspecified()).then(|| listens.to_string());
+        let mut names: Vec<String> = Vec::new();
+        for name in told
+            .into_iter()
+            .chain(self.mqtt_names.clone())
+            .chain(own)
+            .chain(["localhost", "127.0.0.1", "::1"].map(str::to_owned))
+        {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
 }
 
 fn run_dir(dir: &Path) -> PathBuf {
@@ -70,6 +128,14 @@ impl Addresses {
     /// Where the service runs, as far as the file tells: it is there from "ready" to a clean stop.
     pub fn read(dir: &Path) -> Option<Addresses> {
         serde_json::from_slice(&std::fs::read(addresses_file(dir)).ok()?).ok()
+    }
+
+    /// The MQTT address as agents are told it.
+    pub(crate) fn for_agents(&self) -> String {
+        let scheme = if self.mqtt_tls { "mqtts" } else { "mqtt" };
+        let address = format!("{scheme}://{}", self.mqtt);
+        // The shortest spelling: codes are typed by hand.
+        address.parse::<MqttAddress>().map_or(address, |address| address.to_string())
     }
 
     /// Where it runs or ran last.
@@ -136,14 +202,16 @@ pub enum HttpTls {
 /// Where and how a service is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeOptions {
-    /// Where agents connect.
-    pub mqtt: SocketAddr,
+    /// Where MQTT is taken.
+    pub mqtt: MqttListen,
     /// Where the API and the pages are.
     pub http: SocketAddr,
     /// How HTTP is protected.
     pub http_tls: HttpTls,
     /// What agents are told in codes and enrolment files, if not where the service listens.
-    pub public_mqtt: Option<String>,
+    pub public_mqtt: Option<MqttAddress>,
+    /// Further names agents dial.
+    pub mqtt_names: Vec<String>,
 }
 
 /// Refuses to show figures to others than this machine without TLS and users.
@@ -222,6 +290,13 @@ struct HttpApp {
 /// If an address cannot be bound or may not be, the ledger not opened, or the broker fails.
 pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
     fit_for_others(&options, Access::open(dir)?.has_users())?;
+    if options.mqtt.addr.ip().is_unspecified() && options.public_mqtt.is_none() {
+        bail!(
+            "MQTT address {}: say with --public-mqtt-addr HOST:PORT where agents reach it\
+             （请用 --public-mqtt-addr 指明终端所用的地址）",
+            options.mqtt.addr
+        );
+    }
     std::fs::create_dir_all(run_dir(dir)).context("making the run directory")?;
     let token = make_token(dir)?;
     retire_addresses(dir)?;
@@ -229,12 +304,20 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
     let (broker, incoming) = Broker::start(BrokerConfig::default(), registry.clone())?;
     let lines = Some((incoming, broker.downlink()));
     let (service, mut running) = Service::open(dir, system_clock(), lines).await?;
+    let mut entrance = service.entrance();
+    if options.mqtt.tls {
+        let tls = DoorTls::new(service.identity(), options.names(), service.now())?;
+        entrance.tls = Some(Arc::new(tls));
+    }
+    let tls = entrance.tls.clone();
+    let config = DoorConfig::default();
     let door =
-        FrontDoor::bind(options.mqtt, DoorConfig::default(), broker.uplink(), registry).await?;
+        FrontDoor::bind(options.mqtt.addr, config, broker.uplink(), registry, entrance).await?;
     let sockets = Sockets::bind(dir, &options).await?;
     let command = sockets.command.as_ref().map(HttpListener::local_addr).transpose()?;
     let addresses = Addresses {
         mqtt: door.local_addr().to_string(),
+        mqtt_tls: options.mqtt.tls,
         http: sockets.http.local_addr()?.to_string(),
         command: command.map(|address| address.to_string()),
     };
@@ -255,12 +338,13 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
     }
     let pages = tokio::spawn(sockets.run(app, stopped));
     let kept = tokio::spawn(checkpoints(service.clone(), stop.subscribe()));
-    set_public(dir, options.public_mqtt)?;
+    set_public(dir, options.public_mqtt.map(|public| public.to_string()))?;
     write_secret(&addresses_file(dir), &serde_json::to_vec(&addresses)?)?;
     tracing::info!(mqtt = addresses.mqtt, http = addresses.http, "serving");
 
     let fault = tokio::select! {
         () = stop_signal() => None,
+        () = renew(tls, &service) => None,
         fault = broker.fault() => Some(anyhow::Error::from(fault)),
         () = running.intake_ended() => {
             Some(anyhow::anyhow!("the intake has ended by a fault of its own; start the service again"))
@@ -283,6 +367,22 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
     match fault {
         Some(fault) => Err(fault),
         None => Ok(()),
+    }
+}
+
+/// How often the server's certificate is looked at.
+const RENEW_EVERY: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// Renews the server's certificate in time, for ever.
+async fn renew(tls: Option<Arc<DoorTls>>, service: &Service) {
+    let Some(tls) = tls else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(RENEW_EVERY).await;
+        match tls.renew(service.now()) {
+            Ok(true) => tracing::info!("the TLS server has a new certificate"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the TLS server's certificate was not renewed"),
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub enum Domain {
     Act,
     /// The root's word for an operating key.
     Certificate,
+    /// An operating key's word for the key that certifies TLS.
+    Ca,
 }
 
 impl Domain {
@@ -51,6 +53,7 @@ impl Domain {
             Domain::Notice => b"banyan/v1/notice\0",
             Domain::Act => b"banyan/v1/act\0",
             Domain::Certificate => b"banyan/v1/certificate\0",
+            Domain::Ca => b"banyan/v1/ca\0",
         }
     }
 
@@ -77,7 +80,23 @@ pub enum KeyError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PublicKey(pub [u8; 32]);
 
+/// What stands before an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410, section 4).
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0];
+
 impl PublicKey {
+    /// The key as X.509 writes it: a SubjectPublicKeyInfo in DER.
+    pub fn spki(&self) -> [u8; 44] {
+        let mut spki = [0; 44];
+        spki[..SPKI_PREFIX.len()].copy_from_slice(&SPKI_PREFIX);
+        spki[SPKI_PREFIX.len()..].copy_from_slice(&self.0);
+        spki
+    }
+
+    /// The key in a SubjectPublicKeyInfo; none if it holds no Ed25519 key.
+    pub fn from_spki(spki: &[u8]) -> Option<PublicKey> {
+        Some(PublicKey(spki.strip_prefix(&SPKI_PREFIX)?.try_into().ok()?))
+    }
+
     /// Whether `signature` was made by this key for `domain` over `bytes`.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Nothing here opens a file or a socket, reads a clock or waits (`clippy.toml` bans it): bytes, text
 //! and the time come in as arguments, results go out as values.
 
+pub mod address;
 pub mod catalogue;
 pub mod codes;
 pub mod figures;
@@ -12,6 +13,7 @@ pub mod keys;
 pub mod limits;
 pub mod organisation;
 pub mod period;
+pub mod pin;
 pub mod report;
 pub mod sync;
 pub mod tables;

@@ -12,7 +12,7 @@ fn an_aggregator_is_served_killed_and_served_again() {
     let one = json!({ "command": "enrol", "units": ["520502105-TH"], "expires_s": 3600 });
     let code = centre.call(&one).unwrap();
     let code: banyan_shared::wire::EnrolCode = code["code"].as_str().unwrap().parse().unwrap();
-    assert_eq!(code.address, world.link.address().to_string(), "agents go by the line");
+    assert_eq!(code.address, world.told_address(), "agents go by the line");
     assert!(centre.call(&json!({ "command": "no_such" })).is_err());
     centre.kill9().unwrap();
 

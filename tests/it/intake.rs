@@ -52,7 +52,7 @@ fn batch(agent: AgentId, context: u32) -> Batch {
 
 #[test]
 fn whatever_is_published_intake_goes_on_and_counts_it() {
-    let small = Small::new();
+    let small = Small::plain();
     let clinic = small.agent("clinic", &["V1-VC"]);
     let other = small.agent("other", &["V2-VC"]);
     let id: AgentId = json_of(&clinic, &["status"])["agent"].as_str().unwrap().parse().unwrap();

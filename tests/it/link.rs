@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use banyan_agent::link::{DownReason, Link, LinkConfig, LinkEvent};
 use banyan_aggregator::broker::{Broker, BrokerConfig};
-use banyan_aggregator::front_door::{DoorConfig, FrontDoor, Registry};
+use banyan_aggregator::front_door::{DoorConfig, Entrance, FrontDoor, Registry};
+use banyan_aggregator::service::system_clock;
 use banyan_shared::ids::AgentId;
 use banyan_shared::limits::PAYLOAD_BYTES_MAX;
 use tokio::sync::oneshot;
@@ -21,7 +22,9 @@ async fn a_link_carries_messages_both_ways_and_ends_with_a_reason() {
     let (broker, mut incoming) =
         Broker::start(BrokerConfig::default(), Arc::clone(&registry)).unwrap();
     let addr = "127.0.0.1:0".parse().unwrap();
-    let door = FrontDoor::bind(addr, DoorConfig::default(), broker.uplink(), Arc::clone(&registry))
+    let entrance = Entrance { roll: Arc::default(), tls: None, clock: system_clock() };
+    let config = DoorConfig::default();
+    let door = FrontDoor::bind(addr, config, broker.uplink(), Arc::clone(&registry), entrance)
         .await
         .unwrap();
     let addr = door.local_addr().to_string();

@@ -87,9 +87,19 @@ impl Small {
         Small::with(UNITS, &[("networks", NETWORKS), ("members", MEMBERS)])
     }
 
+    /// A serving centre of the small country that takes plain MQTT, so that any client can say anything.
+    pub(crate) fn plain() -> Small {
+        Small::made(UNITS, &[("networks", NETWORKS), ("members", MEMBERS)], false)
+    }
+
     /// A serving centre with these units and other tables.
     pub(crate) fn with(units: &str, tables: &[(&str, &str)]) -> Small {
-        let world = World::new(None).unwrap();
+        Small::made(units, tables, true)
+    }
+
+    fn made(units: &str, tables: &[(&str, &str)], tls: bool) -> Small {
+        let mut world = World::new(None).unwrap();
+        world.tls = tls;
         let mut arguments = Vec::new();
         for (table, text) in [("units", units)].iter().chain(tables) {
             let path = world.dir().join(format!("{table}.csv"));

@@ -48,19 +48,15 @@ async fn admit(stream: &mut TcpStream, code: u8) {
     stream.write_all(&[0x90, 3, subscribe[2], subscribe[3], code]).await.unwrap();
 }
 
-#[test]
-fn addresses_are_read_with_a_reason() {
-    assert_eq!(split("example.org:8883"), Ok(("example.org", 8883)));
-    assert_eq!(split("[::1]:1"), Ok(("[::1]", 1)));
-    for (bad, reason) in [
-        ("example.org", "has no port"),
-        (":1883", "has no host"),
-        ("::1:1883", "is an IPv6 address without brackets"),
-        ("a:0", "has no port number from 1 to 65535"),
-        ("a:65536", "has no port number from 1 to 65535"),
-    ] {
-        assert_eq!(split(bad), Err(LinkError::Address { address: bad.to_owned(), reason }));
-    }
+#[tokio::test]
+async fn an_address_that_cannot_be_is_told_and_tls_needs_a_key() {
+    let refused = |address: &str| Link::connect(LinkConfig::new(address, AGENT)).unwrap_err();
+    let (address, reason) = ("::1:1883".to_owned(), AddressError::NoBrackets);
+    assert_eq!(refused("::1:1883"), LinkError::Address { address, reason });
+    // Never in the clear to another machine, whoever asks for it.
+    let (address, reason) = ("mqtt://10.1.2.3:1883".to_owned(), AddressError::Plain);
+    assert_eq!(refused("mqtt://10.1.2.3:1883"), LinkError::Address { address, reason });
+    assert_eq!(refused("10.1.2.3:8883"), LinkError::NoTls);
 }
 
 #[tokio::test]

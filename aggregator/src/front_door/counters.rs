@@ -2,6 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use banyan_shared::ids::Millis;
+
+/// How often at most the log tells of one cause, in ms.
+const TELL_EVERY_MS: u64 = 1000;
+
 macro_rules! causes {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $zh:literal, $en:literal;)*) => {
         /// Why the door refused a connection or ended a session.
@@ -35,7 +40,23 @@ causes! {
     DoorFull = "door_full", "连接总数已满", "the door holds as many connections as it may";
     /// The address holds as many connections as one address may.
     AddressFull = "address_full", "该地址连接数已满", "the address holds as many connections as one may";
-    /// No whole CONNECT in time.
+    /// As many connections have proved nothing yet as may, in all.
+    UnprovenFull = "unproven_full", "未完成身份验证的连接已满", "as many connections have proved nothing yet as may";
+    /// No TLS handshake came about: noise, another version, a damaged certificate.
+    Tls = "tls", "TLS 握手失败", "the TLS handshake failed";
+    /// No client certificate.
+    NoCertificate = "no_certificate", "未出示客户端证书", "no client certificate was shown";
+    /// A certificate this centre has not issued.
+    UnknownCertificate = "unknown_certificate", "证书不是本中心签发", "the certificate is not of this centre";
+    /// A certificate expired for longer than the grace.
+    ExpiredCertificate = "expired_certificate", "证书已过期且超过宽限期", "the certificate has expired and its grace is over";
+    /// The client id is not of the key shown.
+    AnothersId = "anothers_id", "客户端标识与密钥不符", "the client id is not of the key shown";
+    /// The agent has been revoked.
+    Revoked = "revoked", "终端已被注销", "the agent has been revoked";
+    /// Something else than enrolling, or too much of it, without an issued certificate.
+    FirstContact = "first_contact", "尚未取得证书的终端只能注册", "without an issued certificate an agent can only enrol";
+    /// No whole TLS handshake and CONNECT in time.
     ConnectTimeout = "connect_timeout", "未按时发送 CONNECT", "no whole CONNECT came in time";
     /// The bytes are not MQTT 3.1.1.
     Malformed = "malformed", "不是有效的 MQTT 3.1.1 报文", "the bytes are not MQTT 3.1.1";
@@ -61,6 +82,8 @@ causes! {
     Filters = "filters", "一次订阅的主题过多", "one SUBSCRIBE names too many filters";
     /// A packet that has no place there.
     Unexpected = "unexpected", "报文类型不应出现", "a packet came that has no place there";
+    /// A packet was begun and not finished in time.
+    PacketTimeout = "packet_timeout", "报文未按时发完", "a packet was begun and not finished in time";
     /// Silent for more than one and a half keep-alives.
     Silent = "silent", "超时未活动", "silent for longer than its keep-alive allows";
     /// Did not read what it was sent.
@@ -71,11 +94,13 @@ causes! {
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The door's counters; all but `connections` and `sessions` only grow.
+        /// The door's counters; all but `connections`, `unproven` and `sessions` only grow.
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[$doc])* pub(crate) $name: AtomicU64,)*
             refused: [AtomicU64; Cause::ALL.len()],
+            /// When each cause was last told of, in ms since 1970, and how often it had occurred then.
+            told: [(AtomicU64, AtomicU64); Cause::ALL.len()],
         }
 
         /// The counters at one moment.
@@ -107,6 +132,12 @@ counters! {
     accepted,
     /// Connections open now, those before CONNECT included.
     connections,
+    /// Connections open now that have not proved yet who they are.
+    unproven,
+    /// TLS handshakes finished.
+    handshakes,
+    /// Of these, those that resumed a session.
+    resumed,
     /// Sessions open now.
     sessions,
     /// Sessions that gave way to a newer connection of the same agent.
@@ -132,8 +163,20 @@ counters! {
 }
 
 impl Counters {
-    pub(crate) fn refuse(&self, cause: Cause) {
-        add(&self.refused[cause as usize], 1);
+    /// Counts a refusal. If it is time to tell of the cause: how often it has occurred since the last time.
+    pub(crate) fn refuse(&self, cause: Cause, now: Millis) -> Option<u64> {
+        let at = cause as usize;
+        let count = self.refused[at].fetch_add(1, Ordering::Relaxed) + 1;
+        let now = u64::try_from(now.0).unwrap_or(0);
+        let (told_at, told) = &self.told[at];
+        let last = told_at.load(Ordering::Relaxed);
+        let due = now.abs_diff(last) >= TELL_EVERY_MS;
+        if !due
+            || told_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return None;
+        }
+        Some(count - told.swap(count, Ordering::Relaxed).min(count))
     }
 
     /// How often this cause has occurred.

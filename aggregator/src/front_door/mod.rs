@@ -5,38 +5,52 @@
 //! `down` topic; everything else is refused with the code MQTT has for it, or by closing. A PUBACK says that
 //! the broker has the message; only the aggregator's signed receipt says that it is stored.
 //!
-//! Until TLS and identities exist here the door listens on loopback addresses only. A session runs over any
-//! stream ([`FrontDoor::serve`]), so that TLS slots in before it.
+//! Elsewhere than on a loopback address the door opens with TLS only ([`DoorTls`]). Whose certificate may be
+//! which agent is judged at every CONNECT by the [`Roll`]; whoever is put out loses its session at once.
+//!
+//! Until a connection has proved who it is it costs little, in memory, time and number, in all and from its
+//! address; after that one session an agent is what bounds it, since a county's clinics may share an address.
 
+mod admit;
 mod counters;
 mod frame;
 mod registry;
 mod session;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use banyan_shared::ids::AgentId;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 pub use counters::{Cause, CounterValues, Counters};
 pub use registry::{DOWN_QUEUE_MESSAGES, Registry};
+use session::Peer;
+pub use tls::DoorTls;
+use tls::Proof;
 
 use crate::broker::Uplink;
+use crate::intake::Clock;
+use crate::roll::{Roll, Standing};
 
 /// What the door allows.
 #[derive(Clone, Debug)]
 pub struct DoorConfig {
     /// Connections open at once, those before CONNECT included.
     pub connections_max: usize,
-    /// Connections open at once from one address: a county's clinics may share one.
-    pub connections_per_address_max: usize,
+    /// Of these, those that have not proved yet who they are.
+    pub unproven_max: usize,
+    /// Of these, those from one address: a county's clinics may share one and return all at once.
+    pub unproven_per_address_max: usize,
     /// How long things may take.
     pub timeouts: Timeouts,
 }
@@ -44,8 +58,12 @@ pub struct DoorConfig {
 /// How long things may take.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
-    /// From the connection to a whole CONNECT.
+    /// From the connection to a whole CONNECT, TLS included.
     pub connect: Duration,
+    /// From the first to the last byte of a packet.
+    pub packet: Duration,
+    /// A session without an issued certificate, as a whole.
+    pub first_contact: Duration,
     /// One write to a client.
     pub write: Duration,
     /// For a present session to leave when its agent connects anew.
@@ -60,9 +78,13 @@ impl Default for DoorConfig {
     fn default() -> Self {
         Self {
             connections_max: 30_000,
-            connections_per_address_max: 25_000,
+            unproven_max: 6_000,
+            unproven_per_address_max: 3_000,
             timeouts: Timeouts {
                 connect: Duration::from_secs(10),
+                // The largest packet on a line of 1 KB/s.
+                packet: Duration::from_secs(5 * 60),
+                first_contact: Duration::from_secs(5 * 60),
                 write: Duration::from_secs(30),
                 take_over: Duration::from_secs(10),
                 idle_without_keep_alive: Duration::from_secs(30 * 60),
@@ -77,8 +99,8 @@ impl Default for DoorConfig {
 pub enum DoorError {
     /// The address can be reached from elsewhere.
     #[error(
-        "MQTT address {addr}: not a loopback address; agents' connections are not encrypted yet, so only \
-         127.0.0.1 or [::1] is allowed（MQTT 地址 {addr} 不是本机回环地址：连接尚未加密，只能使用 127.0.0.1 或 [::1]）"
+        "MQTT address {addr}: plain MQTT is for loopback addresses only; write mqtts://{addr}\
+         （明文 MQTT 只限本机回环地址，请改用 mqtts://{addr}）"
     )]
     NotLoopback {
         /// The address asked for.
@@ -96,13 +118,28 @@ pub enum DoorError {
     },
 }
 
+/// Who is let in, and how that is told.
+#[derive(Clone)]
+pub struct Entrance {
+    /// The agents known here.
+    pub roll: Arc<Roll>,
+    /// TLS; none for plain MQTT on a loopback address, where whoever is on this machine is believed.
+    pub tls: Option<Arc<DoorTls>>,
+    /// By which certificates expire.
+    pub clock: Clock,
+}
+
 /// What all sessions share.
 pub(crate) struct Shared {
     pub(crate) config: DoorConfig,
     pub(crate) uplink: Uplink,
     pub(crate) registry: Arc<Registry>,
     pub(crate) counters: Arc<Counters>,
-    per_address: Mutex<HashMap<IpAddr, usize>>,
+    pub(crate) roll: Arc<Roll>,
+    clock: Clock,
+    tls: Option<Arc<DoorTls>>,
+    /// Connections by address that have not proved yet who they are.
+    unproven: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// The open door.
@@ -124,16 +161,19 @@ impl FrontDoor {
         config: DoorConfig,
         uplink: Uplink,
         registry: Arc<Registry>,
+        entrance: Entrance,
     ) -> Result<Self, DoorError> {
-        if !addr.ip().is_loopback() {
+        if entrance.tls.is_none() && !addr.ip().is_loopback() {
             return Err(DoorError::NotLoopback { addr });
         }
         let refused = |source| DoorError::Listen { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(refused)?;
         let local_addr = listener.local_addr().map_err(refused)?;
         let counters = Arc::clone(registry.counters());
-        let per_address = Mutex::default();
-        let shared = Arc::new(Shared { config, uplink, registry, counters, per_address });
+        let Entrance { roll, tls, clock } = entrance;
+        let unproven = Mutex::default();
+        let shared =
+            Arc::new(Shared { config, uplink, registry, counters, roll, clock, tls, unproven });
         Ok(Self { listener, local_addr, shared })
     }
 
@@ -150,10 +190,13 @@ impl FrontDoor {
     /// Takes connections until `stop` is ready, then ends all sessions.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let mut sessions = JoinSet::new();
+        let mut revocations = self.shared.roll.revocations();
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
+                // The door holds the roll, so that this never ends.
+                told = revocations.recv() => self.put_out(told),
                 Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
                     if let Err(error) = ended && error.is_panic() {
                         counters::add(&self.shared.counters.panics, 1);
@@ -177,10 +220,7 @@ impl FrontDoor {
         // A place is taken before the task runs, so that a burst cannot slip past the caps.
         let seat = match Seat::take(&shared, peer) {
             Ok(seat) => seat,
-            Err(cause) => {
-                shared.counters.refuse(cause);
-                return;
-            }
+            Err(cause) => return shared.refuse(cause, peer, None, &"before anything was read"),
         };
         counters::add(&shared.counters.accepted, 1);
         sessions.spawn(async move {
@@ -190,53 +230,114 @@ impl FrontDoor {
                 tracing::debug!(%error, "a connection was gone before it began");
                 return;
             }
-            Self::serve(stream, &seat.shared).await;
+            Self::serve(stream, &seat).await;
         });
     }
 
-    /// Runs one session over `stream` to its end: plain TCP now, the same behind TLS.
-    async fn serve<S>(stream: S, shared: &Shared)
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let end = session::serve(stream, shared).await;
-        tracing::debug!(?end, "an MQTT connection ended");
+    /// Ends the session of an agent that was put out; of all such, if some were missed.
+    fn put_out(&self, told: Result<AgentId, broadcast::error::RecvError>) {
+        let Shared { registry, roll, .. } = &*self.shared;
+        match told {
+            Ok(agent) => registry.dismiss(agent),
+            Err(_) => registry
+                .agents()
+                .into_iter()
+                .filter(|agent| roll.standing(*agent) == Standing::Revoked)
+                .for_each(|agent| registry.dismiss(agent)),
+        }
+    }
+
+    /// Runs one connection to its end: the handshake, if there is TLS, and the session.
+    async fn serve(stream: TcpStream, seat: &Seat) {
+        let shared = &*seat.shared;
+        let deadline = Instant::now() + shared.config.timeouts.connect;
+        let end = match &shared.tls {
+            None => session::serve(stream, &Peer::new(seat, Proof::Plain, deadline), shared).await,
+            Some(tls) => {
+                // A handshake takes more memory than a session has use for afterwards.
+                let stream = match timeout_at(deadline, Box::pin(tls.accept(stream))).await {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(error)) => return shared.refuse(Cause::Tls, seat.peer, None, &error),
+                    Err(late) => {
+                        return shared.refuse(Cause::ConnectTimeout, seat.peer, None, &late);
+                    }
+                };
+                counters::add(&shared.counters.handshakes, 1);
+                if stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+                    counters::add(&shared.counters.resumed, 1);
+                }
+                let proof = tls.proof(&stream, (shared.clock)());
+                session::serve(stream, &Peer::new(seat, proof, deadline), shared).await
+            }
+        };
+        tracing::debug!(?end, peer = %seat.peer, "an MQTT connection ended");
+    }
+}
+
+impl Shared {
+    /// Counts a refusal and tells of it, of each cause once in a while: whoever is refused must not be able
+    /// to fill the disk with it.
+    pub(crate) fn refuse(
+        &self,
+        cause: Cause,
+        peer: IpAddr,
+        agent: Option<AgentId>,
+        detail: &dyn std::fmt::Display,
+    ) {
+        if let Some(since) = self.counters.refuse(cause, (self.clock)()) {
+            let agent = agent.map(tracing::field::display);
+            let code = cause.code();
+            tracing::info!(%peer, agent, code, since, "connection refused: {} ({detail})", cause.en());
+        }
     }
 }
 
 /// A connection's place among those of the door and of its address.
-struct Seat {
+pub(crate) struct Seat {
     shared: Arc<Shared>,
     peer: IpAddr,
+    unproven: AtomicBool,
 }
 
 impl Seat {
     fn take(shared: &Arc<Shared>, peer: IpAddr) -> Result<Self, Cause> {
-        let mut per_address = shared.per_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = shared.counters.connections.load(Ordering::Relaxed);
-        if open >= shared.config.connections_max as u64 {
+        let mut unproven = shared.unproven.lock().unwrap_or_else(PoisonError::into_inner);
+        let (config, counters) = (&shared.config, &shared.counters);
+        if counters.connections.load(Ordering::Relaxed) >= config.connections_max as u64 {
             return Err(Cause::DoorFull);
         }
-        let here = per_address.entry(peer).or_default();
-        if *here >= shared.config.connections_per_address_max {
+        if counters.unproven.load(Ordering::Relaxed) >= config.unproven_max as u64 {
+            return Err(Cause::UnprovenFull);
+        }
+        let here = unproven.entry(peer).or_default();
+        if *here >= config.unproven_per_address_max {
             return Err(Cause::AddressFull);
         }
         *here += 1;
-        counters::add(&shared.counters.connections, 1);
-        Ok(Self { shared: Arc::clone(shared), peer })
+        counters::add(&counters.connections, 1);
+        counters::add(&counters.unproven, 1);
+        Ok(Self { shared: Arc::clone(shared), peer, unproven: AtomicBool::new(true) })
+    }
+
+    /// The connection has proved who it is, or is over.
+    pub(crate) fn prove(&self) {
+        if !self.unproven.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let mut unproven = self.shared.unproven.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.counters.unproven.fetch_sub(1, Ordering::Relaxed);
+        if let Some(here) = unproven.get_mut(&self.peer) {
+            *here -= 1;
+            if *here == 0 {
+                unproven.remove(&self.peer);
+            }
+        }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut per_address =
-            self.shared.per_address.lock().unwrap_or_else(PoisonError::into_inner);
+        self.prove();
         self.shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
-        if let Some(here) = per_address.get_mut(&self.peer) {
-            *here -= 1;
-            if *here == 0 {
-                per_address.remove(&self.peer);
-            }
-        }
     }
 }

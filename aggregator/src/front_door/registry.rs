@@ -89,6 +89,11 @@ impl Registry {
         }
     }
 
+    /// The agents connected.
+    pub(crate) fn agents(&self) -> Vec<AgentId> {
+        self.table().sessions.keys().copied().collect()
+    }
+
     /// Tells the agent's session to end, if there is one: it was revoked.
     pub fn dismiss(&self, agent: AgentId) {
         if let Some(slot) = self.table().sessions.get(&agent) {

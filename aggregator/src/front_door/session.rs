@@ -3,20 +3,25 @@
 //! The session knows one agent, checked at CONNECT; its two topics are built from that id and nothing the
 //! client writes ever becomes a topic. It never reaches the broker but by handing over a payload.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use banyan_shared::ids::AgentId;
 use banyan_shared::limits::{PACKET_BYTES_MAX, PACKET_CONNECT_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use banyan_shared::topic;
+use banyan_shared::wire::{Envelope, Kind};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::admit::{Scope, admit};
 use super::counters::{Cause, Counters, Open, add};
 use super::frame::{self, ConnectCode, FrameError, Inbound};
 use super::registry::Entry;
-use super::{Shared, Timeouts};
+use super::tls::Proof;
+use super::{Seat, Shared, Timeouts};
+use crate::roll::Standing;
 
 /// An idle session's read buffer, in bytes.
 const READ_BYTES_IDLE: usize = 512;
@@ -24,6 +29,30 @@ const READ_BYTES_IDLE: usize = 512;
 const READ_BYTES_STEP: usize = 16 * 1024;
 /// Filters one SUBSCRIBE may name.
 const FILTERS_MAX: usize = 8;
+/// Messages a first contact may send: its request and its grants, some of them again.
+const FIRST_CONTACT_MESSAGES_MAX: usize = 32;
+
+/// Who is at the other end.
+pub(crate) struct Peer<'a> {
+    seat: Option<&'a Seat>,
+    address: IpAddr,
+    proof: Proof,
+    /// By when a whole CONNECT has to be there.
+    deadline: Instant,
+}
+
+impl<'a> Peer<'a> {
+    pub(crate) fn new(seat: &'a Seat, proof: Proof, deadline: Instant) -> Peer<'a> {
+        Peer { seat: Some(seat), address: seat.peer, proof, deadline }
+    }
+
+    /// One on this machine, without TLS or a place.
+    #[cfg(test)]
+    pub(super) fn plain(deadline: Instant) -> Peer<'static> {
+        let address = IpAddr::from([127, 0, 0, 1]);
+        Peer { seat: None, address, proof: Proof::Plain, deadline }
+    }
+}
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,16 +68,18 @@ pub(crate) enum End {
 }
 
 /// Serves one stream to its end.
-pub(crate) async fn serve<S>(stream: S, shared: &Shared) -> End
+pub(crate) async fn serve<S>(stream: S, peer: &Peer<'_>, shared: &Shared) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut wire = Wire::new(stream, shared);
-    let end = match run(&mut wire, shared).await {
+    let end = match run(&mut wire, peer, shared).await {
         Ok(end) | Err(end) => end,
     };
     match end {
-        End::Refused(cause) => shared.counters.refuse(cause),
+        End::Refused(cause) => {
+            shared.refuse(cause, peer.address, wire.agent, &"in a session");
+        }
         End::TakenOver => add(&shared.counters.taken_over, 1),
         End::Disconnected | End::Closed => {}
     }
@@ -56,34 +87,48 @@ where
     end
 }
 
-async fn run<S>(wire: &mut Wire<'_, S>, shared: &Shared) -> Result<End, End>
+async fn run<S>(wire: &mut Wire<'_, S>, peer: &Peer<'_>, shared: &Shared) -> Result<End, End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let deadline = Instant::now() + shared.config.timeouts.connect;
-    let (agent, keep_alive) = Box::pin(connect(wire, deadline)).await?;
+    let (agent, keep_alive) = Box::pin(connect(wire, peer)).await?;
+    let scope = match admit(agent, peer.proof, shared.roll.standing(agent)) {
+        Ok(scope) => scope,
+        Err(cause) => return Err(wire.refuse(ConnectCode::NotAuthorised, cause).await),
+    };
     let take_over_by = Instant::now() + shared.config.timeouts.take_over;
     let Some(mut entry) = shared.registry.enter(agent, take_over_by).await else {
         return Err(wire.refuse(ConnectCode::Unavailable, Cause::TakeoverTimeout).await);
     };
+    // Put out after the look above, and before there was a session to be dismissed.
+    let revoked = || peer.proof != Proof::Plain && shared.roll.standing(agent) == Standing::Revoked;
+    if revoked() {
+        return Err(wire.refuse(ConnectCode::NotAuthorised, Cause::Revoked).await);
+    }
+    if let (Scope::Full, Some(seat)) = (scope, peer.seat) {
+        seat.prove();
+    }
     let _open = Open::new(&shared.counters.sessions);
     let stop = Arc::clone(&entry.stop);
     tokio::select! {
         // Stopping at any await is safe: a message is acknowledged only after it was handed over.
-        () = stop.notified() => Ok(End::TakenOver),
-        end = converse(wire, shared, agent, keep_alive, &mut entry) => end,
+        () = stop.notified() => match shared.roll.standing(agent) {
+            Standing::Revoked => Err(End::Refused(Cause::Revoked)),
+            Standing::Admitted(_) | Standing::Unknown => Ok(End::TakenOver),
+        },
+        end = converse(wire, shared, (agent, scope), keep_alive, &mut entry) => end,
     }
 }
 
 /// Reads and judges the CONNECT; answers it only if it is refused.
-async fn connect<S>(wire: &mut Wire<'_, S>, deadline: Instant) -> Result<(AgentId, u16), End>
+async fn connect<S>(wire: &mut Wire<'_, S>, peer: &Peer<'_>) -> Result<(AgentId, u16), End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let packet = loop {
         match frame::read(&mut wire.input, PACKET_CONNECT_BYTES_MAX) {
             Ok(Some(packet)) => break packet,
-            Ok(None) => match timeout_at(deadline, wire.fill()).await {
+            Ok(None) => match timeout_at(peer.deadline, wire.fill()).await {
                 Ok(filled) => filled?,
                 Err(_) => return Err(End::Refused(Cause::ConnectTimeout)),
             },
@@ -92,7 +137,9 @@ where
     };
     match packet {
         Inbound::Connect { client_id, clean_session, has_will, keep_alive } => {
-            let refused = match agent_id(&client_id) {
+            let agent = agent_id(&client_id);
+            wire.agent = agent;
+            let refused = match agent {
                 None => (ConnectCode::ClientId, Cause::ClientId),
                 Some(_) if !clean_session => (ConnectCode::NotAuthorised, Cause::PersistentSession),
                 Some(_) if has_will => (ConnectCode::NotAuthorised, Cause::Will),
@@ -114,17 +161,23 @@ fn agent_id(client_id: &str) -> Option<AgentId> {
     (agent.to_string() == client_id).then_some(agent)
 }
 
+/// Whether a message is one by which an agent becomes known.
+fn introduces(payload: &[u8]) -> bool {
+    let kind = Envelope::read(payload).map(|envelope| envelope.kind);
+    matches!(kind, Ok(Kind::Enrol | Kind::Introduce))
+}
+
 /// What the loop of a session waits for.
 enum Next {
     Bytes,
     Down(Option<Bytes>),
-    Silent,
+    Late,
 }
 
 async fn converse<S>(
     wire: &mut Wire<'_, S>,
     shared: &Shared,
-    agent: AgentId,
+    (agent, scope): (AgentId, Scope),
     keep_alive: u16,
     entry: &mut Entry,
 ) -> Result<End, End>
@@ -137,12 +190,18 @@ where
         0 => shared.config.timeouts.idle_without_keep_alive,
         seconds => Duration::from_millis(u64::from(seconds) * 1500),
     };
+    let Timeouts { packet: packet_max, first_contact, .. } = shared.config.timeouts;
+    let over_at = (scope == Scope::FirstContact).then(|| Instant::now() + first_contact);
+    let mut messages = 0;
     let mut subscribed = false;
     frame::connack(&mut wire.output, ConnectCode::Accepted);
     wire.flush().await?;
     let mut silent_at = Instant::now() + silence_max;
+    // By when the packet begun has to be whole.
+    let mut whole_by: Option<Instant> = None;
     loop {
         while let Some(packet) = frame::read(&mut wire.input, PACKET_BYTES_MAX)? {
+            whole_by = None;
             match packet {
                 Inbound::Publish { topic, qos, retain, packet_id, payload } => {
                     let refused = if qos > 1 {
@@ -153,7 +212,12 @@ where
                         Cause::Topic
                     } else if payload.len() > PAYLOAD_BYTES_MAX {
                         Cause::TooLarge
+                    } else if over_at.is_some()
+                        && (messages == FIRST_CONTACT_MESSAGES_MAX || !introduces(&payload))
+                    {
+                        Cause::FirstContact
                     } else {
+                        messages += 1;
                         // Waits while the intake is behind: the client is slowed by its own socket.
                         if shared.uplink.send(agent, payload).await.is_err() {
                             return Err(End::Refused(Cause::Unavailable));
@@ -197,17 +261,26 @@ where
         }
         wire.flush().await?;
         wire.shrink();
+        if wire.input.is_empty() {
+            whole_by = None;
+        } else if whole_by.is_none() {
+            whole_by = Some(Instant::now() + packet_max);
+        }
+        let (end_at, late) = [(whole_by, Cause::PacketTimeout), (over_at, Cause::FirstContact)]
+            .into_iter()
+            .filter_map(|(at, cause)| Some((at?, cause)))
+            .fold((silent_at, Cause::Silent), |a, b| if b.0 < a.0 { b } else { a });
         let next = tokio::select! {
             filled = wire.fill() => {
                 filled?;
                 Next::Bytes
             }
             message = entry.down.recv() => Next::Down(message),
-            () = tokio::time::sleep_until(silent_at) => Next::Silent,
+            () = tokio::time::sleep_until(end_at) => Next::Late,
         };
         match next {
             Next::Bytes => silent_at = Instant::now() + silence_max,
-            Next::Silent => return Err(End::Refused(Cause::Silent)),
+            Next::Late => return Err(End::Refused(late)),
             // The registry keeps the sending end while this session is entered.
             Next::Down(None) => return Ok(End::TakenOver),
             Next::Down(Some(message)) => {
@@ -246,6 +319,8 @@ struct Wire<'a, S> {
     stream: S,
     input: BytesMut,
     output: BytesMut,
+    /// The agent the client says it is, once that is known.
+    agent: Option<AgentId>,
     counters: &'a Counters,
     timeouts: &'a Timeouts,
 }
@@ -259,6 +334,7 @@ where
             stream,
             input: BytesMut::with_capacity(READ_BYTES_IDLE),
             output: BytesMut::new(),
+            agent: None,
             counters: &shared.counters,
             timeouts: &shared.config.timeouts,
         }

@@ -22,6 +22,11 @@ fn agent(n: u8) -> AgentId {
     AgentId([0xab, 0, 0, 0, 0, n])
 }
 
+/// Anyone on this machine.
+fn plain() -> Entrance {
+    Entrance { roll: Arc::default(), tls: None, clock: crate::service::system_clock() }
+}
+
 /// A door with its broker and an intake that answers every message with its own bytes.
 struct House {
     addr: SocketAddr,
@@ -33,13 +38,18 @@ struct House {
 
 impl House {
     async fn open(config: DoorConfig) -> Self {
+        Self::behind(config, plain()).await
+    }
+
+    async fn behind(config: DoorConfig, entrance: Entrance) -> Self {
         let registry = Registry::new(Arc::default());
         let (broker, incoming) =
             Broker::start(BrokerConfig::default(), Arc::clone(&registry)).unwrap();
         tokio::spawn(echo(incoming, broker.downlink()));
         let addr = "127.0.0.1:0".parse().unwrap();
-        let door =
-            FrontDoor::bind(addr, config, broker.uplink(), Arc::clone(&registry)).await.unwrap();
+        let door = FrontDoor::bind(addr, config, broker.uplink(), Arc::clone(&registry), entrance)
+            .await
+            .unwrap();
         let addr = door.local_addr();
         let (stop, stopped) = oneshot::channel();
         let door = tokio::spawn(door.run(async {
@@ -431,31 +441,70 @@ async fn silence_ends_a_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn caps_hold_and_free_again() {
-    for (connections_max, connections_per_address_max, cause) in
-        [(5, 100, Cause::DoorFull), (100, 5, Cause::AddressFull)]
-    {
-        let config =
-            DoorConfig { connections_max, connections_per_address_max, ..DoorConfig::default() };
+    let none = DoorConfig::default();
+    for (config, proved, cause) in [
+        (DoorConfig { connections_max: 5, ..none.clone() }, true, Cause::DoorFull),
+        (DoorConfig { unproven_max: 5, ..none.clone() }, false, Cause::UnprovenFull),
+        (DoorConfig { unproven_per_address_max: 5, ..none }, false, Cause::AddressFull),
+    ] {
         let house = House::open(config).await;
-        let mut held = Vec::new();
-        for n in 0..5 {
+        let hold = async |n: u8| {
             let mut stream = TcpStream::connect(house.addr).await.unwrap();
             stream.write_all(&connect(&agent(n).to_string())).await.unwrap();
             let mut connack = [0; 4];
             stream.read_exact(&mut connack).await.unwrap();
-            held.push(stream);
+            stream
+        };
+        let mut held = Vec::new();
+        // Whoever has proved who it is does not count among the others.
+        for n in 0..if proved { 5 } else { 10 } {
+            held.push(hold(n).await);
+        }
+        if !proved {
+            assert_eq!(house.registry.counters().values().unproven, 0);
+            for _ in 0..5 {
+                held.push(TcpStream::connect(house.addr).await.unwrap());
+            }
+            let taken = |house: &House| house.registry.counters().values().unproven == 5;
+            house.until("taken", taken).await;
         }
         assert!(answer(house.addr, &[]).await.is_empty());
         assert_eq!(house.refused(cause), 1);
         drop(held);
         house.until("free", |house| house.registry.counters().values().connections == 0).await;
+        assert_eq!(house.registry.counters().values().unproven, 0);
         house.serves(agent(1)).await;
         house.close().await;
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_packet_begun_has_to_be_finished() {
+    let mut config = DoorConfig::default();
+    config.timeouts.packet = Duration::from_millis(300);
+    let house = House::open(config).await;
+    let me = agent(1);
+    let whole = publish(0x32, &topic::up(me), Some(1), b"counts");
+    let mut stream = TcpStream::connect(house.addr).await.unwrap();
+    stream.write_all(&connect(&me.to_string())).await.unwrap();
+    // A byte now and then is not silence, and does not stretch the time either.
+    let dribble = async {
+        for byte in &whole[..whole.len() - 1] {
+            if stream.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stream.read_to_end(&mut Vec::new()).await.ok();
+    };
+    timeout(PATIENCE, dribble).await.unwrap();
+    house.until("counted", |house| house.refused(Cause::PacketTimeout) == 1).await;
+    assert_eq!(house.registry.counters().values().messages_up, 0);
+    house.close().await;
+}
+
 #[tokio::test]
-async fn only_loopback_addresses_until_there_is_tls() {
+async fn plain_mqtt_is_for_loopback_addresses_only() {
     let registry = Registry::new(Arc::default());
     let (broker, _incoming) =
         Broker::start(BrokerConfig::default(), Arc::clone(&registry)).unwrap();
@@ -465,6 +514,7 @@ async fn only_loopback_addresses_until_there_is_tls() {
             DoorConfig::default(),
             broker.uplink(),
             Arc::clone(&registry),
+            plain(),
         );
         let error = bound.await.err().unwrap();
         assert!(matches!(error, DoorError::NotLoopback { .. }), "{error}");
@@ -528,7 +578,10 @@ async fn no_bytes_upset_a_session() {
         uplink: house.broker.uplink(),
         registry: Arc::clone(&house.registry),
         counters: Arc::clone(house.registry.counters()),
-        per_address: Mutex::default(),
+        roll: Arc::default(),
+        clock: crate::service::system_clock(),
+        tls: None,
+        unproven: Mutex::default(),
     };
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let strategy = prop::collection::vec(some_packet(), 0..8);
@@ -546,9 +599,12 @@ async fn no_bytes_upset_a_session() {
             };
             tokio::join!(write, tokio::io::copy(&mut reader, &mut sink)).1.ok();
         };
-        let session = session::serve(server, &shared);
+        let peer = Peer::plain(Instant::now() + PATIENCE);
+        let session = session::serve(server, &peer, &shared);
         timeout(PATIENCE, async { tokio::join!(session, talk) }).await.expect("it ends");
     }
     house.serves(agent(2)).await;
     house.close().await;
 }
+
+mod over_tls;

@@ -31,9 +31,11 @@ use crate::access::Access;
 use crate::act::{Act, SignedAct};
 use crate::broker::{DownError, Downlink, Incoming};
 use crate::derived::{Derived, Keeper};
+use crate::front_door::Entrance;
 use crate::identity::Identity;
 use crate::intake::{ActBuilder, ActRequest, Clock, Intake, IntakeCounters, SharedState};
 use crate::ledger::{Ledger, LedgerHandle, LedgerReader, LedgerWriter, RowKind, RowRef};
+use crate::roll::Roll;
 use crate::state::{State, StateError};
 
 pub use catalogue::{CatalogueChange, PublishCall, PublishReport};
@@ -105,6 +107,7 @@ pub struct Service {
     acts: mpsc::Sender<ActRequest>,
     clock: Clock,
     counters: Arc<IntakeCounters>,
+    roll: Arc<Roll>,
     plans: PlanCache,
     keeper: Arc<Keeper>,
     imports: registry::Imports,
@@ -247,7 +250,7 @@ impl Service {
         };
         let intake =
             Intake::new(state.clone(), identity.clone(), handle.clone(), down, clock.clone());
-        let counters = intake.counters();
+        let (counters, roll) = (intake.counters(), intake.roll());
         let (stop, stopped) = watch::channel(false);
         let intake = tokio::spawn(intake.run(incoming, act_requests, stopped));
         let service = Service {
@@ -258,6 +261,7 @@ impl Service {
             acts,
             clock,
             counters,
+            roll,
             plans: PlanCache::default(),
             keeper: keeper.clone(),
             imports: registry::Imports::default(),
@@ -280,6 +284,16 @@ impl Service {
     /// Users, tokens, sessions and the log.
     pub fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// What the front door needs to know who may enter, over plain connections from this machine.
+    pub fn entrance(&self) -> Entrance {
+        Entrance { roll: self.roll.clone(), tls: None, clock: self.clock.clone() }
+    }
+
+    /// The centre's identity.
+    pub fn identity(&self) -> Arc<Identity> {
+        self.identity.clone()
     }
 
     /// The data directory.
@@ -347,7 +361,7 @@ impl Service {
             return public.mqtt;
         }
         crate::serve::Addresses::last(&self.dir)
-            .map_or_else(|| crate::serve::MQTT_ADDR_DEFAULT.to_owned(), |a| a.mqtt)
+            .map_or_else(|| crate::serve::MQTT_ADDR_DEFAULT.to_owned(), |last| last.for_agents())
     }
 }
 

@@ -239,6 +239,8 @@ coded! {
         AgentRevoked = "agent_revoked", "本终端已被注销", "this agent has been revoked";
         /// An operator has refused the claim.
         ClaimRefused = "claim_refused", "管理员未核准本终端认领该机构", "an operator has refused this agent's claim to the facility";
+        /// The agent was not heard of for longer than a certificate and its grace last.
+        Lapsed = "lapsed", "本终端停用过久，证书已失效，请用新注册码重新注册", "this agent was not heard of for too long and its certificate has lapsed: enrol it with a new code";
     }
 }
 
@@ -261,6 +263,15 @@ pub enum Answer {
     WhoAreYou {
         /// The contexts it lacks; empty for the agent as a whole.
         contexts: Vec<ContextNumber>,
+    },
+    /// A TLS certificate over the agent's key: after an enrolment or an introduction.
+    Certified {
+        /// The certificate, X.509 in DER.
+        certificate: Vec<u8>,
+        /// From when on, by the centre's clock, the agent should ask for the next by introducing itself.
+        renew_from: Millis,
+        /// When it expires.
+        expires: Millis,
     },
 }
 

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use banyan_shared::address::MqttAddress;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -26,6 +27,8 @@ pub struct World {
     /// Removes the folder at the end.
     _temporary: Option<TempDir>,
     binaries: Binaries,
+    /// Whether agents connect over TLS.
+    pub tls: bool,
     /// The line by which agents reach the aggregator.
     pub link: Link,
 }
@@ -48,7 +51,7 @@ impl World {
             let path = dir.join(part);
             fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         }
-        Ok(World { dir, _temporary: temporary, binaries, link: Link::open()? })
+        Ok(World { dir, _temporary: temporary, binaries, tls: true, link: Link::open()? })
     }
 
     /// The folder.
@@ -109,9 +112,11 @@ impl World {
             _ => {}
         }
         let mut command = self.command();
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
         command
-            .args(["serve", "--mqtt-addr", &mqtt.to_string(), "--http-addr", &http.to_string()])
-            .args(["--public-mqtt-addr", &self.link.address().to_string()]);
+            .args(["serve", "--mqtt-addr", &format!("{scheme}://{mqtt}")])
+            .args(["--http-addr", &http.to_string()])
+            .args(["--public-mqtt-addr", &self.told_address()]);
         let process = Process::start(&mut command, &self.dir.join("logs/aggregator.log"))?;
         let (mqtt, http) = until("the aggregator is ready", READY_WITHIN, || {
             process.check()?;
@@ -126,6 +131,12 @@ impl World {
         let token = fs::read_to_string(self.centre().join("run/admin.token"))?;
         self.link.lead_to(mqtt);
         Ok(Aggregator { process, mqtt, http, token: token.trim().to_owned(), agent: http_agent() })
+    }
+
+    /// The address agents are told: the line's.
+    pub fn told_address(&self) -> String {
+        let (tls, address) = (self.tls, self.link.address());
+        MqttAddress { tls, host: address.ip().to_string(), port: address.port() }.to_string()
     }
 
     /// The agent in the data directory `agents/NAME`, enrolled or not.
