@@ -208,19 +208,30 @@ type Judged = (Request, std::result::Result<(), Denied>, Option<AuditKind>);
 async fn judge(service: &Arc<Service>, who: &Who, request: Request) -> Result<Judged> {
     let now = service.now();
     let look = move |service: &Service, who: &Who, request: Request| {
+        let model = match access::asked_of(&request) {
+            Some(asked) => service.model_asked(asked.as_of, now, asked.lang)?,
+            None => None,
+        };
+        let past = model.as_ref().map(|model| access::Past {
+            catalogue: &model.catalogue,
+            organisation: &model.organisation,
+            at: model.at,
+        });
         let state = service.state().read();
-        let judged = access::check(&state, now, who, &request);
-        let kind = access::kind_of(&state, now, &request);
-        (request, judged, kind)
+        let judged = access::check(&state, now, who, &request, past);
+        let kind = access::kind_of(&state, now, &request, past);
+        Ok((request, judged, kind))
     };
-    if who.scope == access::Scope::Everything {
-        return Ok(look(service, who, request));
+    let of_now = access::asked_of(&request).is_none_or(|asked| asked.as_of.is_none());
+    if who.scope == access::Scope::Everything && of_now {
+        return look(service, who, request);
     }
-    // A scope is looked up facility by facility: not on a thread that serves others.
+    // A scope is looked up facility by facility, and a registry of the past may have to be made first: not on
+    // a thread that serves others.
     let (service, who) = (service.clone(), who.clone());
     tokio::task::spawn_blocking(move || look(&service, &who, request))
         .await
-        .context("looking up the scope panicked")
+        .context("looking up the scope panicked")?
 }
 
 async fn note(
@@ -335,7 +346,7 @@ async fn carry_out(service: &Arc<Service>, who: &Who, request: Request) -> Resul
 /// Leaves of a list what lies in someone's scope.
 fn within(service: &Service, who: &Who, keep: impl FnOnce(&Inside<'_>)) {
     if who.scope != access::Scope::Everything {
-        keep(&Inside::new(&service.state().read(), service.now(), who));
+        keep(&Inside::new(&service.state().read(), service.now(), who, None));
     }
 }
 

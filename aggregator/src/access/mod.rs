@@ -40,7 +40,7 @@ pub use guard::{Listening, Peer};
 pub use listener::{HttpListener, self_made, tls_config};
 pub(crate) use login::routes as login_routes;
 pub(crate) use record::{described, kind_of};
-pub(crate) use rules::{Inside, check, shows_sites, whole};
+pub(crate) use rules::{Inside, Past, asked_of, check, shows_sites, whole};
 
 use crate::ledger::Member;
 use accounts::Accounts;

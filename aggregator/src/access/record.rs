@@ -2,10 +2,11 @@
 
 use banyan_shared::catalogue::Class;
 use banyan_shared::ids::Millis;
-use banyan_shared::organisation::{Found, Lookup};
+use banyan_shared::organisation::{Found, Lookup, Organisation};
+use banyan_shared::period::Date;
 
 use super::AuditKind;
-use super::rules::{Asked, asked_of, has_dim, shows_sites};
+use super::rules::{Asked, Past, asked_of, has_dim, shows_sites};
 use crate::http::Request;
 use crate::state::State;
 
@@ -90,10 +91,8 @@ pub(crate) fn described(request: &Request) -> (&'static str, String) {
     }
 }
 
-/// Whether a question's answer shows single sites.
-fn of_sites(state: &State, now: Millis, asked: Asked<'_>) -> bool {
-    let org = &state.organisation;
-    let today = state.catalogue.day_at(now);
+/// Whether a question's answer shows single sites, by the registry it is answered from.
+fn of_sites(org: &Organisation, today: Date, asked: Asked<'_>) -> bool {
     if has_dim(asked.by, "facility") {
         return true;
     }
@@ -104,10 +103,19 @@ fn of_sites(state: &State, now: Millis, asked: Asked<'_>) -> bool {
 }
 
 /// Of which sort it is; none if it is not put down.
-pub(crate) fn kind_of(state: &State, now: Millis, request: &Request) -> Option<AuditKind> {
+pub(crate) fn kind_of(
+    state: &State,
+    now: Millis,
+    request: &Request,
+    past: Option<Past<'_>>,
+) -> Option<AuditKind> {
     match request {
         Request::Query(_) | Request::Completeness(_) => {
-            let asked = asked_of(request).filter(|asked| of_sites(state, now, *asked));
+            let (org, today) = match past {
+                None => (&*state.organisation, state.catalogue.day_at(now)),
+                Some(past) => (past.organisation, past.catalogue.day_at(past.at)),
+            };
+            let asked = asked_of(request).filter(|asked| of_sites(org, today, *asked));
             asked.map(|_| AuditKind::Read)
         }
         Request::Report(_) | Request::Audit(_) => Some(AuditKind::Read),

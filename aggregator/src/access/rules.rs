@@ -4,8 +4,13 @@
 //! go its history and, on each map, whoever stands in it. A place counts as a network member's or a
 //! network's only if all of its facilities do. What lies outside is refused whether or not there is
 //! anything; that a code exists is no secret, the registry is public.
+//!
+//! A question about a moment of the past is answered from the registry of then: scopes and places are found
+//! in that one, by their codes, and what today's registry knows under the same code must lie inside by it
+//! too. No history goes with a place then: everyone who stood in it is looked at. What one of the two does
+//! not show to be inside is refused.
 
-use banyan_shared::catalogue::{Class, NetworkKindIx};
+use banyan_shared::catalogue::{Catalogue, Class, Lang, NetworkKindIx};
 use banyan_shared::ids::{AgentId, Millis, UnitCode};
 use banyan_shared::organisation::{Found, Lookup, NetworkIx, Organisation, UnitIx};
 use banyan_shared::period::{Date, Period, Span};
@@ -113,12 +118,14 @@ pub(crate) struct Asked<'a> {
     pub(crate) period: &'a str,
     /// On which map, as typed.
     pub(crate) membership: Option<&'a str>,
-    /// Whether of the past.
-    pub(crate) of_past: bool,
+    /// As known at which moment, as typed.
+    pub(crate) as_of: Option<&'a str>,
     /// The dimensions.
     pub(crate) by: &'a [String],
     /// The kind of network.
     pub(crate) network: Option<&'a str>,
+    /// Language of messages.
+    pub(crate) lang: Lang,
 }
 
 /// The question a command asks, if it asks one.
@@ -128,28 +135,32 @@ pub(crate) fn asked_of(request: &Request) -> Option<Asked<'_>> {
             place: &call.unit,
             period: &call.period,
             membership: call.membership.as_deref(),
-            of_past: call.as_of.is_some(),
+            as_of: call.as_of.as_deref(),
             by: &call.by,
             network: call.network.as_deref(),
+            lang: call.lang,
         }),
         Request::Completeness(call) => Some(Asked {
             place: &call.unit,
             period: &call.period,
             membership: call.membership.as_deref(),
-            of_past: call.as_of.is_some(),
+            as_of: call.as_of.as_deref(),
             by: &call.by,
             network: call.network.as_deref(),
+            lang: call.lang,
         }),
         Request::Report(call) => Some(Asked {
             place: &call.facility,
             period: &call.period,
-            of_past: call.as_of.is_some(),
+            as_of: call.as_of.as_deref(),
+            lang: call.lang,
             ..Asked::default()
         }),
         Request::ExportCounts(call) => Some(Asked {
             place: &call.unit,
             period: &call.period,
-            of_past: call.as_of.is_some(),
+            as_of: call.as_of.as_deref(),
+            lang: call.lang,
             ..Asked::default()
         }),
         _ => None,
@@ -160,7 +171,7 @@ pub(super) fn has_dim(by: &[String], dim: &str) -> bool {
     by.iter().flat_map(|text| text.split(',')).any(|text| text.trim() == dim)
 }
 
-/// Refuses what someone may not ask.
+/// Refuses what someone may not ask. A question about a moment of the past comes with its model.
 ///
 /// # Errors
 /// [`Denied`] saying what is missing.
@@ -169,6 +180,7 @@ pub(crate) fn check(
     now: Millis,
     who: &Who,
     request: &Request,
+    past: Option<Past<'_>>,
 ) -> Result<(), Denied> {
     let need = need(request);
     if who.role < need.role {
@@ -181,7 +193,7 @@ pub(crate) fn check(
         )),
         _ if who.sees_everything() => Ok(()),
         Over::Everything => Err(everything_denied(who)),
-        Over::Places => Inside::new(state, now, who).request(request),
+        Over::Places => Inside::new(state, now, who, past).request(request),
         Over::Nothing | Over::Server => Ok(()),
     }
 }
@@ -197,7 +209,7 @@ pub(crate) fn covers(state: &State, outer: &Scope, inner: &Scope, now: Millis) -
         (_, Scope::Network(code)) => org.network(code.as_str()).map(Found::Network),
     };
     let who = Who { scope: outer.clone(), ..Who::server() };
-    found.is_some_and(|found| Inside::new(state, now, &who).place(found, None))
+    found.is_some_and(|found| Inside::new(state, now, &who, None).place(found, None))
 }
 
 /// Whether the figures of a place are, or show, those of single sites.
@@ -209,43 +221,115 @@ pub(crate) fn shows_sites(org: &Organisation, found: Found, day: Date) -> bool {
     }
 }
 
-/// What lies in someone's scope.
-pub(crate) struct Inside<'a> {
-    state: &'a State,
+/// Catalogue and registry as known at a moment of the past.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Past<'a> {
+    pub(crate) catalogue: &'a Catalogue,
+    pub(crate) organisation: &'a Organisation,
+    pub(crate) at: Millis,
+}
+
+/// A scope as a registry has it.
+struct Held<'a> {
     org: &'a Organisation,
-    who: &'a Who,
     today: Date,
     area: Option<UnitIx>,
     network: Option<NetworkIx>,
 }
 
-impl<'a> Inside<'a> {
-    pub(crate) fn new(state: &'a State, now: Millis, who: &'a Who) -> Inside<'a> {
-        let org = &*state.organisation;
-        let (area, network) = match &who.scope {
+impl<'a> Held<'a> {
+    fn new(org: &'a Organisation, today: Date, scope: &Scope) -> Held<'a> {
+        let (area, network) = match scope {
             Scope::Everything => (None, None),
             Scope::Unit(code) => (org.unit(code.as_str()), None),
             Scope::Network(code) => (None, org.network(code.as_str())),
         };
-        Inside { state, org, who, today: state.catalogue.day_at(now), area, network }
+        Held { org, today, area, network }
     }
 
     fn on(&self, unit: UnitIx, day: Date) -> bool {
         if let Some(area) = self.area {
             return self.org.is_below(unit, area, day);
         }
-        let Some(network) = self.network else { return self.who.sees_everything() };
+        let Some(network) = self.network else { return false };
         let kind = self.org.network_info(network).kind;
         self.org.networks_of(unit, day, Some(kind)).contains(&network)
     }
 
-    /// Whether a facility is inside today or was on `day`.
-    pub(crate) fn facility(&self, unit: UnitIx, day: Option<Date>) -> bool {
+    /// Whether a unit is inside today or was on `day`.
+    fn has(&self, unit: UnitIx, day: Option<Date>) -> bool {
         self.on(unit, self.today) || day.is_some_and(|day| self.on(unit, day))
     }
 
+    /// Whether a place that a network serves is the scope's own to look at.
+    fn serves(&self, unit: UnitIx) -> bool {
+        let own = self.network.map(|own| &self.org.network_info(own).area[..]).unwrap_or_default();
+        let mut own = own.iter().copied().chain(self.area);
+        own.any(|area| self.org.is_below(unit, area, self.today))
+    }
+
+    /// The unit whose place another takes on the map of a day.
+    fn stands_at(&self, unit: UnitIx, map: Date) -> UnitIx {
+        self.org.successor_on(unit, map).unwrap_or(unit)
+    }
+}
+
+/// What lies in someone's scope.
+pub(crate) struct Inside<'a> {
+    state: &'a State,
+    catalogue: &'a Catalogue,
+    who: &'a Who,
+    /// The day of the moment asked for.
+    day: Date,
+    /// The registry the question is answered from.
+    of: Held<'a>,
+    /// Today's, where that is another.
+    present: Option<Held<'a>>,
+}
+
+impl<'a> Inside<'a> {
+    /// What lies in someone's scope now, or lay there at a moment of the past and still does.
+    pub(crate) fn new(
+        state: &'a State,
+        now: Millis,
+        who: &'a Who,
+        past: Option<Past<'a>>,
+    ) -> Inside<'a> {
+        let today = state.catalogue.day_at(now);
+        let present = Held::new(&state.organisation, today, &who.scope);
+        let Some(Past { catalogue, organisation, at }) = past else {
+            return Inside {
+                state,
+                catalogue: &state.catalogue,
+                who,
+                day: today,
+                of: present,
+                present: None,
+            };
+        };
+        let day = catalogue.day_at(at);
+        if std::ptr::eq(organisation, &*state.organisation) {
+            return Inside { state, catalogue, who, day, of: present, present: None };
+        }
+        let of = Held::new(organisation, day, &who.scope);
+        Inside { state, catalogue, who, day, of, present: Some(present) }
+    }
+
+    /// What today's registry says of a unit of the registry of then: nothing against one it does not know.
+    fn still(&self, unit: UnitIx, holds: impl Fn(&Held<'_>, UnitIx) -> bool) -> bool {
+        let Some(present) = &self.present else { return true };
+        let known = present.org.unit(self.of.org.code(unit).as_str());
+        known.is_none_or(|unit| holds(present, unit))
+    }
+
+    /// Whether a unit is inside today or was on `day`.
+    pub(crate) fn facility(&self, unit: UnitIx, day: Option<Date>) -> bool {
+        self.who.sees_everything()
+            || self.of.has(unit, day) && self.still(unit, |present, unit| present.has(unit, day))
+    }
+
     fn facility_code(&self, code: &str, day: Option<Date>) -> bool {
-        self.org.unit(code).is_some_and(|unit| self.facility(unit, day))
+        self.of.org.unit(code).is_some_and(|unit| self.facility(unit, day))
     }
 
     /// Whether an agent is inside: all it may report for is.
@@ -263,7 +347,7 @@ impl<'a> Inside<'a> {
     /// Whether a facility by code, or else the agent that speaks of it, is inside.
     pub(crate) fn entry(&self, facility: &str, period: &str, agent: &str) -> bool {
         let day = period.parse::<Period>().ok().map(Period::last_day);
-        match self.org.unit(facility) {
+        match self.of.org.unit(facility) {
             Some(unit) => self.facility(unit, day),
             None => agent.parse().is_ok_and(|id| self.agent(&id)),
         }
@@ -271,10 +355,10 @@ impl<'a> Inside<'a> {
 
     /// The days on which the map of a span may change, the last one at the end.
     fn days(&self, span: Option<Span>) -> Vec<Date> {
-        let Some(span) = span else { return vec![self.today] };
+        let Some(span) = span else { return vec![self.of.today] };
         let (first, last) = (span.first_day(), span.last_day());
-        let mut days = vec![self.today, first];
-        days.extend(self.org.changes_in(first, last));
+        let mut days = vec![self.of.today, first];
+        days.extend(self.of.org.changes_in(first, last));
         days.push(last);
         days
     }
@@ -286,25 +370,34 @@ impl<'a> Inside<'a> {
         }
         let days = self.days(span);
         let last = days.last().copied();
-        let reporters = match found {
-            Found::Network(network) if self.network == Some(network) => return true,
-            Found::Unit(unit) if self.area.is_some() => return self.facility(unit, last),
-            Found::Unit(unit) if self.org.class(unit) != Class::Administrative => {
+        // With a place of one's own goes its history; not with what another moment knew as its history.
+        let own = match found {
+            Found::Unit(unit) if self.of.org.class(unit) != Class::Administrative => {
                 return self.facility(unit, last);
             }
-            Found::Network(network) if !self.serves_inside(network) => return false,
-            found => move |day: Date| match found {
-                Found::Unit(unit) => self.org.facilities_below(unit, day),
-                Found::Network(network) => self.org.facilities_in(network, day),
-            },
-        };
-        let mut any = false;
-        for day in days {
-            for unit in reporters(day) {
-                any = true;
-                if !self.facility(unit, Some(day)) {
+            Found::Unit(unit) if self.of.area.is_some() => {
+                if !self.facility(unit, last) {
                     return false;
                 }
+                true
+            }
+            Found::Unit(_) => false,
+            Found::Network(network) if self.of.network == Some(network) => true,
+            Found::Network(network) if !self.serves_inside(network) => return false,
+            Found::Network(_) => false,
+        };
+        if own && self.present.is_none() {
+            return true;
+        }
+        let mut any = own;
+        for day in days {
+            let reporters = match found {
+                Found::Unit(unit) => self.of.org.facilities_below(unit, day),
+                Found::Network(network) => self.of.org.facilities_in(network, day),
+            };
+            any |= !reporters.is_empty();
+            if !reporters.into_iter().all(|unit| self.facility(unit, Some(day))) {
+                return false;
             }
         }
         any
@@ -312,11 +405,10 @@ impl<'a> Inside<'a> {
 
     /// Whether the area of a network is inside: its page shows the area's own figures.
     fn serves_inside(&self, network: NetworkIx) -> bool {
-        let own = self.network.map(|own| &self.org.network_info(own).area[..]).unwrap_or_default();
-        let own = own.iter().copied().chain(self.area).collect::<Vec<_>>();
-        let within =
-            |unit: &UnitIx| own.iter().any(|area| self.org.is_below(*unit, *area, self.today));
-        self.org.network_info(network).area.iter().all(within)
+        let serves = |unit: &UnitIx| {
+            self.of.serves(*unit) && self.still(*unit, |present, unit| present.serves(unit))
+        };
+        self.of.org.network_info(network).area.iter().all(serves)
     }
 
     /// Whether every network that the division of an area by networks would show is inside: each is shown
@@ -331,18 +423,19 @@ impl<'a> Inside<'a> {
         if self.who.sees_everything() {
             return true;
         }
+        let org = self.of.org;
         let mut touched: Vec<NetworkIx> = Vec::new();
         for day in self.days(span).into_iter().chain(map) {
-            for unit in self.org.facilities_below(area, day) {
-                touched.extend(self.org.networks_of(unit, day, kind));
+            for unit in org.facilities_below(area, day) {
+                touched.extend(org.networks_of(unit, day, kind));
             }
             let serves = |n: &NetworkIx| {
-                let info = self.org.network_info(*n);
+                let info = org.network_info(*n);
                 kind.is_none_or(|kind| info.kind == kind)
-                    && self.org.is_in_force(*n, day)
-                    && info.area.iter().any(|unit| self.org.is_below(*unit, area, day))
+                    && org.is_in_force(*n, day)
+                    && info.area.iter().any(|unit| org.is_below(*unit, area, day))
             };
-            touched.extend(self.org.networks().filter(serves));
+            touched.extend(org.networks().filter(serves));
         }
         touched.sort_unstable();
         touched.dedup();
@@ -354,16 +447,19 @@ impl<'a> Inside<'a> {
         if self.who.sees_everything() {
             return true;
         }
+        let org = self.of.org;
         let stands_in = |unit: UnitIx| match found {
-            Found::Unit(area) => self.org.is_below(unit, area, map),
+            Found::Unit(area) => org.is_below(unit, area, map),
             Found::Network(network) => {
-                let kind = self.org.network_info(network).kind;
-                self.org.networks_of(unit, map, Some(kind)).contains(&network)
+                let kind = org.network_info(network).kind;
+                org.networks_of(unit, map, Some(kind)).contains(&network)
             }
         };
-        self.org.reporters().iter().all(|unit| {
-            let at = self.org.successor_on(*unit, map).unwrap_or(*unit);
-            !stands_in(at) || self.facility(at, Some(last))
+        org.reporters().iter().all(|unit| {
+            let at = self.of.stands_at(*unit, map);
+            let still =
+                |present: &Held<'_>, unit| present.has(present.stands_at(unit, map), Some(last));
+            !stands_in(at) || self.facility(at, Some(last)) && self.still(*unit, still)
         })
     }
 
@@ -371,22 +467,12 @@ impl<'a> Inside<'a> {
         Denied::outside(self.who, what)
     }
 
-    /// What a text names; none if nothing or several things: whoever carries out the command says so.
-    fn find(&self, text: &str, of_past: bool) -> Result<Option<Found>, Denied> {
-        match self.org.find(text, self.today) {
-            Lookup::One(found) => {
-                let code = match found {
-                    Found::Unit(unit) => self.org.code(unit).as_str(),
-                    Found::Network(network) => self.org.network_code(network).as_str(),
-                };
-                // The registry of then may have called something else so.
-                if of_past && code != text.trim() {
-                    return Err(by_code());
-                }
-                Ok(Some(found))
-            }
-            Lookup::Candidates(_) if of_past => Err(by_code()),
-            Lookup::Candidates(_) => Ok(None),
+    /// What a text names in the registry that answers; none if nothing or several things: whoever carries
+    /// out the command says so.
+    fn find(&self, text: &str) -> Option<Found> {
+        match self.of.org.find(text, self.day) {
+            Lookup::One(found) => Some(found),
+            Lookup::Candidates(_) => None,
         }
     }
 
@@ -395,18 +481,18 @@ impl<'a> Inside<'a> {
         if self.who.sees_everything() {
             return Ok(());
         }
-        let Some(found) = self.find(asked.place, asked.of_past)? else { return Ok(()) };
+        let Some(found) = self.find(asked.place) else { return Ok(()) };
         // A period that does not read is refused by whoever answers.
         let span = crate::query::span_of(asked.period).ok();
         if !self.place(found, span) {
-            return Err(self.denied(asked.place));
+            return Err(self.denied_place(asked.place));
         }
         let map = match asked.membership.map(str::parse::<Membership>) {
-            Some(Ok(Membership::Today)) => Some(self.today),
+            Some(Ok(Membership::Today)) => Some(self.day),
             Some(Ok(Membership::On(date))) => Some(date),
             _ => None,
         };
-        let last = span.map_or(self.today, Span::last_day);
+        let last = span.map_or(self.day, Span::last_day);
         if map.is_some_and(|map| !self.on_map(found, map, last)) {
             return Err(Denied::new(
                 format!("该日的归属含有不在您范围（{}）内的机构", self.who.scope),
@@ -416,7 +502,7 @@ impl<'a> Inside<'a> {
         if let Found::Unit(unit) = found
             && has_dim(asked.by, "network")
         {
-            let kind = asked.network.and_then(|code| self.state.catalogue.network_kind(code));
+            let kind = asked.network.and_then(|code| self.catalogue.network_kind(code));
             if !self.networks_of(unit, kind, span, map) {
                 return Err(Denied::new(
                     format!("这里有成员在您范围（{}）以外的网络", self.who.scope),
@@ -428,6 +514,21 @@ impl<'a> Inside<'a> {
             }
         }
         Ok(())
+    }
+
+    fn denied_place(&self, what: &str) -> Denied {
+        if self.present.is_none() {
+            return self.denied(what);
+        }
+        let scope = &self.who.scope;
+        Denied::new(
+            format!(
+                "“{what}”在所问时刻不在您的范围（{scope}）内，或当时含有今天不在您范围内的机构"
+            ),
+            format!(
+                "{what:?} was outside your scope ({scope}) at that moment, or held facilities that are not in it today"
+            ),
+        )
     }
 
     fn named(&self, text: &str, period: &str) -> Result<(), Denied> {
@@ -505,13 +606,6 @@ impl<'a> Inside<'a> {
         }
         Ok(())
     }
-}
-
-fn by_code() -> Denied {
-    Denied::new(
-        "查询过去时刻时，请用代码指明地区、机构或网络",
-        "for a moment of the past name the unit or network by its code",
-    )
 }
 
 /// Refuses what is about everything to who has a part.

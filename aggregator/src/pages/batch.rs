@@ -35,7 +35,7 @@ fn allowed(view: &View<'_>, row: &LedgerRow) -> bool {
     }
     let RowContent::Batch { agent, home, entries } = &row.content else { return false };
     let state = view.service.state().read();
-    let inside = Inside::new(&state, view.service.now(), view.who);
+    let inside = Inside::new(&state, view.service.now(), view.who, None);
     let agent = agent.to_string();
     let of_home = home.as_ref().is_some_and(|home| inside.entry(home.as_str(), "", &agent));
     entries.iter().all(|entry| match &entry.what {

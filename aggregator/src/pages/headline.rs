@@ -156,11 +156,15 @@ impl Trends {
 /// The months of a trend, one row each, of the figures that come first: one question for all.
 fn months(
     view: &View<'_>,
-    place: &str,
+    (found, place): (Found, &str),
     span: Span,
     list: &[Headline<'_>],
 ) -> Result<Arc<Vec<Row>>, Problem> {
     let Some(span) = trend_span(view, span) else { return Ok(Arc::default()) };
+    // Its beginning may have been another's.
+    if !view.allows(found, Some(span)) {
+        return Ok(Arc::default());
+    }
     let mut call = view.question(place, &span.to_string());
     call.by = vec![PeriodType::Month.name().to_owned()];
     for headline in list {
@@ -212,7 +216,7 @@ pub(super) fn cards(
 ) -> Markup {
     let Some(row) = answer.rows.first() else { return html! {} };
     let list = chosen(view, found, span, row);
-    let months = months(view, &answer.unit, span, &list);
+    let months = months(view, (found, &answer.unit), span, &list);
     html! {
         @if !list.is_empty() {
             h2.first { (view.tr("重点指标", "Headline figures")) " " small {

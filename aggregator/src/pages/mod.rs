@@ -35,7 +35,7 @@ pub(crate) use layout::STYLE;
 use maud::Markup;
 use serde::Deserialize;
 
-use crate::access::{AuditKind, Denied, Inside, Record, Routes, Who};
+use crate::access::{AuditKind, Denied, Inside, Past, Record, Routes, Who};
 use crate::query::{Membership, span_of};
 use crate::service::{CompletenessCall, QueryCall, Service};
 
@@ -180,26 +180,33 @@ impl<'a> View<'a> {
 
     /// Refuses a place outside the visitor's scope.
     fn allow(&self, found: Found, span: Option<Span>) -> Result<(), Problem> {
-        let state = self.service.state().read();
-        let inside = Inside::new(&state, self.service.now(), self.who);
-        if inside.place(found, span) && self.map_inside(&inside, found, span) {
-            return Ok(());
-        }
-        drop(state);
-        Err(self.outside(&self.code(found)))
+        if self.allows(found, span) { Ok(()) } else { Err(self.outside(&self.code(found))) }
     }
 
-    /// Whether everyone on the map asked for is inside; without one each period has its own.
-    fn map_inside(&self, inside: &Inside<'_>, found: Found, span: Option<Span>) -> bool {
+    /// Whether a place is in the visitor's scope, with everyone on the map asked for; without one each period
+    /// has its own.
+    fn allows(&self, found: Found, span: Option<Span>) -> bool {
         let last = span.map_or(self.today, Span::last_day);
-        self.map_day().is_none_or(|map| inside.on_map(found, map, last))
+        self.inside(|inside| {
+            inside.place(found, span)
+                && self.map_day().is_none_or(|map| inside.on_map(found, map, last))
+        })
     }
 
     /// Whether all networks by which an area would be divided are in the visitor's scope.
     fn allows_networks_of(&self, area: UnitIx, kind: NetworkKindIx, span: Span) -> bool {
+        self.inside(|inside| inside.networks_of(area, Some(kind), Some(span), self.map_day()))
+    }
+
+    /// Looks at the visitor's scope, in the registry the page is made from.
+    fn inside<T>(&self, look: impl FnOnce(&Inside<'_>) -> T) -> T {
+        let past = self.as_of.map(|at| Past {
+            catalogue: &self.catalogue,
+            organisation: &self.organisation,
+            at,
+        });
         let state = self.service.state().read();
-        let inside = Inside::new(&state, self.service.now(), self.who);
-        inside.networks_of(area, Some(kind), Some(span), self.map_day())
+        look(&Inside::new(&state, self.service.now(), self.who, past))
     }
 
     fn outside(&self, what: &str) -> Problem {

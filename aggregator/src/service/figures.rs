@@ -185,6 +185,13 @@ struct Model {
     organisation: Arc<Organisation>,
 }
 
+/// What a question about the past is answered from.
+pub(crate) struct PastModel {
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) organisation: Arc<Organisation>,
+    pub(crate) at: Millis,
+}
+
 struct KnownSites {
     stamp: (u64, u64),
     made: Millis,
@@ -381,6 +388,24 @@ impl Service {
                 Ok((catalogue, organisation))
             }
         }
+    }
+
+    /// The catalogue and organisation of a question about the past, with its moment; none if it is about the
+    /// present, or its moment does not read: whoever answers says so.
+    ///
+    /// # Errors
+    /// The registry of then cannot be read any more.
+    pub(crate) fn model_asked(
+        &self,
+        as_of: Option<&str>,
+        now: Millis,
+        lang: Lang,
+    ) -> Result<Option<PastModel>> {
+        let Some(at) = moment(as_of, lang).ok().flatten().filter(|at| *at < now) else {
+            return Ok(None);
+        };
+        let (catalogue, organisation) = self.model_at(at, lang)?;
+        Ok(Some(PastModel { catalogue, organisation, at }))
     }
 
     fn recorded(&self, at: Millis, lang: Lang) -> Result<Recorded> {
