@@ -4,13 +4,12 @@
 //! target, then those meant for this level, in the catalogue's order. Without indicators elements take
 //! their place.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use banyan_shared::catalogue::Lang;
 use banyan_shared::catalogue::indicator::Level;
-use banyan_shared::catalogue::{Catalogue, Lang};
 use banyan_shared::figures::State;
-use banyan_shared::ids::Millis;
-use banyan_shared::organisation::{Found, Organisation};
+use banyan_shared::organisation::Found;
 use banyan_shared::period::{Period, PeriodType, Span};
 use maud::{Markup, html};
 
@@ -18,16 +17,11 @@ use super::chart::{self, Point};
 use super::words::{share, short};
 use super::{Problem, View};
 use crate::query::{ElementFigure, IndicatorFigure, Ordered, QueryAnswer, Row, grouped};
-use crate::service::QueryCall;
 
 /// How many figures come first.
 const HEADLINES_MAX: usize = 8;
 /// How many months a trend shows.
 const TREND_MONTHS: i32 = 13;
-/// How old a trend may be, in ms.
-const TREND_AGE_MAX_MS: i64 = 60_000;
-/// Most trends kept.
-const TRENDS_MAX: usize = 200;
 
 /// A figure that comes first.
 enum Headline<'a> {
@@ -90,80 +84,17 @@ fn trend_span(view: &View<'_>, span: Span) -> Option<Span> {
     Span::new(last.plus(1 - TREND_MONTHS), last)
 }
 
-/// Trends asked for lately. Thirteen months of a province are most of the work of its page, and their past
-/// hardly changes: while catalogue and registry stay, a trend up to a minute old will do. The value of the
-/// page's own period is always fresh, in the trend as well.
-#[derive(Default)]
-pub(super) struct Trends(Mutex<Vec<Kept>>);
-
-/// A trend, the question it answers, and what it was made from.
-struct Kept {
-    call: QueryCall,
-    made: Millis,
-    position: u64,
-    catalogue: Arc<Catalogue>,
-    organisation: Arc<Organisation>,
-    rows: Arc<Vec<Row>>,
-}
-
-impl Kept {
-    /// Whether it answers this question from what the page is made from.
-    fn answers(&self, view: &View<'_>, call: &QueryCall) -> bool {
-        self.call == *call
-            && Arc::ptr_eq(&self.catalogue, &view.catalogue)
-            && Arc::ptr_eq(&self.organisation, &view.organisation)
-    }
-}
-
-impl Trends {
-    /// The months of a trend.
-    ///
-    /// # Errors
-    /// Why there are none.
-    pub(super) fn get(&self, view: &View<'_>, call: QueryCall) -> Result<Arc<Vec<Row>>, Problem> {
-        let now = view.service.now();
-        let position = view.service.state().read().position;
-        let holds = |kept: &Kept| {
-            let young = kept.made <= now && now < kept.made.plus(TREND_AGE_MAX_MS);
-            young || kept.position == position
-        };
-        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A page of the past has another catalogue and registry: what was made for one of now stays.
-        list.retain(holds);
-        if let Some(kept) = list.iter().find(|kept| kept.answers(view, &call)) {
-            return Ok(kept.rows.clone());
-        }
-        // Others may look on meanwhile.
-        drop(list);
-        let rows = Arc::new(view.service.figures(&call).map_err(Problem::request)?.rows);
-        let kept = Kept {
-            call,
-            made: now,
-            position,
-            catalogue: view.catalogue.clone(),
-            organisation: view.organisation.clone(),
-            rows: rows.clone(),
-        };
-        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if list.len() >= TRENDS_MAX {
-            list.remove(0);
-        }
-        list.push(kept);
-        Ok(rows)
-    }
-}
-
 /// The months of a trend, one row each, of the figures that come first: one question for all.
 fn months(
     view: &View<'_>,
     (found, place): (Found, &str),
     span: Span,
     list: &[Headline<'_>],
-) -> Result<Arc<Vec<Row>>, Problem> {
-    let Some(span) = trend_span(view, span) else { return Ok(Arc::default()) };
+) -> Result<Vec<Arc<Row>>, Problem> {
+    let Some(span) = trend_span(view, span) else { return Ok(Vec::new()) };
     // Its beginning may have been another's.
     if !view.allows(found, Some(span)) {
-        return Ok(Arc::default());
+        return Ok(Vec::new());
     }
     let mut call = view.question(place, &span.to_string());
     call.by = vec![PeriodType::Month.name().to_owned()];
@@ -174,13 +105,18 @@ fn months(
         }
     }
     if list.is_empty() {
-        return Ok(Arc::default());
+        return Ok(Vec::new());
     }
-    view.trends.get(view, call)
+    Ok(view.service.figures(&call).map_err(Problem::request)?.rows)
 }
 
-fn points(view: &View<'_>, headline: &Headline<'_>, months: &[Row], fresh: &Row) -> Vec<Point> {
-    let point = |row: &Row| {
+fn points(
+    view: &View<'_>,
+    headline: &Headline<'_>,
+    months: &[Arc<Row>],
+    fresh: &Row,
+) -> Vec<Point> {
+    let point = |row: &Arc<Row>| {
         let row = if row.key.period == fresh.key.period { fresh } else { row };
         let (value, text) = match headline {
             Headline::Indicator(code, _) => match row.indicators.get(code) {

@@ -30,7 +30,6 @@ use banyan_shared::catalogue::{Catalogue, Class, Lang, NetworkKindIx};
 use banyan_shared::ids::Millis;
 use banyan_shared::organisation::{Found, Lookup, Organisation, UnitIx};
 use banyan_shared::period::{Date, Period, PeriodType, Span};
-use headline::Trends;
 pub(crate) use layout::STYLE;
 use maud::Markup;
 use serde::Deserialize;
@@ -79,7 +78,6 @@ struct Params {
 /// What every page is made from.
 struct View<'a> {
     service: &'a Service,
-    trends: &'a Trends,
     params: &'a Params,
     who: &'a Who,
     lang: Lang,
@@ -147,7 +145,6 @@ impl<'a> View<'a> {
             let state = service.state().read();
             View {
                 service,
-                trends: &site.trends,
                 params,
                 who,
                 lang: if params.lang.as_deref() == Some("en") { Lang::En } else { Lang::Zh },
@@ -538,16 +535,15 @@ impl IntoResponse for Page {
     }
 }
 
-/// What the pages are made from, and what they keep.
+/// What the pages are made from.
 pub struct Site {
     service: Arc<Service>,
-    trends: Trends,
 }
 
 impl Site {
     /// The pages of a centre.
     pub fn new(service: Arc<Service>) -> Site {
-        Site { service, trends: Trends::default() }
+        Site { service }
     }
 
     /// The centre.

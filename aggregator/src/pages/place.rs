@@ -175,8 +175,8 @@ impl Place<'_> {
         let reporter = self.is_reporter();
         let divide = |code: &str| format!("{}#parts", self.here(Some(code), groups, 0));
         let divide: Option<&dyn Fn(&str) -> String> = if reporter { None } else { Some(&divide) };
-        let none = crate::query::Row::default();
-        let row = answer.rows.first().unwrap_or(&none);
+        let row = answer.rows.first().cloned().unwrap_or_default();
+        let row = &*row;
         let params = [("period", Some(self.period.as_str())), ("show", show), ("groups", groups)];
         let action = address(&self.code);
         let content = html! {
@@ -477,11 +477,12 @@ impl Place<'_> {
         let answer = self.view.service.figures(&call).map_err(Problem::request)?;
         for row in answer.rows {
             let Some(code) = code(&row.key) else { continue };
-            let element = row.elements.0.into_iter().find(|(code, _)| code == shown);
-            let indicator = row.indicators.0.into_iter().find(|(code, _)| code == shown);
-            let figure = element
-                .map(|(_, figure)| Figure::Element(figure))
-                .or(indicator.map(|(code, figure)| Figure::Indicator(code, Box::new(figure))));
+            let element = row.elements.get(shown).cloned().map(Figure::Element);
+            let indicator = || {
+                let figure = row.indicators.get(shown).cloned()?;
+                Some(Figure::Indicator(shown.to_owned(), Box::new(figure)))
+            };
+            let figure = element.or_else(indicator);
             if let Some(figure) = figure {
                 found.figures.insert(code, figure);
             }

@@ -1,5 +1,7 @@
 //! The answers, as they stand in JSON (`docs/formats.md`). The order of the fields is the order on the wire.
 
+use std::sync::Arc;
+
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -393,8 +395,8 @@ pub struct QueryAnswer {
     pub pending_after_lock: u64,
     /// Reports of which several versions stand.
     pub conflicts: u64,
-    /// The rows.
-    pub rows: Vec<Row>,
+    /// The rows, each shared with the other answers that have it.
+    pub rows: Vec<Arc<Row>>,
     /// Completeness of the whole set and span.
     pub completeness: CompletenessFigure,
     /// Freshness of the whole set.

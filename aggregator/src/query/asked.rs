@@ -263,6 +263,11 @@ impl<'e> Asked<'e> {
         self.sheets.borrow_mut().entry((form, bundle)).or_insert_with(make).clone()
     }
 
+    /// Every sheet looked at up to now.
+    pub(super) fn each_sheet(&self, mut each: impl FnMut(&Sheet)) {
+        self.sheets.borrow().values().for_each(|sheet| each(sheet));
+    }
+
     /// The form's sheets that together hold its periods inside a span.
     pub(super) fn sheets(&self, form: FormIx, span: Span) -> Series {
         if let Some(series) = self.series.borrow().get(&(form, span)) {

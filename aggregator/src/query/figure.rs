@@ -1,6 +1,7 @@
 //! Figures as they are answered: values with their state, coverage, targets and names.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use banyan_shared::catalogue::expr::{Expr, Over, Rational};
 use banyan_shared::catalogue::indicator::{Definition, Formula};
@@ -364,21 +365,52 @@ impl Engine<'_> {
             });
             units.push(key.unit);
         }
-        let mut by_name: HashMap<String, BTreeSet<String>> = HashMap::default();
-        for key in &shown {
-            if let (Some(name), Some(unit)) = (&key.name, &key.unit) {
-                by_name.entry(name.clone()).or_default().insert(unit.clone());
-            }
-        }
+        let repeated = repeated_names(shown.iter());
         for ((key, unit), (piece, _)) in shown.iter_mut().zip(units).zip(keys) {
-            let repeats =
-                key.name.as_ref().and_then(|name| by_name.get(name)).is_some_and(|c| c.len() > 1);
+            let repeats = key.name.as_ref().is_some_and(|name| repeated.contains(name));
             if let Some(unit) = unit.filter(|_| names || repeats) {
-                let day = when.map.unwrap_or(piece.last_day());
-                let path = org.path(unit, day).into_iter();
-                key.path = Some(path.map(|at| org.name_on(at, day, Lang::Zh).to_owned()).collect());
+                key.path = Some(self.path_text(unit, when.map.unwrap_or(piece.last_day())));
             }
         }
         shown
     }
+
+    /// Names from the top of the tree, as on a day.
+    fn path_text(&self, unit: UnitIx, day: Date) -> Vec<String> {
+        let org = self.organisation;
+        org.path(unit, day)
+            .into_iter()
+            .map(|at| org.name_on(at, day, Lang::Zh).to_owned())
+            .collect()
+    }
+
+    /// Gives paths to rows of several periods that have a name in common with another unit's.
+    pub(super) fn tell_apart(&self, rows: &mut [Arc<Row>], when: When) {
+        let repeated = repeated_names(rows.iter().map(|row| &row.key));
+        for row in rows {
+            let key = &row.key;
+            if key.path.is_some() || !key.name.as_ref().is_some_and(|name| repeated.contains(name))
+            {
+                continue;
+            }
+            let unit = key.unit.as_ref().and_then(|code| self.organisation.unit(code));
+            let last = super::span_of(&key.period).ok().map(|span| span.last_day());
+            if let (Some(unit), Some(day)) = (unit, when.map.or(last)) {
+                Arc::make_mut(row).key.path = Some(self.path_text(unit, day));
+            }
+        }
+    }
+}
+
+/// The names that several units have.
+fn repeated_names<'k>(keys: impl Iterator<Item = &'k RowKey>) -> BTreeSet<String> {
+    let mut unit_of: HashMap<&str, &str> = HashMap::default();
+    let mut repeated = BTreeSet::new();
+    for key in keys {
+        let (Some(name), Some(unit)) = (&key.name, &key.unit) else { continue };
+        if *unit_of.entry(name).or_insert(unit) != unit {
+            repeated.insert(name.clone());
+        }
+    }
+    repeated
 }

@@ -12,6 +12,7 @@ mod complete;
 mod figure;
 mod given;
 mod indicators;
+mod kept;
 mod plan;
 mod reading;
 mod reconcile;
@@ -25,6 +26,7 @@ mod tally;
 mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use banyan_shared::catalogue::{
     Catalogue, Class, ElementIx, FormIx, IndicatorIx, Scope as ElementScope,
@@ -50,6 +52,7 @@ pub use request::{CompletenessRequest, Dims, Membership, QueryError, QueryReques
 pub use trace::{Trace, TraceDecision, TraceValue, TraceVersion};
 
 use asked::{Asked, When};
+use kept::{RowsAsked, Worked};
 use reading::pieces;
 pub(crate) use reading::span_of;
 pub use reading::{PIECES_MAX, SPAN_DAYS_MAX};
@@ -77,13 +80,6 @@ pub struct Engine<'a> {
     pub plans: &'a Plans,
 }
 
-/// A row's items while they are gathered.
-#[derive(Default)]
-struct RowItems {
-    elements: BTreeMap<ElementIx, tally::Count>,
-    indicators: Vec<(String, IndicatorFigure)>,
-}
-
 impl Engine<'_> {
     /// Answers a question for figures. `now` is the present; the question may ask for an earlier moment.
     ///
@@ -101,68 +97,37 @@ impl Engine<'_> {
             None if chosen.is_some() => Some(Vec::new()),
             asked => asked,
         };
-        let indicators = match &chosen {
-            None if asked_elements.is_some() => Vec::new(),
-            None => (0u16..).map(IndicatorIx).take(self.catalogue.indicators.len()).collect(),
-            Some(chosen) => chosen.clone(),
+        let question = |piece: Span| RowsAsked {
+            scope: place.scope,
+            dims: dims.clone(),
+            span: piece,
+            map: when.map,
+            elements: asked_elements.clone(),
+            indicators: chosen.clone(),
+            names: request.names,
         };
-        let asked = Asked::new(*self, when);
-        let spans = pieces(span, dims.period)?;
-        let named = !request.elements.is_empty() || chosen.is_some();
-        let mut rows: Vec<(Span, Key, RowItems)> = Vec::new();
-        for piece in &spans {
-            let wanted = self.wanted(asked_elements.as_deref(), *piece)?;
-            let mut counts = self.count(&asked, place.scope, &dims, *piece, &wanted);
-            if !dims.divides_units() {
-                counts.entry(Key::default()).or_default();
-                self.add_area(&asked, place.scope, *piece, &wanted, &mut counts);
-            } else if named || !indicators.is_empty() {
-                // A row asked for by name is there even if it has nothing to say.
-                for key in self.keys_of(&asked, place.scope, &dims, *piece) {
-                    counts.entry(key).or_default();
-                }
-            }
-            if rows.len() + counts.len() > ROWS_MAX {
+        let mut rows: Vec<Arc<Row>> = Vec::new();
+        let mut elements: BTreeSet<ElementIx> = BTreeSet::new();
+        let pieces = pieces(span, dims.period)?;
+        for piece in &pieces {
+            // What one period's rows were read from is no reason to work out another's again.
+            let asked = Asked::new(*self, when);
+            let work = |question: &RowsAsked| self.work_out(&asked, question);
+            let worked = self.rows_of(&asked, question(*piece), work)?;
+            if rows.len() + worked.rows.len() > ROWS_MAX {
                 return Err(QueryError::TooManyRows { limit: ROWS_MAX });
             }
-            let keys: Vec<Key> = counts.keys().copied().collect();
-            let mut figures = self.indicator_figures(
-                &asked,
-                (place.scope, &dims),
-                *piece,
-                &keys,
-                &self.within_a_year(&indicators, *piece, chosen.is_some())?,
-                (chosen.is_some(), request.names),
-            );
-            for (key, elements) in counts {
-                let mut indicators = figures.remove(&key).unwrap_or_default();
-                self.note_conflicts(&elements, *piece, &mut indicators);
-                rows.push((*piece, key, RowItems { elements, indicators }));
-            }
+            rows.extend(worked.rows.iter().cloned());
+            elements.extend(&worked.elements);
         }
-        self.sort(&mut rows);
+        if pieces.len() > 1 && dims.divides_units() {
+            self.tell_apart(&mut rows, when);
+        }
+        let asked = Asked::new(*self, when);
+        let reconciliation = self.reconciliation(&asked, place.scope, &dims, span, &elements);
         let whole = Dims::default();
         let complete = self.complete(&asked, place.scope, &whole, span, None);
         let remarks = &complete.remarks;
-        let reconciliation = self.reconciliation(&asked, place.scope, &dims, span, &rows);
-        let keys: Vec<(Span, Key)> = rows.iter().map(|(piece, key, _)| (*piece, *key)).collect();
-        let keys = self.row_keys(&keys, place.scope, &dims, when, request.names);
-        let listed = asked_elements.as_deref();
-        let rows = rows
-            .into_iter()
-            .zip(keys)
-            .map(|((_, _, items), key)| Row {
-                key,
-                elements: self.figures(place.scope, items.elements, listed, request.names),
-                indicators: Ordered(items.indicators),
-            })
-            .filter(|row| {
-                named
-                    || !dims.divides_units()
-                    || !row.elements.0.is_empty()
-                    || !row.indicators.0.is_empty()
-            })
-            .collect();
         let (membership, map_date) = membership_text(request.membership, when.map);
         let stage = self.stage_of(place.scope, span, when);
         Ok(QueryAnswer {
@@ -189,6 +154,60 @@ impl Engine<'_> {
             freshness: self.freshness(&asked, place.scope, span, remarks.newest),
             reconciliation,
         })
+    }
+
+    /// Works out the rows of one period of a question.
+    fn work_out(&self, asked: &Asked<'_>, question: &RowsAsked) -> Result<Worked, QueryError> {
+        let RowsAsked { scope, dims, span, elements: listed, indicators: chosen, names, .. } =
+            question;
+        let (scope, span, names) = (*scope, *span, *names);
+        let indicators = match chosen {
+            None if listed.is_some() => Vec::new(),
+            None => (0u16..).map(IndicatorIx).take(self.catalogue.indicators.len()).collect(),
+            Some(chosen) => chosen.clone(),
+        };
+        let named = listed.is_some() || chosen.is_some();
+        let wanted = self.wanted(listed.as_deref(), span)?;
+        let mut counts = self.count(asked, scope, dims, span, &wanted);
+        if !dims.divides_units() {
+            counts.entry(Key::default()).or_default();
+            self.add_area(asked, scope, span, &wanted, &mut counts);
+        } else if named || !indicators.is_empty() {
+            // A row asked for by name is there even if it has nothing to say.
+            for key in self.keys_of(asked, scope, dims, span) {
+                counts.entry(key).or_default();
+            }
+        }
+        if counts.len() > ROWS_MAX {
+            return Err(QueryError::TooManyRows { limit: ROWS_MAX });
+        }
+        let keys: Vec<Key> = counts.keys().copied().collect();
+        let mut figures = self.indicator_figures(
+            asked,
+            (scope, dims),
+            span,
+            &keys,
+            &self.within_a_year(&indicators, span, chosen.is_some())?,
+            (chosen.is_some(), names),
+        );
+        let of_rows: Vec<(Span, Key)> = keys.iter().map(|key| (span, *key)).collect();
+        let shown = self.row_keys(&of_rows, scope, dims, asked.when, names);
+        let mut worked = Worked::default();
+        for ((key, counts), shown) in counts.into_iter().zip(shown) {
+            let mut indicators = figures.remove(&key).unwrap_or_default();
+            self.note_conflicts(&counts, span, &mut indicators);
+            worked.elements.extend(counts.keys());
+            let row = Row {
+                key: shown,
+                elements: self.figures(scope, counts, listed.as_deref(), names),
+                indicators: Ordered(indicators),
+            };
+            let has_figures = !row.elements.0.is_empty() || !row.indicators.0.is_empty();
+            if named || !dims.divides_units() || has_figures {
+                worked.rows.push(Arc::new(row));
+            }
+        }
+        Ok(worked)
     }
 
     /// Answers a question about completeness.
@@ -347,5 +366,7 @@ mod tests_domain;
 mod tests_guizhou;
 #[cfg(test)]
 mod tests_indicators;
+#[cfg(test)]
+mod tests_kept;
 #[cfg(test)]
 mod tests_laws;

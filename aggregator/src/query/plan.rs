@@ -19,6 +19,7 @@ use banyan_shared::period::{Date, Period};
 use banyan_shared::tables::registry::ExtensionDue;
 use foldhash::{HashMap, HashMapExt};
 
+use super::kept::KeptRows;
 use super::sets::{Located, Roster, RosterKey, Scope};
 use super::sheet::{CHUNK, Sheet, Usual};
 use crate::cube::{Block, Cube, Slot};
@@ -103,6 +104,8 @@ pub(super) struct Plan {
     /// The last moment in time, where `exceptions` says no other.
     late_after: Millis,
     exceptions: HashMap<Slot, Millis>,
+    /// The last of all these moments.
+    latest: Millis,
     /// When the period ends.
     pub(super) ends: Millis,
 }
@@ -118,6 +121,15 @@ impl Plan {
     pub(super) fn all_late(&self, now: Millis) -> Option<bool> {
         let late = now > self.late_after;
         self.exceptions.values().all(|at| (now > *at) == late).then_some(late)
+    }
+
+    /// The first moment after `now` at which another report becomes late.
+    pub(super) fn next_late(&self, now: Millis) -> Option<Millis> {
+        if self.latest < now {
+            return None;
+        }
+        let moments = self.exceptions.values().chain([&self.late_after]);
+        moments.filter(|at| **at >= now).min().map(|at| Millis(at.0.saturating_add(1)))
     }
 
     /// `near`: the plan of a period on the same map, whose columns may be the same.
@@ -137,7 +149,8 @@ impl Plan {
         // One moment for all, unless calendars or extensions differ.
         if !form.due.next_working_day && !organisation.has_extensions(form.code.as_str()) {
             let late_after = figures::deadline(catalogue, form, p, |_| true, None).late_after;
-            return Plan { duty, asked, uniform, late_after, exceptions: HashMap::new(), ends };
+            let exceptions = HashMap::new();
+            return Plan { duty, asked, uniform, late_after, exceptions, latest: late_after, ends };
         }
         let mut moments: HashMap<Slot, Millis> = HashMap::new();
         let mut votes: HashMap<Millis, usize> = HashMap::new();
@@ -162,7 +175,8 @@ impl Plan {
         let late_after =
             votes.into_iter().max_by_key(|(at, n)| (*n, *at)).map_or(ends, |(at, _)| at);
         moments.retain(|_, at| *at != late_after);
-        Plan { duty, asked, uniform, late_after, exceptions: moments, ends }
+        let latest = moments.values().copied().max().map_or(late_after, |at| at.max(late_after));
+        Plan { duty, asked, uniform, late_after, exceptions: moments, latest, ends }
     }
 }
 
@@ -358,6 +372,7 @@ pub struct Plans {
     /// Counts up with every look at a sheet.
     questions: AtomicU64,
     located: RwLock<HashMap<(Scope, Date), Places>>,
+    rows: KeptRows,
 }
 
 fn kept<K: Eq + Hash, V>(cache: &RwLock<HashMap<K, Arc<V>>>, key: &K) -> Option<Arc<V>> {
@@ -505,6 +520,11 @@ impl Plans {
             keep(&self.working_days, SHEETS_MAX, days, counted.clone());
             counted
         })
+    }
+
+    /// Rows worked out before.
+    pub(super) fn rows(&self) -> &KeptRows {
+        &self.rows
     }
 
     /// The elements some formula wants added up over working days only.

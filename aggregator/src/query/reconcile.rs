@@ -9,13 +9,13 @@ use banyan_shared::organisation::UnitIx;
 use banyan_shared::period::{Date, Span};
 use banyan_shared::report::Value;
 
+use super::Engine;
 use super::answer::{AddendFigure, NoneFigure, Ordered, ReconciliationFigure};
 use super::asked::{Asked, Got};
 use super::reading::span_of;
 use super::request::{Dims, QueryError, QueryRequest, dims};
-use super::sets::{Key, Roster, Scope, Wanderer};
+use super::sets::{Roster, Scope, Wanderer};
 use super::span::{bundles, carried, days_of};
-use super::{Engine, RowItems};
 
 impl Engine<'_> {
     pub(super) fn reconciliation(
@@ -24,16 +24,14 @@ impl Engine<'_> {
         scope: Scope,
         dims: &Dims,
         span: Span,
-        rows: &[(Span, Key, RowItems)],
+        elements: &BTreeSet<ElementIx>,
     ) -> Option<Ordered<ReconciliationFigure>> {
         let only_networks =
             Dims { network: true, network_kind: dims.network_kind, ..Dims::default() };
         if *dims != only_networks || !matches!(scope, Scope::Unit(_)) {
             return None;
         }
-        let elements: BTreeSet<ElementIx> =
-            rows.iter().flat_map(|(_, _, items)| items.elements.keys().copied()).collect();
-        let elements: Vec<ElementIx> = elements.into_iter().collect();
+        let elements: Vec<ElementIx> = elements.iter().copied().collect();
         let number = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
         let addend = |a: &Addend| AddendFigure { facilities: a.facilities, value: number(a.value) };
         let lines =

@@ -260,6 +260,18 @@ impl Sheet {
         (slot as usize / CHUNK, slot as usize % CHUNK)
     }
 
+    /// The number of the content it was folded from.
+    pub(super) fn generation(&self) -> u64 {
+        self.stamp.generation
+    }
+
+    /// The first moment after `now` at which another of its periods ends or another report becomes late.
+    pub(super) fn next_change(&self, now: Millis) -> Millis {
+        let late = self.plans.iter().filter_map(|plan| plan.next_late(now));
+        let ends = self.plans.get(self.ended).map(|plan| plan.ends);
+        late.chain(ends).min().unwrap_or(Millis(i64::MAX))
+    }
+
     /// The lines of a chunk, folded now if they were not yet.
     pub(super) fn lines(&self, engine: &Engine<'_>, when: When, number: usize) -> &[Line] {
         self.chunks[number].lines.get_or_init(|| fold_lines(engine, self, when, number))

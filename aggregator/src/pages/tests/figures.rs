@@ -117,7 +117,7 @@ fn the_first_screen_has_the_figures_with_a_target_their_trend_and_reasons() {
 }
 
 #[test]
-fn a_trend_is_kept_for_a_while_and_ends_with_the_value_of_now() {
+fn a_trend_says_what_is_known_now() {
     let mut centre = Centre::new("");
     centre.put("A", "daily", "2025-12-05", &["7", ""], "张");
     centre.put("A", "daily", "2026-01-05", &["8", ""], "张");
@@ -129,12 +129,6 @@ fn a_trend_is_kept_for_a_while_and_ends_with_the_value_of_now() {
     assert!(trend(&centre).ends_with("2025-12 7; 2026-01 8"), "{}", trend(&centre));
     centre.put("B", "daily", "2025-12-05", &["10", ""], "乙");
     centre.put("B", "daily", "2026-01-05", &["10", ""], "乙");
-    assert!(trend(&centre).ends_with("2025-12 7; 2026-01 18"), "{}", trend(&centre));
-    // Another registry makes it anew.
-    {
-        let mut state = centre.service.state().write();
-        state.organisation = Arc::new((*state.organisation).clone());
-    }
     assert!(trend(&centre).ends_with("2025-12 17; 2026-01 18"), "{}", trend(&centre));
 }
 
@@ -167,31 +161,4 @@ fn an_empty_centre_says_that_nothing_has_come_in() {
             assert!(!html.contains("NaN") && !html.contains("inf%"), "{html}");
         }
     }
-}
-
-#[test]
-fn trends_of_the_past_leave_those_of_now_and_a_failing_one_says_why() {
-    let mut centre = Centre::new("");
-    centre.put("A", "daily", "2026-01-05", &["7", ""], "张");
-    let call = |view: &View<'_>, unit: &str| QueryCall {
-        by: vec!["month".to_owned()],
-        element: vec!["visits".to_owned()],
-        ..view.question(unit, "2025-02..2026-01")
-    };
-    let params = Params::default();
-    let who = Who::server();
-    let (now, _) = View::new(&centre.site, &who, &params);
-    let rows = now.trends.get(&now, call(&now, "C1")).unwrap();
-    // Another registry was in force then.
-    let units = UNITS.replace("乙诊所", "子诊所");
-    centre.import("units.csv", &units);
-    let (now, _) = View::new(&centre.site, &who, &params);
-    let made = now.trends.get(&now, call(&now, "C1")).unwrap();
-    assert!(!Arc::ptr_eq(&rows, &made), "made anew for the new registry");
-    let as_of = Params { as_of: Some("2026-02-09".into()), ..Params::default() };
-    let (past, _) = View::new(&centre.site, &who, &as_of);
-    assert_eq!(past.trends.get(&past, call(&past, "C1")).unwrap().len(), made.len());
-    assert!(Arc::ptr_eq(&made, &now.trends.get(&now, call(&now, "C1")).unwrap()));
-    let problem = now.trends.get(&now, call(&now, "nowhere")).unwrap_err();
-    assert!(problem.text.contains("nowhere"), "{problem:?}");
 }
