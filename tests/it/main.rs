@@ -6,6 +6,8 @@ mod acts;
 mod browser;
 mod clinic;
 mod enrolment;
+#[cfg(all(feature = "fleet", target_os = "linux"))]
+mod fleet;
 mod golden;
 mod harness;
 mod import;

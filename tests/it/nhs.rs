@@ -14,8 +14,8 @@ use banyan_shared::organisation::Organisation;
 use banyan_shared::period::Period;
 use banyan_shared::report::Value;
 use banyan_shared::tables::{TableName, Tables};
+use banyan_tests::agents::{Agents, Enrolment};
 use banyan_tests::counts::{Desk, Plan, Typed};
-use banyan_tests::fleet::{Enrolment, Fleet};
 use banyan_tests::model::Model;
 use banyan_tests::{Aggregator, World, until};
 use data_encoding::BASE64;
@@ -258,7 +258,7 @@ impl England {
             let bytes = BASE64.decode(file["file"].as_str().unwrap().as_bytes()).unwrap();
             Enrolment::File(bytes)
         });
-        let mut fleet = Fleet::new().unwrap();
+        let mut fleet = Agents::new().unwrap();
         let dir = self.small.world.dir().join("agents");
         fleet.enrol(&dir, plans.into_values().zip(files).collect(), || {}).unwrap();
         assert_eq!(fleet.len(), agents);

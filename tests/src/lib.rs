@@ -1,5 +1,6 @@
 //! What the whole-system tests, the demo and the seed generator share: real programs on real sockets and disks.
 
+pub mod agents;
 pub mod counting;
 pub mod counts;
 pub mod demo;

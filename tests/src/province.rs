@@ -7,6 +7,7 @@
 //! some are reported for by their township, a few by both; some close, move to another township or are never
 //! enrolled. What is left out: operators' acts beside registry and enrolment.
 
+pub(crate) mod centre;
 mod desk;
 mod registry;
 
@@ -17,22 +18,23 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use banyan_aggregator::act::{Act, NewCode, SignedAct, secret_hash};
+use banyan_aggregator::act::Act;
 use banyan_aggregator::identity::Identity;
 use banyan_aggregator::init::{Sources, init_at};
-use banyan_aggregator::ledger::{Ledger, NewRow, SUBMISSION_ROWS_MAX};
+use banyan_aggregator::ledger::Ledger;
 use banyan_aggregator::service::{fold, ledger_dir};
-use banyan_aggregator::state::{Judgement, State, build_organisation};
+use banyan_aggregator::state::{State, build_organisation};
 use banyan_shared::catalogue::{Catalogue, FormIx, Lang};
-use banyan_shared::ids::{Millis, Position};
+use banyan_shared::ids::Millis;
 use banyan_shared::keys::sha256;
 use banyan_shared::organisation::{Organisation, UnitIx};
 use banyan_shared::period::{Date, Period, PeriodType};
-use banyan_shared::wire::{EnrolRequest, decode, encode};
+use banyan_shared::wire::{decode, encode};
 use serde::{Deserialize, Serialize};
 
 use crate::counts::Area;
 use crate::harness::profile_dir;
+use centre::{Applicant, Centre};
 use desk::{Desk, Sent, Township};
 
 /// Raised whenever the same options come to give other reports: a directory made before is made anew.
@@ -41,8 +43,6 @@ const FORMAT: u32 = 1;
 const TAIL_DAYS: i32 = 20;
 /// The file of a fixture with what would be sent next.
 const NEXT: &str = "next.batches";
-/// Codes of one act, as `enroll --each` makes them.
-const CODES_AT_A_TIME: usize = 200;
 /// Days worked out ahead of the fold.
 const DAYS_AHEAD: usize = 2;
 /// When agents send, in minutes of the day, with weights: most before the daily forms are due at 10:00.
@@ -243,7 +243,7 @@ pub fn generate(dir: &Path, options: &Options, mut seen: impl FnMut(Progress)) -
     let mut centre = Centre::new(state, identity, ledger);
     let mut townships = plan(&year)?;
     let enrolled = catalogue.midnight(first.plus(-1));
-    centre.enrol(&mut townships, options.seed, enrolled)?;
+    enrol(&mut centre, &mut townships, options.seed, enrolled)?;
     let mut summary = Summary {
         sites: townships.iter().map(|township| u64::from(township.sites)).sum(),
         agents: townships.iter().map(|township| township.desks.len() as u64).sum(),
@@ -387,6 +387,32 @@ fn shares(townships: Vec<Township>) -> Vec<Vec<Township>> {
     shares
 }
 
+/// Enrols the agent of every desk.
+fn enrol(centre: &mut Centre, townships: &mut [Township], seed: u64, at: Millis) -> Result<()> {
+    let mut desks: Vec<&mut Desk> =
+        townships.iter_mut().flat_map(|township| &mut township.desks).collect();
+    let applicants: Vec<Applicant> = desks
+        .iter()
+        .map(|desk| Applicant {
+            home: desk.home.clone(),
+            below: desk.below.clone(),
+            key: desk.key.public(),
+        })
+        .collect();
+    let granted = centre.enrol(&applicants, seed, at)?;
+    for (desk, (context, facilities)) in desks.iter_mut().zip(&granted) {
+        desk.granted(*context, facilities);
+    }
+    for township in townships {
+        let context =
+            township.desks.first().and_then(|desk| centre.state.contexts.get(&desk.context));
+        if let Some(context) = context.filter(|context| !context.below.is_empty()).cloned() {
+            township.overlaps(&context.facilities);
+        }
+    }
+    Ok(())
+}
+
 fn work(year: &Year<'_>, share: &mut [Township], end: Date, line: &SyncSender<Vec<Sent>>) {
     let mut date = year.first_day();
     // The last one is what would be sent next.
@@ -400,178 +426,6 @@ fn work(year: &Year<'_>, share: &mut [Township], end: Date, line: &SyncSender<Ve
             return;
         }
         date = date.plus(1);
-    }
-}
-
-/// Rows for the ledger, when they are received, and at which position they begin.
-type Group = (Vec<NewRow>, Millis, Position);
-
-/// The centre: judges, folds in and, on a thread of its own, commits.
-struct Centre {
-    state: State,
-    identity: Identity,
-    position: Position,
-    newest: Millis,
-    acts: u64,
-    groups: SyncSender<Group>,
-    ledger: std::thread::JoinHandle<Result<()>>,
-}
-
-impl Centre {
-    fn new(state: State, identity: Identity, mut ledger: Ledger) -> Centre {
-        let position = state.position;
-        let newest = state.newest.unwrap_or_default();
-        let (groups, received) = sync_channel::<Group>(4);
-        let ledger = std::thread::spawn(move || -> Result<()> {
-            for (rows, at, first) in received {
-                let committed = ledger.commit_now(&rows, at)?;
-                if committed.positions.start != first || committed.received_at != at {
-                    bail!("committed at {:?}, folded in at {first}", committed.positions);
-                }
-            }
-            Ok(())
-        });
-        Centre { state, identity, position, newest, acts: position, groups, ledger }
-    }
-
-    /// The moment, moved on where it would fall behind what is stored.
-    fn moment(&mut self, at: Millis) -> Millis {
-        self.newest = at.max(self.newest);
-        self.newest
-    }
-
-    fn commit(&mut self, rows: Vec<NewRow>, at: Millis) -> Result<()> {
-        let first = self.position + 1;
-        self.position += rows.len() as u64;
-        let gone = self.groups.send((rows, at, first)).is_err();
-        if gone { Err(anyhow!("the ledger has failed")) } else { Ok(()) }
-    }
-
-    fn act(&mut self, act: Act, at: Millis) -> Result<()> {
-        self.act_all(vec![act], at)
-    }
-
-    fn act_all(&mut self, acts: Vec<Act>, at: Millis) -> Result<()> {
-        let at = self.moment(at);
-        let mut rows = Vec::with_capacity(acts.len());
-        let mut position = self.position;
-        for act in acts {
-            let signed = SignedAct { by: "service".to_owned(), at, act };
-            rows.push(NewRow::act(signed.seal(&self.identity.key)));
-            position += 1;
-            self.state.apply_act(&signed, position, at)?;
-        }
-        self.acts += rows.len() as u64;
-        self.commit(rows, at)
-    }
-
-    /// Makes codes for every desk and admits its agent.
-    fn enrol(&mut self, townships: &mut [Township], seed: u64, at: Millis) -> Result<()> {
-        let day = self.state.catalogue.day_at(at).plus(1);
-        let mut desks: Vec<&mut Desk> =
-            townships.iter_mut().flat_map(|township| &mut township.desks).collect();
-        let first = self.state.next_context(1, desks.len())?;
-        let secret = |number: u32| -> [u8; 10] {
-            let digest = sha256(&[b"secret", &seed.to_le_bytes(), &number.to_le_bytes()]);
-            let mut secret = [0; 10];
-            secret.copy_from_slice(&digest[..10]);
-            secret
-        };
-        for (some, first) in
-            desks.chunks_mut(CODES_AT_A_TIME).zip((first..).step_by(CODES_AT_A_TIME))
-        {
-            let mut codes = Vec::with_capacity(some.len());
-            for (desk, number) in some.iter_mut().zip(first..) {
-                // Places in the registry are those of the day: this one knows of no later change.
-                let home = self.state.organisation.unit(desk.home.as_str());
-                let home = home.with_context(|| format!("{} is in the registry", desk.home))?;
-                let context = self.state.context(number, &[home], &desk.below, day)?;
-                desk.granted(number, &context.facilities);
-                codes.push(NewCode {
-                    number,
-                    secret: secret_hash(number, &secret(number)),
-                    contexts: vec![context],
-                    uses: 1,
-                    expires: at.plus(30 * 86_400_000),
-                });
-            }
-            self.act(Act::Codes(codes), at)?;
-            let mut admissions = Vec::with_capacity(some.len());
-            for desk in some {
-                let request = EnrolRequest {
-                    key: desk.key.public(),
-                    code: desk.context,
-                    secret: secret(desk.context),
-                    facility: None,
-                    machine: u64::from(desk.context),
-                };
-                let act = self.state.admission(&request, at).map_err(|why| anyhow!("{why}"))?;
-                admissions.push(act.context("a fresh agent is admitted")?);
-            }
-            self.act_all(admissions, at)?;
-        }
-        for township in townships {
-            let context =
-                township.desks.first().and_then(|desk| self.state.contexts.get(&desk.context));
-            if let Some(context) = context.filter(|context| !context.below.is_empty()).cloned() {
-                township.overlaps(&context.facilities);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes in what was sent on a day, in the order of the day.
-    fn take(&mut self, date: Date, mut sent: Vec<Sent>, summary: &mut Summary) -> Result<()> {
-        sent.sort_by_key(|sent| sent.moment);
-        let mut sent = sent.into_iter().peekable();
-        while let Some(minute) = sent.peek().map(|sent| sent.moment) {
-            let of_day = |part: u16| u8::try_from(part).unwrap_or(0);
-            let hour = of_day(SENDING[minute].0 / 60);
-            let at = self.state.catalogue.moment(date, hour, of_day(SENDING[minute].0 % 60));
-            let at = self.moment(at);
-            let mut rows = Vec::new();
-            while rows.len() < SUBMISSION_ROWS_MAX
-                && let Some(one) = sent.next_if(|one| one.moment == minute)
-            {
-                rows.push(self.judge(one, at, rows.len(), summary)?);
-            }
-            self.commit(rows, at)?;
-        }
-        Ok(())
-    }
-
-    fn judge(
-        &mut self,
-        one: Sent,
-        at: Millis,
-        row: usize,
-        summary: &mut Summary,
-    ) -> Result<NewRow> {
-        let Sent { batch, bytes, reports, counts, .. } = one;
-        let Judgement::Answer { store: true, refused, reused } = self.state.judge(&batch) else {
-            bail!("a batch of {} was not taken", batch.agent);
-        };
-        if !reused.is_empty() {
-            bail!("{} used {reused:?} twice", batch.agent);
-        }
-        summary.batches += 1;
-        summary.batch_bytes += bytes.len() as u64;
-        summary.versions += batch.entries.len() as u64;
-        summary.reports += reports;
-        summary.counts += counts;
-        let added = self.state.hold(&batch, &refused);
-        let position = self.position + 1 + row as u64;
-        let stored = if refused.is_empty() { Vec::new() } else { encode(&refused) };
-        self.state.apply_batch(batch, &added, &refused, position, at);
-        Ok(NewRow { refused: stored, ..NewRow::batch(bytes) })
-    }
-
-    /// Ends the ledger; gives what is counted at `end`.
-    fn close(mut self, end: Millis) -> Result<(State, u64)> {
-        drop(self.groups);
-        self.ledger.join().map_err(|_| anyhow!("the ledger's thread panicked"))??;
-        self.state.rejudge(end);
-        Ok((self.state, self.acts))
     }
 }
 

@@ -20,8 +20,8 @@ use banyan_shared::wire::EnrolCode;
 use clap::Parser;
 use serde_json::{Value, json};
 
+use crate::agents::{Agents, Enrolment};
 use crate::counts::{Area, Desk, Plan, STAGES, Typed};
-use crate::fleet::{Enrolment, Fleet};
 use crate::harness::{Aggregator, World, kill_all, until};
 use crate::model::{Model, shipped};
 use crate::proof::{Against, Proof};
@@ -273,7 +273,7 @@ impl Show<'_> {
     }
 
     /// Enrols every agent: villages by file with no line, townships by code, a few as real programs.
-    fn enrol(&self, centre: &Aggregator, plans: Vec<Plan>) -> Result<(Fleet, Vec<Clinic>)> {
+    fn enrol(&self, centre: &Aggregator, plans: Vec<Plan>) -> Result<(Agents, Vec<Clinic>)> {
         let bar = self.screen.bar("注册", "enrolling", plans.len() as u64);
         let mut wanted: VecDeque<(Desk, Way)> = VecDeque::from([
             (Desk::Village, Way::Service),
@@ -324,7 +324,7 @@ impl Show<'_> {
             let code: EnrolCode = code.parse().context("reading a code")?;
             enrolments.push((plan, Enrolment::Code(code)));
         }
-        let mut fleet = Fleet::new()?;
+        let mut fleet = Agents::new()?;
         fleet.enrol(&self.world.dir().join("agents"), enrolments, || bar.inc(1))?;
         let mut clinics = Vec::new();
         for (plan, way) in real {
@@ -347,7 +347,7 @@ impl Show<'_> {
     /// Two months typed in goes, each with its fault.
     fn two_months(
         &self,
-        fleet: &mut Fleet,
+        fleet: &mut Agents,
         clinics: &mut [Clinic],
         mut centre: Aggregator,
     ) -> Result<Aggregator> {
@@ -434,7 +434,7 @@ impl Show<'_> {
     fn fault(
         &self,
         fault: Fault,
-        fleet: &Fleet,
+        fleet: &Agents,
         centre: &mut Aggregator,
         busy: &dyn Fn() -> bool,
     ) -> Result<()> {
@@ -486,7 +486,7 @@ impl Show<'_> {
     }
 
     /// Waits until every report has its receipt.
-    fn settle(&self, fleet: &Fleet, clinics: &[Clinic]) -> Result<()> {
+    fn settle(&self, fleet: &Agents, clinics: &[Clinic]) -> Result<()> {
         let first = fleet.standing().waiting;
         let bar = self.screen.bar("等待回执", "last receipts", first);
         fleet.nudge();

@@ -39,7 +39,14 @@ impl World {
     /// # Errors
     /// The build fails or the folder cannot be made.
     pub fn new(dir: Option<&Path>) -> Result<World> {
-        let binaries = binaries()?;
+        World::of(binaries()?, dir)
+    }
+
+    /// As [`World::new`], of programs already built.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn of(binaries: Binaries, dir: Option<&Path>) -> Result<World> {
         let (dir, temporary) = match dir {
             Some(dir) => (dir.to_owned(), None),
             None => {

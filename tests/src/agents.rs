@@ -75,14 +75,14 @@ struct Member {
 }
 
 /// The agents. They run until dropped.
-pub struct Fleet {
+pub struct Agents {
     runtime: Runtime,
     members: Vec<Arc<Member>>,
 }
 
-impl std::fmt::Debug for Fleet {
+impl std::fmt::Debug for Agents {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fleet").field("agents", &self.members.len()).finish_non_exhaustive()
+        f.debug_struct("Agents").field("agents", &self.members.len()).finish_non_exhaustive()
     }
 }
 
@@ -130,19 +130,19 @@ async fn save(member: &Member, drafts: Vec<Draft>) -> Result<()> {
     }
 }
 
-impl Fleet {
+impl Agents {
     /// A fleet without agents.
     ///
     /// # Errors
     /// No threads.
-    pub fn new() -> Result<Fleet> {
+    pub fn new() -> Result<Agents> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(BLOCKING_THREADS)
             .thread_name("agents")
             .enable_all()
             .build()?;
-        Ok(Fleet { runtime, members: Vec::new() })
+        Ok(Agents { runtime, members: Vec::new() })
     }
 
     /// How many agents.
@@ -321,7 +321,7 @@ impl Fleet {
     }
 }
 
-impl Drop for Fleet {
+impl Drop for Agents {
     fn drop(&mut self) {
         let members = std::mem::take(&mut self.members);
         self.runtime.block_on(async move {
