@@ -16,8 +16,8 @@ use crate::client::{Client, print_json};
 use crate::http::Request;
 use crate::serve::{HTTP_ADDR_DEFAULT, HttpTls, MQTT_ADDR_DEFAULT, MqttListen, ServeOptions};
 use crate::service::{
-    CompletenessCall, EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile, Format, GivenTable,
-    QueryCall, ReportCall, Usage, VerifyReport, say, usage,
+    AnomaliesCall, CompletenessCall, EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile,
+    Format, GivenTable, QueryCall, ReportCall, Usage, VerifyReport, say, usage,
 };
 
 /// Prints a line; a reader that has gone away (`| head`) is no failure.
@@ -149,6 +149,8 @@ enum Command {
     Query(QueryArgs),
     /// 上报完整性 Ask how complete reporting is
     Completeness(CompletenessArgs),
+    /// 审核异常 The rules that reports and networks break
+    Anomalies(AnomaliesArgs),
     /// 追溯一张报表 The trace of a number: values, versions, who, when
     Report {
         /// The facility
@@ -353,6 +355,26 @@ struct CompletenessArgs {
     /// as_it_was, today or a date
     #[arg(long)]
     membership: Option<String>,
+    /// As known at this time (RFC 3339)
+    #[arg(long)]
+    as_of: Option<String>,
+}
+
+#[derive(Args)]
+struct AnomaliesArgs {
+    /// A unit or network, by code or unique name
+    unit: String,
+    /// The period
+    period: String,
+    /// Only this form
+    #[arg(long)]
+    form: Option<String>,
+    /// Only this rule, or this part of one
+    #[arg(long)]
+    rule: Option<String>,
+    /// Only rules of this scope: report, history or cross_site
+    #[arg(long)]
+    scope: Option<String>,
     /// As known at this time (RFC 3339)
     #[arg(long)]
     as_of: Option<String>,
@@ -629,6 +651,11 @@ fn ask(command: Command, global: &Global, client: &Client) -> Result<ExitCode> {
                 lang,
             };
             print_answer(&client.json(&Request::Completeness(call))?)?;
+        }
+        Command::Anomalies(args) => {
+            let AnomaliesArgs { unit, period, form, rule, scope, as_of } = args;
+            let call = AnomaliesCall { unit, period, form, rule, scope, as_of, format, lang };
+            print_answer(&client.json(&Request::Anomalies(call))?)?;
         }
         Command::Report { facility, form, period, history, as_of } => {
             let call = ReportCall { facility, form, period, history, as_of, format, lang };

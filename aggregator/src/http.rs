@@ -125,6 +125,8 @@ pub enum Request {
     Query(crate::service::QueryCall),
     /// How complete they are.
     Completeness(crate::service::CompletenessCall),
+    /// The rules that reports and networks break.
+    Anomalies(crate::service::AnomaliesCall),
     /// The trace of a number.
     Report(crate::service::ReportCall),
     /// Corrects a report.
@@ -312,6 +314,7 @@ async fn carry_out(service: &Arc<Service>, who: &Who, request: Request) -> Resul
         }
         Request::Query(call) => blocking(service, move |s| s.query(&call)).await?,
         Request::Completeness(call) => blocking(service, move |s| s.completeness(&call)).await?,
+        Request::Anomalies(call) => blocking(service, move |s| s.anomalies(&call)).await?,
         Request::Report(call) => blocking(service, move |s| s.report(&call)).await?,
         Request::Correct(call) => serde_json::to_value(service.correct(by, call).await?)?,
         Request::Withdraw(call) => serde_json::to_value(service.withdraw(by, call).await?)?,
@@ -397,6 +400,7 @@ pub(crate) fn listed(site: &Arc<Site>, door: Arc<Counters>, gate: &Gate) -> Rout
         .guarded("/v1/call", post(call).with_state(app.clone()))
         .guarded("/v1/query", get(query).with_state(app.clone()))
         .guarded("/v1/completeness", get(completeness).with_state(app.clone()))
+        .guarded("/v1/anomalies", get(anomalies).with_state(app.clone()))
         .guarded("/v1/report", get(report).with_state(app.clone()))
         .guarded("/v1/counters", get(counters).with_state(app));
     crate::pages::routes(access::login_routes(routes, gate), site)
@@ -479,6 +483,14 @@ async fn completeness(
     RawQuery(query): RawQuery,
 ) -> Response {
     read(app, who, "completeness", query).await
+}
+
+async fn anomalies(
+    Extract(app): Extract<App>,
+    Extension(who): Extension<Who>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    read(app, who, "anomalies", query).await
 }
 
 async fn report(

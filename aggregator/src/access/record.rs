@@ -31,6 +31,7 @@ pub(crate) fn described(request: &Request) -> (&'static str, String) {
     match request {
         Request::Query(_) => ("query", of_question()),
         Request::Completeness(_) => ("completeness", of_question()),
+        Request::Anomalies(_) => ("anomalies", of_question()),
         Request::Report(call) => ("report", words(&[&call.facility, &call.form, &call.period])),
         Request::Audit(call) => ("audit", call.user.clone().unwrap_or_default()),
         Request::ExportCounts(call) => {
@@ -118,7 +119,8 @@ pub(crate) fn kind_of(
             let asked = asked_of(request).filter(|asked| of_sites(org, today, *asked));
             asked.map(|_| AuditKind::Read)
         }
-        Request::Report(_) | Request::Audit(_) => Some(AuditKind::Read),
+        // Each row is of one site.
+        Request::Report(_) | Request::Anomalies(_) | Request::Audit(_) => Some(AuditKind::Read),
         Request::ExportCounts(_) | Request::Backup { .. } => Some(AuditKind::Export),
         Request::ImportUnits(call) => call.apply.then_some(AuditKind::Change),
         Request::Publish(call) => (!call.dry_run).then_some(AuditKind::Change),

@@ -48,7 +48,10 @@ pub(crate) fn need(request: &Request) -> Need {
     use Role::{Admin, Operator, Viewer};
     let (role, over) = match request {
         Request::Units { .. } => (Viewer, Nothing),
-        Request::Query(_) | Request::Completeness(_) | Request::Report(_) => (Viewer, Places),
+        Request::Query(_)
+        | Request::Completeness(_)
+        | Request::Anomalies(_)
+        | Request::Report(_) => (Viewer, Places),
         Request::Fleet { .. } | Request::Parked { .. } => (Viewer, Nothing),
         Request::Status => (Viewer, Everything),
         Request::Enrol(_)
@@ -148,6 +151,13 @@ pub(crate) fn asked_of(request: &Request) -> Option<Asked<'_>> {
             by: &call.by,
             network: call.network.as_deref(),
             lang: call.lang,
+        }),
+        Request::Anomalies(call) => Some(Asked {
+            place: &call.unit,
+            period: &call.period,
+            as_of: call.as_of.as_deref(),
+            lang: call.lang,
+            ..Asked::default()
         }),
         Request::Report(call) => Some(Asked {
             place: &call.facility,

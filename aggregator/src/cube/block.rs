@@ -26,6 +26,14 @@ pub struct Stored {
     pub content: Content,
 }
 
+impl Stored {
+    /// It as a version among others.
+    pub(crate) fn as_version(&self) -> Version {
+        let Content { how, replaces, .. } = &self.content;
+        Version { id: self.id, how: *how, replaces: replaces.clone() }
+    }
+}
+
 /// What is counted of one report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -47,6 +55,8 @@ pub struct Report {
     pub returned: bool,
     /// Whether something else is counted than when it was first signed off or locked.
     pub restated: bool,
+    /// The columns whose values were others when it was first signed off or locked.
+    pub changed: Box<[u16]>,
     /// Whether it was there when it was first signed off or locked, and has been changed since.
     pub corrected: bool,
     /// How many versions there are.
@@ -281,6 +291,7 @@ impl Block {
             pending: 0,
             returned: false,
             restated: false,
+            changed: Box::default(),
             corrected: false,
             versions: 1,
         })
@@ -547,6 +558,7 @@ impl History {
                 pending: 0,
                 returned: false,
                 restated: false,
+                changed: Box::default(),
                 corrected: false,
                 versions: 0,
             },
@@ -565,14 +577,7 @@ fn decide(versions: &[Stored], lineage: &Lineage, lock: Option<&Lock>) -> (Repor
     let places: Vec<usize> = (0..versions.len()).filter(admits).collect();
     let returned =
         lock.map_or(0, |lock| versions.iter().filter(|v| lock.is_returned(v.id)).count());
-    let list: Vec<Version> = places
-        .iter()
-        .map(|&at| Version {
-            id: versions[at].id,
-            how: versions[at].content.how,
-            replaces: versions[at].content.replaces.clone(),
-        })
-        .collect();
+    let list: Vec<Version> = places.iter().map(|&at| versions[at].as_version()).collect();
     let since: Vec<Millis> = places.iter().map(|&at| versions[at].received_at).collect();
     // What was counted from each moment on at which something came.
     let steps = choices(&list, &since, lineage);
@@ -586,7 +591,11 @@ fn decide(versions: &[Stored], lineage: &Lineage, lock: Option<&Lock>) -> (Repor
         entered = arrival.map(|step| versions[places[step.at]].content.entered_at);
     }
     let current = counted.map(|(at, _)| versions[at].id);
-    let restated = lock.is_some_and(|lock| lock.is_restated(current));
+    let restated = lock.filter(|lock| lock.is_restated(current));
+    let changed = restated.map(|lock| {
+        let then = counted_then(versions, lineage, lock);
+        changed(then.map(|at| &versions[at]), counted.map(|(at, _)| &versions[at]))
+    });
     let report = Report {
         current,
         how: counted.map_or(How::Direct, |(at, _)| versions[at].content.how),
@@ -596,9 +605,32 @@ fn decide(versions: &[Stored], lineage: &Lineage, lock: Option<&Lock>) -> (Repor
         heads: counted.map_or(0, |(_, heads)| heads),
         pending: versions.len() - places.len() - returned,
         returned: returned > 0 && current.is_none(),
-        restated,
-        corrected: restated && lock.is_some_and(Lock::was_signed),
+        restated: restated.is_some(),
+        changed: changed.unwrap_or_default(),
+        corrected: restated.is_some_and(Lock::was_signed),
         versions: versions.len(),
     };
     (report, counted.map(|(at, _)| at))
+}
+
+/// The place of the version counted when the report was first signed off or locked.
+fn counted_then(versions: &[Stored], lineage: &Lineage, lock: &Lock) -> Option<usize> {
+    let places: Vec<usize> =
+        (0..versions.len()).filter(|at| lock.was_seen(versions[*at].id)).collect();
+    let list: Vec<Version> = places.iter().map(|&at| versions[at].as_version()).collect();
+    let since: Vec<Millis> = places.iter().map(|&at| versions[at].received_at).collect();
+    choices(&list, &since, lineage).last().map(|choice| places[choice.at])
+}
+
+/// The columns in which two versions say something else; none, or a withdrawal, says nothing.
+fn changed(then: Option<&Stored>, now: Option<&Stored>) -> Box<[u16]> {
+    fn said(version: Option<&Stored>) -> &[Value] {
+        let content = version.map(|version| &version.content).filter(|content| !content.withdrawn);
+        content.map_or(&[], |content| &content.values)
+    }
+    let (then, now) = (said(then), said(now));
+    let value =
+        |values: &[Value], at: u16| values.get(usize::from(at)).copied().unwrap_or(Value::Missing);
+    let columns = u16::try_from(then.len().max(now.len())).unwrap_or(u16::MAX);
+    (0..columns).filter(|at| value(then, *at) != value(now, *at)).collect()
 }

@@ -143,6 +143,11 @@ impl Lock {
         })
     }
 
+    /// Whether the version had been seen when the report was first signed off or locked.
+    pub(super) fn was_seen(&self, id: VersionId) -> bool {
+        self.signed.as_ref().is_some_and(|seen| has(seen, id))
+    }
+
     /// Whether anything of the report had been seen when it was first signed off or locked.
     pub(super) fn was_signed(&self) -> bool {
         self.signed.as_ref().is_some_and(|seen| !seen.is_empty())

@@ -10,7 +10,8 @@ use super::place::status;
 use super::tables::moment;
 use super::{Page, Problem, View, fitted, layout, selectors};
 use crate::query::{
-    Trace, TraceValue, TraceVersion, decision_text, grouped, restated_text, stage_text,
+    BrokenRow, Trace, TraceValue, TraceVersion, broken_text, decision_text, grouped, restated_text,
+    stage_text,
 };
 use crate::service::ReportCall;
 
@@ -105,6 +106,7 @@ fn render(view: &View<'_>, found: Found, trace: &Trace, rows: usize) -> Markup {
                 }
             }
         }
+        (broken(view, &trace.broken))
         h2 { (view.tr("各版本", "Every version")) " " small { (trace.history.len()) } }
         @if trace.history.is_empty() {
             p.none { (view.tr("没有收到过任何版本", "No version has ever come in")) }
@@ -122,6 +124,19 @@ fn render(view: &View<'_>, found: Found, trace: &Trace, rows: usize) -> Markup {
     };
     let title = format!("{form_name} {} {}", trace.facility, trace.period);
     layout::frame(view, &title, &layout::other_lang(view, &path, &[]), content)
+}
+
+/// The rules broken, if any.
+pub(super) fn broken(view: &View<'_>, rows: &[BrokenRow]) -> Markup {
+    html! {
+        @if !rows.is_empty() {
+            h2 id="broken" { (view.tr("不符合审核规则", "Rules broken")) " " small { (rows.len()) } }
+            ul.broken { @for row in rows {
+                li { @if row.severity == "error" { span.bad { (broken_text(row, &view.catalogue, view.lang)) } }
+                    @else { (broken_text(row, &view.catalogue, view.lang)) } }
+            } }
+        }
+    }
 }
 
 /// How far its review has come, and what happened to it since.

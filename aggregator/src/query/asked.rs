@@ -55,6 +55,9 @@ pub(super) struct Got {
     pub(super) last: Value,
     /// Whether several versions stand of a report with a number. Told only of a reading one by one.
     pub(super) conflicts: bool,
+    /// Whether a report had another value when it was first signed off or locked. Told only of a reading one
+    /// by one.
+    pub(super) restated: bool,
 }
 
 impl Default for Got {
@@ -70,6 +73,7 @@ impl Default for Got {
             last: Value::Missing,
             late: 0,
             conflicts: false,
+            restated: false,
         }
     }
 }
@@ -86,6 +90,7 @@ impl Got {
         self.sum = self.sum.saturating_add(later.sum);
         self.working = self.working.saturating_add(later.working);
         self.conflicts |= later.conflicts;
+        self.restated |= later.restated;
         if later.last.is_answer() {
             self.last = later.last;
         }
@@ -352,6 +357,10 @@ impl<'e> Asked<'e> {
             let block = self.engine.block(sheet.form, *period, self.when.past);
             let (Some(block), Some(column)) = (block, column) else { continue };
             let value = block.value(column, slot);
+            for (_, report) in block.histories(slot..slot + 1) {
+                got.conflicts |= report.heads > 1 && value.number().is_some();
+                got.restated |= report.changed.iter().any(|c| usize::from(*c) == column);
+            }
             match value {
                 Value::Missing => continue,
                 Value::NotApplicable => {
@@ -364,8 +373,6 @@ impl<'e> Asked<'e> {
                     if works_on(&self.engine, unit, *period) {
                         got.working = got.working.saturating_add(n);
                     }
-                    let reports = block.histories(slot..slot + 1);
-                    got.conflicts |= reports.into_iter().any(|(_, report)| report.heads > 1);
                 }
             }
             got.answered += asked;

@@ -16,35 +16,12 @@ use foldhash::HashMap;
 use super::answer::*;
 use super::asked::{Asked, When};
 use super::indicators::{Outcome, RowOf};
+use super::marks::MarksKept;
 use super::request::Dims;
 use super::sets::{Key, Scope};
 use super::{Engine, tally};
 
 impl Engine<'_> {
-    /// Figures computed from reports of which several versions stand say so.
-    pub(super) fn note_conflicts(
-        &self,
-        elements: &BTreeMap<ElementIx, tally::Count>,
-        span: Span,
-        indicators: &mut [(String, IndicatorFigure)],
-    ) {
-        let conflicting: Vec<ElementIx> = elements
-            .iter()
-            .filter(|(_, count)| count.flags.contains(tally::CONFLICTS))
-            .map(|(element, _)| *element)
-            .collect();
-        if conflicting.is_empty() {
-            return;
-        }
-        for (code, figure) in indicators {
-            let indicator = self.catalogue.indicator(code);
-            let counts = indicator.is_some_and(|ix| self.counts(ix, &conflicting, span.last_day()));
-            if counts && figure.value.is_some() {
-                figure.flags.push(tally::CONFLICTS.to_owned());
-            }
-        }
-    }
-
     /// The figures of indicators for each row. Unless named, those with nothing to say are left out.
     pub(super) fn indicator_figures(
         &self,
@@ -76,11 +53,18 @@ impl Engine<'_> {
             let row = RowOf { scope, dims, key: *key };
             let (level, of) = self.level_of(row, last);
             let mut figures = Vec::new();
+            let mut marks = MarksKept::default();
             for indicator in indicators {
                 let model = &self.catalogue.indicators[indicator.at()];
                 let outcome = if Self::is_shown_at(model, level) {
                     let reports = reports.get(key).unwrap_or(&none);
-                    self.indicator(asked, row, span, *indicator, reports)
+                    let mut outcome = self.indicator(asked, row, span, *indicator, reports);
+                    if outcome.value.is_some() {
+                        let marks =
+                            self.marks_of_indicator(asked, row, span, *indicator, &mut marks);
+                        outcome.flags.extend(marks.flags());
+                    }
+                    outcome
                 } else if named {
                     Outcome::without_value(State::NotShownHere)
                 } else {

@@ -1,7 +1,7 @@
 //! A small country for the tests of cube and query.
 
 use banyan_shared::catalogue::Catalogue;
-use banyan_shared::ids::{AgentId, Epoch, Millis, VersionId};
+use banyan_shared::ids::{AgentId, Epoch, Millis, UnitCode, VersionId};
 use banyan_shared::organisation::Organisation;
 use banyan_shared::report::{Content, EnteredAt, How, Value};
 use banyan_shared::tables::registry::{TableName, Tables};
@@ -147,9 +147,24 @@ impl World {
         at: (&str, u8),
         how: How,
     ) -> VersionId {
+        self.put_by(7, facility, form, period, values, at, how)
+    }
+
+    /// The same by one of several writers, none of whom knows of another.
+    #[allow(clippy::too_many_arguments, reason = "what a report is made of")]
+    pub(crate) fn put_by(
+        &mut self,
+        writer: u8,
+        facility: &str,
+        form: &str,
+        period: &str,
+        values: &[&str],
+        at: (&str, u8),
+        how: How,
+    ) -> VersionId {
         let received_at = self.at(at.0, at.1);
         let id = VersionId {
-            writer: AgentId([7; 6]),
+            writer: AgentId([writer; 6]),
             epoch: Epoch { counter: 1, random: 1 },
             seq: self.next,
         };
@@ -174,5 +189,24 @@ impl World {
         self.next += 1;
         self.cube.apply(&self.catalogue, version).unwrap();
         id
+    }
+
+    /// Signs off a facility's report of a form and period as it stands.
+    pub(crate) fn sign(&mut self, facility: &str, form: &str, period: &str, at: (&str, u8)) {
+        let decided = crate::cube::Decided {
+            by: "stat".to_owned(),
+            at: self.at(at.0, at.1),
+            position: self.next,
+        };
+        self.next += 1;
+        let facility: UnitCode = facility.parse().unwrap();
+        let (form, period) = (form.parse().unwrap(), period.parse().unwrap());
+        let versions = self.cube.versions(&facility, &form, period);
+        let seen: Vec<_> = versions
+            .iter()
+            .map(|version| (&facility, version.id.writer, version.id.epoch, version.id.seq))
+            .collect();
+        let what = (decided, crate::act::Stage::Signed, facility.to_string());
+        self.cube.stage((&form, period), what, &[&facility], &seen);
     }
 }

@@ -209,6 +209,7 @@ impl Given {
             working: self.working.as_ref().map_or(0, |working| working[at]),
             last: self.newest.as_ref().map_or(Value::Missing, |newest| newest.of(at)),
             conflicts: false,
+            restated: false,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! and that a figure says what it covers. What the figures mean is `banyan_shared::figures`; here they are
 //! computed over columns. Leaves HTTP and the command line to others.
 
+mod anomalies;
 mod answer;
 mod asked;
 mod compare;
@@ -13,6 +14,7 @@ mod figure;
 mod given;
 mod indicators;
 mod kept;
+mod marks;
 mod plan;
 mod reading;
 mod reconcile;
@@ -39,14 +41,17 @@ use banyan_shared::period::{Date, Span};
 use crate::act::Stage;
 use crate::cube::Cube;
 
+pub use anomalies::{AnomaliesAnswer, AnomaliesRequest, BrokenRow};
 pub use answer::*;
 pub use complete::{Mark, SILENT_AFTER_MS, SiteState, SiteStates};
 pub use plan::{Plans, reserve};
 pub(crate) use render::{
-    align, causes, decision_text, flag_text, grouped, restated_text, stage_text, status_text, table,
+    align, broken_text, causes, decision_text, flag_text, grouped, restated_text, stage_text,
+    status_text, table,
 };
 pub use render::{
-    completeness_csv, completeness_table, query_csv, query_table, trace_csv, trace_table,
+    anomalies_csv, anomalies_table, completeness_csv, completeness_table, query_csv, query_table,
+    trace_csv, trace_table,
 };
 pub use request::{CompletenessRequest, Dims, Membership, QueryError, QueryRequest, UnitDim};
 pub use trace::{Trace, TraceDecision, TraceValue, TraceVersion};
@@ -194,8 +199,7 @@ impl Engine<'_> {
         let shown = self.row_keys(&of_rows, scope, dims, asked.when, names);
         let mut worked = Worked::default();
         for ((key, counts), shown) in counts.into_iter().zip(shown) {
-            let mut indicators = figures.remove(&key).unwrap_or_default();
-            self.note_conflicts(&counts, span, &mut indicators);
+            let indicators = figures.remove(&key).unwrap_or_default();
             worked.elements.extend(counts.keys());
             let row = Row {
                 key: shown,
@@ -361,6 +365,8 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_anomalies;
+#[cfg(test)]
 mod tests_domain;
 #[cfg(test)]
 mod tests_guizhou;
@@ -370,3 +376,5 @@ mod tests_indicators;
 mod tests_kept;
 #[cfg(test)]
 mod tests_laws;
+#[cfg(test)]
+mod tests_marks;

@@ -26,16 +26,16 @@ impl Engine<'_> {
         span: Span,
         elements: &BTreeSet<ElementIx>,
     ) -> Option<Ordered<ReconciliationFigure>> {
-        let only_networks =
-            Dims { network: true, network_kind: dims.network_kind, ..Dims::default() };
-        if *dims != only_networks || !matches!(scope, Scope::Unit(_)) {
+        if !dims.network || !matches!(scope, Scope::Unit(_)) {
             return None;
         }
+        // However else the rows are divided: the networks' sums over the whole span against the area's.
+        let networks = Dims { network: true, network_kind: dims.network_kind, ..Dims::default() };
         let elements: Vec<ElementIx> = elements.iter().copied().collect();
         let number = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
         let addend = |a: &Addend| AddendFigure { facilities: a.facilities, value: number(a.value) };
-        let lines =
-            self.reconcile(asked, scope, dims, span, &elements).into_iter().map(|(element, r)| {
+        let lines = self.reconcile(asked, scope, &networks, span, &elements).into_iter().map(
+            |(element, r)| {
                 let kinds = r.in_none_by_kind.iter();
                 let figure = ReconciliationFigure {
                     sum_of_groups: addend(&r.sum_of_groups),
@@ -55,7 +55,8 @@ impl Engine<'_> {
                     administrative_total: addend(&r.administrative_total),
                 };
                 (self.catalogue.elements[element.at()].code.to_string(), figure)
-            });
+            },
+        );
         Some(Ordered(lines.collect()))
     }
 

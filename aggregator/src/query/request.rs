@@ -184,6 +184,11 @@ pub enum QueryError {
         /// The limit.
         limit: usize,
     },
+    /// More reports would have to be looked at one by one than a question may be about.
+    TooManyReports {
+        /// The limit.
+        limit: usize,
+    },
     /// The kind of network is needed, or not known.
     NetworkKind {
         /// What was asked for, if anything.
@@ -193,7 +198,7 @@ pub enum QueryError {
     },
     /// The catalogue has no such element, form or indicator.
     Unknown {
-        /// `element`, `form` or `indicator`.
+        /// `element`, `form`, `indicator`, `rule` or `scope`.
         what: &'static str,
         /// What was asked for.
         text: String,
@@ -243,6 +248,7 @@ impl QueryError {
             QueryError::TwoDims { .. } => "two_dimensions",
             QueryError::DimTooCoarse { .. } => "dimension_too_coarse",
             QueryError::TooManyRows { .. } => "too_many_rows",
+            QueryError::TooManyReports { .. } => "too_many_reports",
             QueryError::NetworkKind { .. } => "network_kind",
             QueryError::Unknown { .. } => "unknown_code",
             QueryError::AcrossNewYear { .. } => "across_new_year",
@@ -335,6 +341,15 @@ impl QueryError {
                     )
                 }
             }
+            QueryError::TooManyReports { limit } => {
+                if zh {
+                    format!("报表超过 {limit} 份，请缩小范围、缩短时间，或用 --form 指定一种报表")
+                } else {
+                    format!(
+                        "more than {limit} reports: narrow the place or the period, or name a --form"
+                    )
+                }
+            }
             QueryError::NetworkKind { text: None, known } => {
                 if zh {
                     format!("请用 --network 指明网络类型：{}", list(known))
@@ -353,6 +368,8 @@ impl QueryError {
                 let thing = match *what {
                     "element" => "数据元",
                     "form" => "报表",
+                    "rule" => "审核规则",
+                    "scope" => "规则范围",
                     _ => "指标",
                 };
                 let hint = match (similar.is_empty(), zh) {

@@ -206,11 +206,24 @@ impl Default for Reports {
     }
 }
 
-/// A chunk of slots: its two halves are folded each when first asked for.
+/// A report of whose values a reader should know more; lines by their number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Marked {
+    /// Its slot's place in the chunk.
+    pub(super) place: usize,
+    pub(super) period: Period,
+    /// Lines with a number, while several versions of the report stand.
+    pub(super) conflicts: Box<[usize]>,
+    /// Lines that had another value when the report was first signed off or locked.
+    pub(super) restated: Box<[usize]>,
+}
+
+/// A chunk of slots: its parts are folded each when first asked for.
 #[derive(Default)]
 struct Chunk {
     lines: OnceLock<Box<[Line]>>,
     reports: OnceLock<Box<Reports>>,
+    marked: OnceLock<Box<[Marked]>>,
 }
 
 /// What a sheet was folded from.
@@ -282,6 +295,11 @@ impl Sheet {
         self.chunks[number]
             .reports
             .get_or_init(|| Box::new(fold_reports(engine, self, when, number)))
+    }
+
+    /// The marked reports of a chunk, looked for now if they were not yet.
+    pub(super) fn marked(&self, engine: &Engine<'_>, when: When, number: usize) -> &[Marked] {
+        self.chunks[number].marked.get_or_init(|| find_marked(engine, self, when, number))
     }
 
     /// Bits of the ended periods whose last moment in time has passed for the slot.
@@ -568,6 +586,39 @@ fn fold_period(
         let pending = u16::try_from(report.pending).unwrap_or(u16::MAX);
         reports.pending[place] = reports.pending[place].saturating_add(pending);
     }
+}
+
+fn find_marked(engine: &Engine<'_>, sheet: &Sheet, when: When, number: usize) -> Box<[Marked]> {
+    let (first, len) = slots_of(sheet, number);
+    let mut found = Vec::new();
+    for period in &sheet.periods[..sheet.ended] {
+        let Some(block) = engine.block(sheet.form, *period, when.past) else { continue };
+        for (slot, report) in block.histories(first as Slot..(first + len) as Slot) {
+            if report.heads < 2 && report.changed.is_empty() {
+                continue;
+            }
+            let lines = engine.catalogue.forms[sheet.form.at()].lines.iter().enumerate();
+            let columns: Vec<(usize, usize)> = lines
+                .filter_map(|(at, line)| Some((at, engine.column(sheet.form, line.element)?)))
+                .collect();
+            let those = |is_one: &dyn Fn(usize) -> bool| {
+                columns
+                    .iter()
+                    .filter(|(_, column)| is_one(*column))
+                    .map(|(line, _)| *line)
+                    .collect()
+            };
+            found.push(Marked {
+                place: slot as usize - first,
+                period: *period,
+                conflicts: those(&|column| {
+                    report.heads > 1 && block.value(column, slot).number().is_some()
+                }),
+                restated: those(&|column| report.changed.iter().any(|c| usize::from(*c) == column)),
+            });
+        }
+    }
+    found.into()
 }
 
 /// How a received report stands.

@@ -29,6 +29,12 @@ pub(super) fn days_of(span: Span) -> (Date, Date) {
     (span.first_day(), span.last_day())
 }
 
+/// The days from one to another as a span.
+pub(super) fn span_of_days((first, last): (Date, Date)) -> Option<Span> {
+    let day = |date| Period::containing(PeriodType::Day, date);
+    Span::new(day(first), day(last))
+}
+
 /// The periods before the span's own whose values a stock asked rarely may still take, newest first: at most
 /// so many months old, the value's own last day against the span's.
 pub(super) fn carried(kind: PeriodType, span: Span, carry_months: u16) -> Vec<Period> {

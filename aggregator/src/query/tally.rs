@@ -14,14 +14,12 @@ use banyan_shared::report::Value;
 use super::Engine;
 use super::asked::{Asked, Got};
 use super::given::Given;
+use super::marks::Marks;
 use super::plan::FormMap;
 use super::request::Dims;
 use super::sets::{Group, Key, Roster, Scope, Wanderer};
-use super::span::{bundles, carried, days_of};
+use super::span::days_of;
 use crate::cube::BlockRef;
-
-/// The flag of a figure some report of which stands in several versions.
-pub(super) const CONFLICTS: &str = "conflicts";
 
 /// Rows of a set up to which what was read for one is kept for its formulas.
 pub(super) const ROWS_KEPT: usize = 64;
@@ -174,13 +172,11 @@ impl<'e> Engine<'e> {
         for (key, groups) in &roster.rows {
             let mut list = vec![Count::default(); lines.len()];
             for group in groups.iter().filter(|group| model.kinds.contains(&group.kind)) {
-                let conflicts = self.has_conflicts(asked, group, form, span);
+                let marks = self.marks_of_flows(asked, group, (form, span));
                 for (count, line) in list.iter_mut().zip(lines) {
                     let given = self.count_group(asked, group, (form, *line), span, count);
                     count.tally.sum += given.sum.iter().map(|n| u128::from(*n)).sum::<u128>();
-                    if conflicts && given.numbers().iter().any(|n| *n > 0) {
-                        count.flags.insert(CONFLICTS.to_owned());
-                    }
+                    count.flags.extend(marks.of(*line).flags());
                 }
             }
             for (count, line) in list.into_iter().zip(lines) {
@@ -203,17 +199,6 @@ impl<'e> Engine<'e> {
                 }
             }
         }
-    }
-
-    /// Whether several versions stand of a report of a group's units.
-    fn has_conflicts(&self, asked: &Asked<'_>, group: &Group, form: FormIx, span: Span) -> bool {
-        let runs = asked.runs(group, form);
-        asked.sheets(form, span).iter().any(|sheet| {
-            runs.iter().any(|run| {
-                let reports = sheet.reports(&asked.engine, asked.when, run.chunk);
-                reports.conflicts[run.place..run.place + run.len].iter().any(|n| *n > 0)
-            })
-        })
     }
 
     /// Whether no other form can speak of an element of the units of a kind that have always been of it.
@@ -322,6 +307,8 @@ impl<'e> Engine<'e> {
                     // Of another kind's form only those can speak that were of that kind once.
                     if model.kinds.contains(&group.kind) || !group.changing.is_empty() {
                         valued |= self.count_stock(asked, group, (form, line), span, &mut count);
+                        let marks = self.marks_of_stock(asked, group, (form, line), span);
+                        count.flags.extend(marks.flags());
                     }
                 }
                 // After a last "not applicable", here or on another kind's form, earlier numbers are no value:
@@ -397,12 +384,7 @@ impl<'e> Engine<'e> {
         span: Span,
         over_time: OverTime,
     ) -> Date {
-        let own = self.catalogue.forms[form.at()].period_type;
-        let mut periods = bundles(own, span);
-        periods.reverse();
-        if let OverTime::Latest { carry_months } = over_time {
-            periods.extend(carried(own, span, carry_months));
-        }
+        let periods = self.bundles_of_stock(form, span, over_time);
         let slot = asked.slots(form).slot(unit);
         let answered = |bundle: &Period| {
             let sheet = asked.sheet(form, *bundle);
@@ -480,9 +462,7 @@ impl Count {
         if got.owed > got.not_applicable {
             self.expected_of.list.push(unit);
         }
-        if got.conflicts {
-            self.flags.insert(CONFLICTS.to_owned());
-        }
+        self.flags.extend(Marks::of(&got).flags());
     }
 }
 

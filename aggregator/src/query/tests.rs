@@ -241,6 +241,16 @@ fn a_facility_in_two_groups_counts_once_in_the_area_and_the_sums_reconcile() {
     }
     let stock = answer.reconciliation.as_ref().unwrap().get("beds").unwrap();
     assert_eq!(stock.administrative_total.value, 56);
+    // However else the rows are divided.
+    for more in ["kind", "day", "county", "facility"] {
+        let request = QueryRequest {
+            by: vec!["network".to_owned(), more.to_owned()],
+            elements: vec!["visits".to_owned()],
+            ..request.clone()
+        };
+        let divided = w.engine().query(&request, now).unwrap().reconciliation;
+        assert_eq!(divided.unwrap().get("visits"), Some(r), "{more}");
+    }
 }
 
 #[test]

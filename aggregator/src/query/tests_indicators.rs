@@ -85,7 +85,7 @@ pub(super) fn indicators() -> String {
     toml
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let toml = CATALOGUE.to_owned() + &indicators();
     let mut w = World::new();
     w.catalogue = Catalogue::load(toml.as_bytes()).unwrap_or_else(|errors| {
@@ -104,7 +104,7 @@ fn world() -> World {
     w
 }
 
-fn month(
+pub(super) fn month(
     w: &mut World,
     unit: &str,
     month: &str,

@@ -8,7 +8,8 @@ use banyan_shared::period::Period;
 use banyan_shared::report::{self, EnteredAt, Value, Version};
 use serde::{Deserialize, Serialize};
 
-use super::asked::When;
+use super::anomalies::BrokenRow;
+use super::asked::{Asked, When};
 use super::plan::extension;
 use super::{Engine, Ordered, QueryError};
 use crate::cube::{Decision, Stored};
@@ -138,6 +139,8 @@ pub struct Trace {
     pub values: Ordered<TraceValue>,
     /// The state of each value: `reported`, `missing`, `not_applicable`, `waiting`.
     pub states: Ordered<State>,
+    /// The rules its counted version breaks.
+    pub broken: Vec<BrokenRow>,
     /// Every version, in order of receipt; empty unless the history was asked for.
     pub history: Vec<TraceVersion>,
     /// What was decided about it, in order; empty unless the history was asked for.
@@ -244,10 +247,7 @@ impl Engine<'_> {
             states.push((element.code.to_string(), state));
         }
         let current = report.as_ref().and_then(|report| report.current);
-        let list: Vec<Version> = versions
-            .iter()
-            .map(|v| Version { id: v.id, how: v.content.how, replaces: v.content.replaces.clone() })
-            .collect();
+        let list: Vec<Version> = versions.iter().map(Stored::as_version).collect();
         let shown = |(at, version): (usize, &Stored)| TraceVersion {
             counted: Some(version.id) == current,
             pending: self.cube.pending(code, &model.code, period, version.id, past),
@@ -282,6 +282,7 @@ impl Engine<'_> {
             versions: versions.len(),
             values: Ordered(values),
             states: Ordered(states),
+            broken: self.broken_by(&Asked::new(*self, when), unit, form_ix, period),
             decisions: if history {
                 let decisions = self.cube.decisions(code, &model.code, period, past);
                 decisions.iter().map(|decision| self.trace_decision(decision)).collect()

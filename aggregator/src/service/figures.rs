@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use super::lists::rfc3339;
 use super::{Service, say, usage};
 use crate::query::{
-    CompletenessAnswer, CompletenessRequest, Engine, Plans, QueryAnswer, QueryError, QueryRequest,
-    SiteStates, Trace, completeness_csv, completeness_table, query_csv, query_table, trace_csv,
-    trace_table,
+    AnomaliesAnswer, AnomaliesRequest, CompletenessAnswer, CompletenessRequest, Engine, Plans,
+    QueryAnswer, QueryError, QueryRequest, SiteStates, Trace, anomalies_csv, anomalies_table,
+    completeness_csv, completeness_table, query_csv, query_table, trace_csv, trace_table,
 };
 use crate::state::{Recorded, State};
 
@@ -84,6 +84,28 @@ pub struct CompletenessCall {
     pub network: Option<String>,
     /// `as_it_was`, `today` or a date.
     pub membership: Option<String>,
+    /// As known at this moment (RFC 3339).
+    pub as_of: Option<String>,
+    /// How to write the answer.
+    pub format: Format,
+    /// In which language.
+    pub lang: Lang,
+}
+
+/// A question about broken rules.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AnomaliesCall {
+    /// A unit or network.
+    pub unit: String,
+    /// The period or range.
+    pub period: String,
+    /// Only this form.
+    pub form: Option<String>,
+    /// Only this rule, or this part of one.
+    pub rule: Option<String>,
+    /// Only rules of this scope.
+    pub scope: Option<String>,
     /// As known at this moment (RFC 3339).
     pub as_of: Option<String>,
     /// How to write the answer.
@@ -498,6 +520,39 @@ impl Service {
             Format::Json => serde_json::to_value(&answer)?,
             Format::Csv => completeness_csv(&answer, &model.organisation).into(),
             Format::Table => completeness_table(&answer, &model.catalogue, call.lang).into(),
+        })
+    }
+
+    /// The rules that the reports of a set, and the networks its facilities are in, break.
+    ///
+    /// # Errors
+    /// [`super::Usage`] saying why it cannot be answered.
+    pub fn broken(&self, call: &AnomaliesCall) -> Result<AnomaliesAnswer> {
+        Ok(self.broken_under(call)?.0)
+    }
+
+    fn broken_under(&self, call: &AnomaliesCall) -> Result<(AnomaliesAnswer, Model)> {
+        let request = AnomaliesRequest {
+            place: call.unit.clone(),
+            period: call.period.clone(),
+            form: call.form.clone(),
+            rule: call.rule.clone(),
+            scope: call.scope.clone(),
+            as_of: moment(call.as_of.as_deref(), call.lang)?,
+        };
+        self.ask(call.lang, request.as_of, |engine, now| engine.anomalies(&request, now))
+    }
+
+    /// The same in the format asked for.
+    ///
+    /// # Errors
+    /// As [`Service::broken`].
+    pub fn anomalies(&self, call: &AnomaliesCall) -> Result<Value> {
+        let (answer, model) = self.broken_under(call)?;
+        Ok(match call.format {
+            Format::Json => serde_json::to_value(&answer)?,
+            Format::Csv => anomalies_csv(&answer, call.lang).into(),
+            Format::Table => anomalies_table(&answer, &model.catalogue, call.lang).into(),
         })
     }
 

@@ -43,7 +43,9 @@ pub use claims::{ClaimRow, DecideClaim};
 pub use enrol::{EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile};
 #[cfg(test)]
 pub(crate) use figures::site_states;
-pub use figures::{CompletenessCall, Format, PlanCache, QueryCall, ReportCall, parameters};
+pub use figures::{
+    AnomaliesCall, CompletenessCall, Format, PlanCache, QueryCall, ReportCall, parameters,
+};
 pub use lists::{FleetRow, ParkedRow, UnitList, UnitRow};
 pub(crate) use lists::{fleet_summary, rfc3339};
 pub use registry::{

@@ -23,6 +23,16 @@ pub enum Severity {
     Error,
 }
 
+impl Severity {
+    /// The severity's name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        }
+    }
+}
+
 /// Which reports a rule looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -154,6 +164,27 @@ pub fn period_in_year(period: Period) -> u32 {
     let (year, _, _) = period.last_day().ymd();
     let first = Date::new(year, 1, 1).map(|date| Period::containing(period.kind(), date));
     first.and_then(|first| u32::try_from(period.index() - first.index() + 1).ok()).unwrap_or(1)
+}
+
+/// The middle of some numbers, the mean of the two middle ones of an even number of them; none of none.
+pub fn median(numbers: &[u64]) -> Option<Rational> {
+    let mut numbers = numbers.to_vec();
+    numbers.sort_unstable();
+    let half = numbers.len() / 2;
+    let upper = Rational::from(*numbers.get(half)?);
+    if numbers.len() % 2 == 1 {
+        return Some(upper);
+    }
+    upper.plus(Rational::from(numbers[half - 1]))?.divided_by(Rational::from(2))
+}
+
+/// The median of how far some numbers lie from their median.
+pub fn deviation(numbers: &[u64]) -> Option<Rational> {
+    // Twice the median is whole, and so is every distance taken twice.
+    let twice = u128::try_from(median(numbers)?.times(Rational::from(2))?.numerator()).ok()?;
+    let distance = |n: &u64| u64::try_from((u128::from(*n) * 2).abs_diff(twice)).ok();
+    let distances = numbers.iter().map(distance).collect::<Option<Vec<u64>>>()?;
+    median(&distances)?.divided_by(Rational::from(2))
 }
 
 /// Evaluates one part on one report. A part of another scope than [`RuleScope::Report`], or waiting for

@@ -1,4 +1,4 @@
-use super::expr::{Counted, Expr};
+use super::expr::{Counted, Expr, Rational};
 use super::indicator::{Formula, Level};
 use super::rule::{RuleScope, Severity};
 use super::*;
@@ -283,3 +283,23 @@ fn targets_name_things_that_exist() {
 
 mod foreign;
 mod refused;
+
+#[test]
+fn medians_are_exact() {
+    use super::rule::{deviation, median};
+    let shown = |n: Option<Rational>| n.map(|n| (n.numerator(), n.denominator()));
+    for (numbers, middle, apart) in [
+        (&[][..], None, None),
+        (&[7], Some((7, 1)), Some((0, 1))),
+        (&[4, 1], Some((5, 2)), Some((3, 2))),
+        (&[9, 1, 5], Some((5, 1)), Some((4, 1))),
+        // Distances from 3/2: 3/2, 1/2, 1/2, 17/2.
+        (&[10, 1, 2, 0], Some((3, 2)), Some((1, 1))),
+    ] {
+        assert_eq!(shown(median(numbers)), middle, "{numbers:?}");
+        assert_eq!(shown(deviation(numbers)), apart, "{numbers:?}");
+    }
+    // Of the largest numbers too: nothing wraps.
+    assert_eq!(shown(median(&[u64::MAX, u64::MAX - 1])), Some((2 * i128::from(u64::MAX) - 1, 2)));
+    assert_eq!(deviation(&[u64::MAX, 0]), None, "twice the distance is beyond 64 bits");
+}

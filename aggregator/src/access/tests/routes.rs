@@ -12,6 +12,7 @@ const ROUTES: &[(&str, &str, Option<&str>)] = &[
     ("/v1/call", "POST", None),
     ("/v1/query", "GET", Some("/v1/query?unit=C1&period=2026-01")),
     ("/v1/completeness", "GET", Some("/v1/completeness?unit=A&period=2026-01")),
+    ("/v1/anomalies", "GET", Some("/v1/anomalies?unit=A&period=2026-01")),
     ("/v1/report", "GET", Some("/v1/report?facility=A&form=daily&period=2026-01-05")),
     ("/v1/counters", "GET", None),
     ("/", "GET", None),
@@ -183,6 +184,7 @@ fn commands() -> Vec<(Value, Role, Of)> {
             Viewer,
             CountyOne,
         ),
+        (json!({ "command": "anomalies", "unit": "T1", "period": "2026-01" }), Viewer, CountyOne),
         (
             json!({ "command": "report", "facility": "A", "form": "daily", "period": "2026-01-05" }),
             Viewer,

@@ -22,9 +22,7 @@ mod waiting;
 
 use banyan_shared::catalogue::expr::{Over, Rational};
 use banyan_shared::catalogue::indicator::{Definition, Formula, Reporting};
-use banyan_shared::catalogue::{
-    Class, ElementIx, FormIx, Indicator, IndicatorIx, KindIx, Level, OverTime,
-};
+use banyan_shared::catalogue::{Class, FormIx, Indicator, IndicatorIx, KindIx, Level, OverTime};
 use banyan_shared::figures::indicators::{Compiled, Input, Pairs};
 use banyan_shared::figures::{Completeness, State};
 use banyan_shared::ids::Millis;
@@ -35,6 +33,7 @@ use super::Engine;
 use super::asked::Asked;
 use super::request::Dims;
 use super::sets::{Key, Scope};
+pub(super) use run::day_a_year_before;
 use run::{Grain, Run};
 
 /// Most reports listed that an indicator waits for.
@@ -151,19 +150,11 @@ impl<'e> Engine<'e> {
         })
     }
 
-    /// Whether an indicator counts any of the elements.
-    pub(super) fn counts(
+    pub(super) fn compiled_on(
         &self,
         indicator: IndicatorIx,
-        elements: &[ElementIx],
         date: Date,
-    ) -> bool {
-        self.compiled_on(indicator, date).is_some_and(|(compiled, _)| {
-            compiled.inputs.iter().filter_map(Input::element).any(|e| elements.contains(&e))
-        })
-    }
-
-    fn compiled_on(&self, indicator: IndicatorIx, date: Date) -> Option<(&'e Compiled, usize)> {
+    ) -> Option<(&'e Compiled, usize)> {
         let model = &self.catalogue.indicators[indicator.at()];
         let definition = model.definition_on(date);
         let at = model.definitions.iter().position(|d| d.version == definition.version)?;
@@ -192,20 +183,25 @@ impl<'e> Engine<'e> {
                 let Some((compiled, _)) = self.compiled_on(indicator, last) else {
                     return Outcome::without_value(State::NotApplicable);
                 };
-                // An area's figure is never a network set's, nor that of a part of a set.
-                let row = match (compiled.area, row.key.network, row.scope) {
-                    (true, Some(n), _) | (true, None, Scope::Network(n)) => {
-                        let has_area = !self.organisation.network_info(n).area.is_empty();
-                        let Key { unit, kind, role, .. } = row.key;
-                        if unit.is_some() || kind.is_some() || role.is_some() || !has_area {
-                            return Outcome::without_value(State::NotApplicable);
-                        }
-                        RowOf { scope: Scope::Area(n), dims: &WHOLE, key: Key::default() }
-                    }
-                    _ => row,
+                let Some(row) = self.row_counted(compiled, row) else {
+                    return Outcome::without_value(State::NotApplicable);
                 };
                 self.evaluate(asked, row, span, formula, definition, compiled)
             }
+        }
+    }
+
+    /// The row whose facilities a formula counts: an area's figure is never a network set's, nor that of a part
+    /// of a set.
+    pub(super) fn row_counted<'r>(&self, compiled: &Compiled, row: RowOf<'r>) -> Option<RowOf<'r>> {
+        match (compiled.area, row.key.network, row.scope) {
+            (true, Some(n), _) | (true, None, Scope::Network(n)) => {
+                let has_area = !self.organisation.network_info(n).area.is_empty();
+                let Key { unit, kind, role, .. } = row.key;
+                let whole = unit.is_none() && kind.is_none() && role.is_none() && has_area;
+                whole.then(|| RowOf { scope: Scope::Area(n), dims: &WHOLE, key: Key::default() })
+            }
+            _ => Some(row),
         }
     }
 

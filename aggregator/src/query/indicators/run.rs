@@ -477,7 +477,7 @@ pub(super) fn year_earlier(span: Span) -> Span {
     }
 }
 
-pub(super) fn day_a_year_before(day: Date) -> Date {
+pub(in crate::query) fn day_a_year_before(day: Date) -> Date {
     let (year, month, of_month) = day.ymd();
     // 29 February becomes the 28th.
     Date::new(year - 1, month, of_month)

@@ -7,6 +7,7 @@ use banyan_shared::organisation::Organisation;
 use banyan_shared::period::{Date, Span};
 
 use super::causes;
+use crate::query::anomalies::AnomaliesAnswer;
 use crate::query::answer::{CompletenessAnswer, QueryAnswer, RowKey};
 use crate::query::trace::Trace;
 
@@ -206,6 +207,32 @@ pub fn completeness_csv(answer: &CompletenessAnswer, organisation: &Organisation
                 .collect();
                 out.write_record(&record)?;
             }
+        }
+        Ok(())
+    })
+}
+
+/// Broken rules as CSV, one line each.
+pub fn anomalies_csv(answer: &AnomaliesAnswer, lang: Lang) -> String {
+    const HEADER: [&str; 10] = [
+        "unit", "name", "path", "form", "period", "rule", "scope", "severity", "values", "message",
+    ];
+    write(|out| {
+        out.write_record(HEADER)?;
+        for row in &answer.rows {
+            let values = row.values.0.iter().map(|(code, n)| format!("{code}={n}"));
+            out.write_record([
+                row.unit.clone(),
+                guarded(&row.name).into_owned(),
+                guarded(&row.path.join("/")).into_owned(),
+                row.form.clone().unwrap_or_default(),
+                row.period.clone(),
+                row.rule.clone(),
+                row.scope.clone(),
+                row.severity.clone(),
+                values.collect::<Vec<_>>().join(";"),
+                row.message.get(lang).to_owned(),
+            ])?;
         }
         Ok(())
     })

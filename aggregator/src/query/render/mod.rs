@@ -3,6 +3,7 @@
 //! Here is what they have in common: tables, numbers and words. The files are in `csv`, the tables of figures
 //! and completeness in `figures`, that of a report in `trace`.
 
+mod anomalies;
 mod csv;
 mod figures;
 mod trace;
@@ -14,7 +15,9 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use super::answer::{CompletenessFigure, IndicatorFigure};
 use crate::act::Stage;
 
-pub use csv::{completeness_csv, query_csv, trace_csv};
+pub use anomalies::anomalies_table;
+pub(crate) use anomalies::broken_text;
+pub use csv::{anomalies_csv, completeness_csv, query_csv, trace_csv};
 pub use figures::{completeness_table, query_table};
 pub use trace::trace_table;
 
@@ -96,6 +99,7 @@ pub(crate) fn flag_text(catalogue: &Catalogue, flag: &str, lang: Lang) -> String
         _ => match flag {
             "partial_days" => tr(lang, "首尾日不全", "part of the days left out"),
             "conflicts" => tr(lang, "有冲突报表", "reports in conflict"),
+            "restated" => restated_text(lang),
             "denominator_zero" => tr(lang, "分母为零", "nothing below the line"),
             "too_large" => tr(lang, "数值过大", "number too large"),
             "outside_range" => tr(lang, "超出参考区间", "outside the range watched"),

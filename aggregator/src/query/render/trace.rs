@@ -4,7 +4,7 @@ use banyan_shared::catalogue::{Catalogue, Lang};
 use banyan_shared::figures::{MissingWhy, State};
 use banyan_shared::report::{How, Reason};
 
-use super::{align, decision_text, restated_text, stage_text, status_text, table, tr};
+use super::{align, broken_text, decision_text, restated_text, stage_text, status_text, table, tr};
 use crate::query::trace::Trace;
 
 /// The trace of a number for people.
@@ -63,6 +63,9 @@ pub fn trace_table(trace: &Trace, catalogue: &Catalogue, lang: Lang) -> String {
     align(&mut lines, [1]);
     out.push_str(&lines.trim_fmt());
     out.push('\n');
+    for broken in &trace.broken {
+        out.push_str(&format!("{}\n", broken_text(broken, catalogue, lang)));
+    }
     if !trace.history.is_empty() {
         let mut lines = table(&[
             tr(lang, "版本", "version"),
