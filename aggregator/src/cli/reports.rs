@@ -229,6 +229,9 @@ pub(super) struct ExportCsv {
     /// facility, a kind of facility, or an administrative kind (sums)
     #[arg(long, value_name = "facility|KIND")]
     level: Option<String>,
+    /// For the public: small numbers stand as `*`, and who entered what is left out
+    #[arg(long)]
+    public: bool,
     /// As known at this time (RFC 3339)
     #[arg(long)]
     as_of: Option<String>,
@@ -435,11 +438,28 @@ fn print_changed(changed: &Changed, global: &Global) -> Result<()> {
 fn export(args: ExportCsv, global: &Global, client: &Client) -> Result<()> {
     let lang = global.lang;
     let path = std::path::absolute(&args.output)?.display().to_string();
-    let ExportCsv { unit, period, level, as_of, .. } = args;
-    let call = ExportCall { unit, period, level, as_of, path, lang };
+    let ExportCsv { unit, period, level, public, as_of, .. } = args;
+    let call = ExportCall { unit, period, level, public, as_of, path, lang };
     let written: Exported = client.call(&Request::ExportCounts(call))?;
     if global.format == Format::Json {
         return print_json(&written);
+    }
+    if public && written.sites {
+        eprintln!(
+            "{}",
+            say(
+                lang,
+                "单个机构的数据依《统计法》属内部资料：对外发布请用 --level 汇总",
+                "figures of single sites are internal by law: publish sums with --level",
+            )
+        );
+    }
+    if written.withheld > 0 {
+        let n = written.withheld;
+        eprintln!(
+            "{}",
+            say(lang, format!("隐藏小数 {n} 个（*）"), format!("{n} small numbers withheld (*)"))
+        );
     }
     if !written.not_additive.is_empty() {
         let list = written.not_additive.join(", ");

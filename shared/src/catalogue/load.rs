@@ -286,6 +286,7 @@ fn element<'a>(fields: &Fields<'a>, catalogue: &Catalogue) -> Option<(Element, O
         part_of: None,
         dims: fields.pairs("dims"),
         max: fields.number("max", 1, VALUE_MAX).unwrap_or(VALUE_MAX),
+        withhold_below: fields.number("withhold_below", 2, VALUE_MAX),
         definition: fields.text("definition").unwrap_or("1").to_owned(),
         source: fields.text("source").unwrap_or_default().to_owned(),
     };

@@ -232,6 +232,8 @@ pub struct Element {
     pub dims: Vec<(String, String)>,
     /// The largest value a single report may hold; a form's line may set a lower one.
     pub max: u64,
+    /// Numbers from 1 to below this one are withheld in public exports; none where every number may be shown.
+    pub withhold_below: Option<u64>,
     /// Version of the definition.
     pub definition: String,
     /// Where the definition comes from.

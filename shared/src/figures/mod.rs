@@ -10,6 +10,7 @@ mod elements;
 pub mod indicators;
 mod reconcile;
 mod time;
+mod withhold;
 
 pub use duty::{Answer, DutyFacts, answer, duty};
 pub use elements::{State, Tally, element_state, period_flags};
@@ -18,6 +19,7 @@ pub use time::{
     Completeness, Deadline, MISSING_CAUSES, MissingFacts, MissingWhy, Standing, Timing, arrived,
     deadline, due_day, ended_at, judge, missing_why,
 };
+pub use withhold::{PublicCell, withheld};
 
 #[cfg(test)]
 mod tests;

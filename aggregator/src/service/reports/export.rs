@@ -10,7 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use banyan_shared::catalogue::{Catalogue, Class, FormIx, KindIx, Lang, OverUnits};
+use banyan_shared::catalogue::{Catalogue, Class, Form, FormIx, KindIx, Lang, OverUnits};
+use banyan_shared::figures::{PublicCell, withheld};
 use banyan_shared::ids::Millis;
 use banyan_shared::input::guarded;
 use banyan_shared::organisation::{Found, Lookup, Organisation, UnitIx};
@@ -37,6 +38,8 @@ pub struct ExportCall {
     pub level: Option<String>,
     /// As known at this moment (RFC 3339).
     pub as_of: Option<String>,
+    /// For the public: small numbers of some elements are withheld, and who entered what is left out.
+    pub public: bool,
     /// The file to write, on the service's disk.
     pub path: String,
     /// Language of messages.
@@ -58,6 +61,10 @@ pub struct Exported {
     pub not_additive: Vec<String>,
     /// Facilities below no unit of the level, which stand for themselves.
     pub themselves: u64,
+    /// Values withheld from the public.
+    pub withheld: u64,
+    /// Whether the rows are of single sites.
+    pub sites: bool,
 }
 
 /// What a row is about.
@@ -77,6 +84,7 @@ struct Set {
     organisation: Arc<Organisation>,
     place: Found,
     level: Level,
+    public: bool,
     at: Millis,
 }
 
@@ -85,8 +93,20 @@ struct Set {
 struct Part {
     reports: u64,
     rows: Vec<[String; 8]>,
+    /// For the public: the counts among the rows, with their units and lines.
+    counts: Vec<Count>,
+    withheld: u64,
     not_additive: Vec<String>,
     themselves: Vec<UnitIx>,
+}
+
+/// A count that may have to be withheld.
+struct Count {
+    row: usize,
+    unit: UnitIx,
+    day: Date,
+    line: usize,
+    value: u64,
 }
 
 impl Service {
@@ -132,13 +152,15 @@ impl Service {
             "entered_by",
             "reason",
         ])?;
-        let mut written = Exported::default();
+        let sites = !matches!(set.level, Level::Sums(_));
+        let mut written = Exported { sites, ..Exported::default() };
         let mut themselves = std::collections::BTreeSet::new();
         for (form, model) in (0u16..).map(FormIx).zip(&set.catalogue.forms) {
             for period in span.parts(model.period_type) {
                 let part = set.part(&self.state.read(), form, period);
                 written.reports += part.reports;
                 written.rows += part.rows.len() as u64;
+                written.withheld += part.withheld;
                 for row in part.rows {
                     writer.write_record(row)?;
                 }
@@ -176,7 +198,7 @@ impl Set {
             None | Some("facility") => Level::Facility,
             Some(text) => level(&catalogue, text, call.lang)?,
         };
-        Ok(Set { catalogue, organisation, place, level, at })
+        Ok(Set { catalogue, organisation, place, level, public: call.public, at })
     }
 
     /// The set's facilities in `period`, each with its duty day, as it was then.
@@ -224,7 +246,7 @@ impl Set {
                 continue;
             }
             part.reports += 1;
-            let counted = counted(state, &block, slot);
+            let counted = counted(state, &block, slot).filter(|_| !self.public);
             let (how, by, reason) = counted.as_ref().map_or(("", "", ""), |version| {
                 let content = &version.content;
                 (
@@ -238,6 +260,7 @@ impl Set {
                 let value = value(at);
                 if value.is_answer() || line.asks(&facts, day) {
                     let text = value_text(value);
+                    part.note(unit, day, at, value.number());
                     part.rows.push(self.row(unit, form, period, at, text, [how, by, reason]));
                 }
             }
@@ -249,11 +272,38 @@ impl Set {
                 if element.over_units == OverUnits::None && sum.givers > 1 {
                     part.not_additive.push(element.code.to_string());
                 } else if let Some(text) = sum.text() {
+                    let value = (sum.givers > 0).then(|| u64::try_from(sum.total).ok()).flatten();
+                    part.note(unit, period.last_day(), at, value);
                     part.rows.push(self.row(unit, form, period, at, text, ["", "", ""]));
                 }
             }
         }
+        if self.public {
+            self.withhold(model, &mut part);
+        }
         part
+    }
+
+    /// Withholds the small numbers of a part, element by element.
+    fn withhold(&self, model: &Form, part: &mut Part) {
+        let org = &self.organisation;
+        for (at, line) in model.lines.iter().enumerate() {
+            let Some(below) = self.catalogue.elements[line.element.at()].withhold_below else {
+                continue;
+            };
+            let counts: Vec<&Count> = part.counts.iter().filter(|count| count.line == at).collect();
+            let cell = |count: &&Count| {
+                // Every place above it has a total somebody may know, and so has the whole.
+                let above = org.upwards(count.unit, count.day).filter(|unit| *unit != count.unit);
+                let sets = above.map(|unit| unit.0).chain([u32::MAX]).collect();
+                PublicCell { value: count.value, sets }
+            };
+            let cells: Vec<PublicCell> = counts.iter().map(cell).collect();
+            for (count, _) in counts.iter().zip(withheld(&cells, below)).filter(|(_, is)| *is) {
+                WITHHELD.clone_into(&mut part.rows[count.row][VALUE]);
+                part.withheld += 1;
+            }
+        }
     }
 
     fn row(
@@ -277,6 +327,19 @@ impl Set {
             guarded(by).into_owned(),
             reason.to_owned(),
         ]
+    }
+}
+
+/// What stands for a number withheld.
+const WITHHELD: &str = "*";
+/// Where a row's value stands.
+const VALUE: usize = 4;
+
+impl Part {
+    /// Notes a count of the row written next.
+    fn note(&mut self, unit: UnitIx, day: Date, line: usize, value: Option<u64>) {
+        let row = self.rows.len();
+        self.counts.extend(value.map(|value| Count { row, unit, day, line, value }));
     }
 }
 

@@ -15,6 +15,10 @@ pub(in crate::service) struct Centre {
 
 impl Centre {
     pub(in crate::service) fn new() -> Centre {
+        Centre::of(crate::query::fixture::CATALOGUE)
+    }
+
+    fn of(catalogue: &str) -> Centre {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             let path = dir.path().join(name);
@@ -23,7 +27,7 @@ impl Centre {
         };
         use crate::query::fixture;
         let sources = crate::init::Sources {
-            catalogue: Some(file("catalogue.toml", fixture::CATALOGUE)),
+            catalogue: Some(file("catalogue.toml", catalogue)),
             tables: vec![
                 ("units.csv", file("units.csv", fixture::UNITS)),
                 ("networks.csv", file("networks.csv", fixture::NETWORKS)),
@@ -202,6 +206,72 @@ fn an_export_is_of_one_set_one_level_and_one_moment() {
         ..ExportCall::default()
     };
     assert_eq!(centre.service.export_counts(&before).unwrap().rows, 0, "nothing was known then");
+}
+
+#[test]
+fn what_is_for_the_public_withholds_small_numbers_and_names_nobody() {
+    use crate::query::fixture::CATALOGUE;
+    let catalogue = CATALOGUE.replace(
+        "code = \"home_visits\"\nunit",
+        "code = \"home_visits\"\nwithhold_below = 5\nunit",
+    );
+    assert_ne!(catalogue, CATALOGUE);
+    let centre = Centre::of(&catalogue);
+    let mut counts = "facility,form,period,element,value,how,entered_by,reason\n".to_owned();
+    for (unit, visits, home) in
+        [("A", 3, 2), ("B", 40, 30), ("M", 9, 7), ("N", 1, 0), ("D", 2, 1), ("K", 1, 1)]
+    {
+        let day = if unit == "N" { "2026-01-29" } else { "2026-01-05" };
+        counts += &format!("{unit},daily,{day},visits,{visits},direct,W01,\n");
+        counts += &format!("{unit},daily,{day},home_visits,{home},direct,W01,\n");
+    }
+    centre.import(&counts);
+    let export = |level: Option<&str>| {
+        let path = centre.dir.path().join("public.csv").display().to_string();
+        let call = ExportCall {
+            unit: "P".into(),
+            period: "2026-01".into(),
+            level: level.map(Into::into),
+            public: true,
+            path: path.clone(),
+            ..ExportCall::default()
+        };
+        let written = centre.service.export_counts(&call).unwrap();
+        (written, std::fs::read_to_string(path).unwrap())
+    };
+    let (written, text) = export(None);
+    assert!(written.sites);
+    // Of township one A's and the least of the others'; D's and K's are alone in their townships.
+    let hidden: Vec<&str> = text.lines().filter(|line| line.contains(",*,")).collect();
+    assert_eq!(
+        hidden,
+        [
+            "A,daily,2026-01-05,home_visits,*,,,",
+            "M,daily,2026-01-05,home_visits,*,,,",
+            "K,daily,2026-01-05,home_visits,*,,,",
+            "D,daily,2026-01-05,home_visits,*,,,",
+        ],
+        "{text}"
+    );
+    assert_eq!(written.withheld, 4);
+    assert!(
+        text.contains("A,daily,2026-01-05,visits,3,,,"),
+        "only what the catalogue says: {text}"
+    );
+    assert!(
+        text.contains("N,daily,2026-01-29,home_visits,0,,,"),
+        "zero is no small number: {text}"
+    );
+    assert!(!text.contains("W01"), "{text}");
+    // Sums: T2's 1 goes with T1's 39, or the county's 40 would tell it.
+    let (sums, text) = export(Some("township"));
+    assert!(!sums.sites);
+    for line in ["T1,daily,2026-01-05,home_visits,*", "T2,daily,2026-01-05,home_visits,*"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let (county, text) = export(Some("county"));
+    assert!(text.contains("C1,daily,2026-01-05,home_visits,*"), "beside county two's 1: {text}");
+    assert_eq!(county.withheld, 2);
 }
 
 impl Centre {
