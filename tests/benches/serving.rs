@@ -1,9 +1,10 @@
 //! A serving aggregator on a province-year, from outside: how long it takes to start, what memory it takes, how fast
-//! it answers over HTTP, alone and while agents deliver.
+//! it answers over HTTP, alone and while agents deliver, and how fast and long its pages are.
 //!
 //! The process is this very program, started again with the aggregator's arguments: the same code, compiled once.
 //! It works on a copy of the directory that `queries` uses too. `-- --test` does all of it once on a county-month.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use banyan_shared::ids::Millis;
+use banyan_shared::organisation::UnitIx;
+use banyan_shared::period::Period;
 use banyan_shared::topic;
 use banyan_shared::wire::Envelope;
 use banyan_tests::model::shipped;
@@ -302,5 +305,69 @@ fn measure(options: &Options, dir: &Path, batches: Vec<Vec<u8>>, time: Duration)
     if let Some((now, most)) = centre.memory() {
         println!("| memory after the load | resident {now} MiB, at most {most} MiB | |");
     }
+    centre.stop()?;
+    let (centre, ..) = Centre::start(dir, &questions[0])?;
+    pages(&centre, options, &counties, time / 4)?;
     centre.stop()
+}
+
+/// The addresses of each kind of page, of the last month of the year.
+fn addresses(options: &Options, counties: &[String]) -> Result<Vec<(&'static str, Vec<String>)>> {
+    let (catalogue, organisation) = shipped()?;
+    let month = *options.all_months().last().context("a month")?;
+    let day = month.last_day();
+    let counties: Vec<UnitIx> =
+        counties.iter().filter_map(|code| organisation.unit(code)).collect();
+    let page = |code: &str| format!("/place/{code}?period={month}");
+    let above = |unit: &UnitIx| organisation.parent_on(*unit, day);
+    let units = |list: BTreeSet<UnitIx>| -> Vec<String> {
+        list.into_iter().map(|unit| page(organisation.code(unit).as_str())).collect()
+    };
+    let cities: BTreeSet<UnitIx> = counties.iter().filter_map(above).collect();
+    let networks = |kind: &str| -> Vec<String> {
+        let kind = catalogue.network_kind(kind);
+        let below = |unit: &UnitIx| counties.iter().any(|c| organisation.is_below(*unit, *c, day));
+        let of_kind = organisation.networks().filter(|n| {
+            let info = organisation.network_info(*n);
+            Some(info.kind) == kind
+                && organisation.facilities_in(*n, day).iter().any(below)
+        });
+        of_kind.map(|n| page(organisation.network_code(n).as_str())).collect()
+    };
+    let sites: Vec<UnitIx> = counties
+        .iter()
+        .flat_map(|county| organisation.facilities_below(*county, day).into_iter().step_by(40))
+        .collect();
+    let report = |unit: &UnitIx| {
+        let kind = organisation.kind_on(*unit, day);
+        let form = catalogue.forms.iter().find(|form| form.kinds.contains(&kind))?;
+        let period = Period::containing(form.period_type, day);
+        Some(format!("/report/{}/{}/{period}", organisation.code(*unit), form.code))
+    };
+    Ok(vec![
+        ("province page", units(cities.iter().filter_map(above).collect())),
+        ("city page", units(cities)),
+        ("county page", units(counties.iter().copied().collect())),
+        ("county community page", networks("county_community")),
+        ("city group page", networks("city_group")),
+        ("facility page", units(sites.iter().copied().collect())),
+        ("report page", sites.iter().filter_map(report).collect()),
+    ])
+}
+
+/// Opens pages of every kind: the first one after the start, and then again and again.
+fn pages(centre: &Centre, options: &Options, counties: &[String], time: Duration) -> Result<()> {
+    for (what, pages) in addresses(options, counties)? {
+        let Some(first) = pages.first() else { continue };
+        let asked = Instant::now();
+        centre.get(first)?;
+        let first = asked.elapsed().as_secs_f64() * 1e3;
+        let mut longest = 0;
+        for page in &pages {
+            longest = longest.max(centre.get(page)?);
+        }
+        let (taken, bytes) = ask(centre, &pages, time)?;
+        told(what, &taken, bytes, &format!(", at most {longest}; the first after {first:.0} ms"));
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ mod batch;
 mod chart;
 mod deadline;
 mod headline;
+mod heard;
 mod home;
 mod layout;
 mod list;
@@ -30,6 +31,7 @@ use banyan_shared::catalogue::{Catalogue, Class, Lang, NetworkKindIx};
 use banyan_shared::ids::Millis;
 use banyan_shared::organisation::{Found, Lookup, Organisation, UnitIx};
 use banyan_shared::period::{Date, Period, PeriodType, Span};
+use heard::Heard;
 pub(crate) use layout::STYLE;
 use maud::Markup;
 use serde::Deserialize;
@@ -78,6 +80,7 @@ struct Params {
 /// What every page is made from.
 struct View<'a> {
     service: &'a Service,
+    heard: &'a Heard,
     params: &'a Params,
     who: &'a Who,
     lang: Lang,
@@ -145,6 +148,7 @@ impl<'a> View<'a> {
             let state = service.state().read();
             View {
                 service,
+                heard: &site.heard,
                 params,
                 who,
                 lang: if params.lang.as_deref() == Some("en") { Lang::En } else { Lang::Zh },
@@ -535,15 +539,16 @@ impl IntoResponse for Page {
     }
 }
 
-/// What the pages are made from.
+/// What the pages are made from, and what they keep.
 pub struct Site {
     service: Arc<Service>,
+    heard: Heard,
 }
 
 impl Site {
     /// The pages of a centre.
     pub fn new(service: Arc<Service>) -> Site {
-        Site { service }
+        Site { service, heard: Heard::default() }
     }
 
     /// The centre.

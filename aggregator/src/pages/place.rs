@@ -10,9 +10,9 @@ use maud::{Markup, html};
 
 use super::list::Which;
 use super::tables::{self, Figure, Part, moment};
-use super::{Page, Problem, View, deadline, fitted, headline, layout, selectors};
-use crate::query::{CompletenessFigure, QueryAnswer, RowKey, Trace};
-use crate::service::ReportCall;
+use super::{Page, Problem, View, deadline, fitted, headline, layout, report, selectors};
+use crate::query::{BrokenRow, CompletenessFigure, QueryAnswer, RowKey, Trace};
+use crate::service::{AnomaliesCall, ReportCall};
 
 pub(super) fn page(view: &View<'_>, text: &str) -> Result<Page, Problem> {
     let (found, span) = view.place_and_span(text)?;
@@ -62,6 +62,15 @@ struct Networks {
     shown: Option<(Vec<Part>, Markup)>,
 }
 
+/// What the parts and forms of a place come to.
+struct Parted {
+    division: Option<Division>,
+    /// Completeness of each form, of the whole.
+    forms: Vec<(String, CompletenessFigure)>,
+    /// What is due next.
+    next: Vec<deadline::Next>,
+}
+
 /// Everything asked of the service for a page, however many rows of it are then shown.
 struct Made {
     first: Markup,
@@ -69,6 +78,8 @@ struct Made {
     forms: Markup,
     division: Option<Division>,
     networks: Option<Networks>,
+    /// What a network's facilities together break.
+    broken: Vec<BrokenRow>,
     shown: Option<String>,
 }
 
@@ -127,18 +138,47 @@ impl Place<'_> {
         let view = self.view;
         let shown = self.shown(answer);
         let reporter = self.is_reporter();
-        let division = match self.found {
-            _ if reporter => None,
-            Found::Unit(unit) => Some(self.children(unit, shown.as_deref())?),
-            Found::Network(network) => Some(self.members(network, shown.as_deref())?),
+        let divided = |code: &str| {
+            let anchor = if reporter { "" } else { "#parts" };
+            format!("{}{anchor}", self.here(Some(code), view.params.groups.as_deref(), 0))
         };
-        let own;
-        let forms = match &division {
-            Some(division) => &division.forms,
+        // What a province's parts come to and its trends are two questions of the longest: asked at once.
+        let (parted, first) = std::thread::scope(|scope| {
+            let parted = scope.spawn(|| self.parted(shown.as_deref()));
+            let first = headline::cards(view, self.found, self.span, answer, &divided);
+            (parted.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), first)
+        });
+        let Parted { division, forms, next } = parted?;
+        let networks = match self.groups_kind() {
+            Some(kind) if !reporter && self.may_show_networks(kind) => {
+                Some(self.networks(kind, shown.as_deref())?)
+            }
+            _ => None,
+        };
+        Ok(Made {
+            first,
+            state: tables::state(view, answer, &next),
+            forms: tables::forms(view, &forms),
+            division,
+            networks,
+            broken: self.broken()?,
+            shown,
+        })
+    }
+
+    /// The parts of the place, and what its forms come to.
+    fn parted(&self, shown: Option<&str>) -> Result<Parted, Problem> {
+        let view = self.view;
+        let mut division = match self.found {
+            _ if self.is_reporter() => None,
+            Found::Unit(unit) => Some(self.children(unit, shown)?),
+            Found::Network(network) => Some(self.members(network, shown)?),
+        };
+        let forms = match &mut division {
+            Some(division) => std::mem::take(&mut division.forms),
             None => {
                 let call = view.completeness(&self.code, &self.period);
-                own = view.service.complete(&call).map_err(Problem::request)?.forms;
-                &own
+                view.service.complete(&call).map_err(Problem::request)?.forms
             }
         };
         let codes: Vec<String> = forms.iter().map(|(form, _)| form.clone()).collect();
@@ -147,24 +187,23 @@ impl Place<'_> {
             None => deadline::next(view, self.found, &codes),
             Some(_) => Vec::new(),
         };
-        let divided = |code: &str| {
-            let anchor = if reporter { "" } else { "#parts" };
-            format!("{}{anchor}", self.here(Some(code), view.params.groups.as_deref(), 0))
+        Ok(Parted { division, forms, next })
+    }
+
+    /// The rules over a network's facilities together that are broken.
+    fn broken(&self) -> Result<Vec<BrokenRow>, Problem> {
+        if !matches!(self.found, Found::Network(_)) {
+            return Ok(Vec::new());
+        }
+        let call = AnomaliesCall {
+            unit: self.code.clone(),
+            period: self.period.clone(),
+            scope: Some("cross_site".to_owned()),
+            as_of: self.view.as_of_text(),
+            lang: self.view.lang,
+            ..AnomaliesCall::default()
         };
-        let networks = match self.groups_kind() {
-            Some(kind) if !reporter && self.may_show_networks(kind) => {
-                Some(self.networks(kind, shown.as_deref())?)
-            }
-            _ => None,
-        };
-        Ok(Made {
-            first: headline::cards(view, self.found, self.span, answer, &divided),
-            state: tables::state(view, answer, &next),
-            forms: tables::forms(view, forms),
-            division,
-            networks,
-            shown,
-        })
+        Ok(self.view.service.broken(&call).map_err(Problem::request)?.rows)
     }
 
     fn render(&self, answer: &QueryAnswer, made: &Made, rows: usize) -> Result<Markup, Problem> {
@@ -196,6 +235,7 @@ impl Place<'_> {
                 a href="#forms" { (view.tr("各报表完整性", "Completeness by form")) }
             }
             @if reporter { (self.reports(rows)?) }
+            (report::broken(view, &made.broken))
             (headline::table(view, &row.indicators, divide))
             @if let Some(division) = &made.division { (self.division(division, made.shown.as_deref(), rows)) }
             @if let Some(networks) = &made.networks { (self.networks_shown(networks, made.shown.as_deref(), rows)) }
@@ -426,22 +466,10 @@ impl Place<'_> {
         if self.view.as_of.is_some() {
             return;
         }
-        let org = &self.view.organisation;
-        let mut places: HashMap<UnitIx, usize> = HashMap::new();
-        for (at, part) in parts.iter().enumerate() {
-            if let Some(unit) = org.unit(&part.code) {
-                places.insert(unit, at);
-            }
-        }
-        let sites = self.view.service.sites();
-        for (code, site) in &sites.sites {
-            let Some((heard, unit)) = site.last_heard.zip(org.unit(code.as_str())) else {
-                continue;
-            };
-            let mut upwards = org.upwards(unit, self.day());
-            if let Some(at) = upwards.find_map(|unit| places.get(&unit)) {
-                parts[*at].heard = parts[*at].heard.max(Some(heard));
-            }
+        let heard = self.view.heard.on(self.view, self.day());
+        for part in parts {
+            let unit = self.view.organisation.unit(&part.code);
+            part.heard = unit.and_then(|unit| heard[unit.at()]);
         }
     }
 
