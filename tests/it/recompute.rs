@@ -22,6 +22,7 @@ struct Plan {
     imports: Vec<String>,
     acts: Vec<Vec<String>>,
     queries: Vec<Vec<String>>,
+    before_acts: Vec<Vec<String>>,
 }
 
 fn here(path: &str) -> PathBuf {
@@ -70,23 +71,30 @@ fn province(seed: &str) {
     for file in &plan.imports {
         small.ok(&["import", "csv", &path(file)]);
     }
+    // Moments are told in whole seconds: each is waited out.
+    let as_of = || small.json(&["query", "P", "2026-01"])["as_of"].as_str().unwrap().to_owned();
+    let next = || {
+        let last = as_of();
+        until("the next second", SOON, || Ok(Some(as_of()).filter(|now| *now != last))).unwrap()
+    };
+    let before = next();
+    next();
     for act in &plan.acts {
         small.ok(&act.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    // One moment for all, after the last change: moments are told in whole seconds.
-    let as_of = || small.json(&["query", "P", "2026-01"])["as_of"].as_str().unwrap().to_owned();
-    let changed = as_of();
-    let now = until("the next second", SOON, || Ok(Some(as_of()).filter(|now| *now != changed)));
-    let now = now.unwrap();
-    let answers: Vec<Value> = plan
-        .queries
-        .iter()
-        .map(|query| {
+    // One moment for all, after the last change; and one before the acts.
+    let now = next();
+    let mut answers: Vec<Value> = Vec::new();
+    for (when, moment, queries) in
+        [("after", &now, &plan.queries), ("before", &before, &plan.before_acts)]
+    {
+        for query in queries {
             let mut arguments: Vec<&str> = query.iter().map(String::as_str).collect();
-            arguments.extend(["--as-of", &now]);
-            json!({ "arguments": query, "answer": small.json(&arguments) })
-        })
-        .collect();
+            arguments.extend(["--as-of", moment]);
+            let answer = small.json(&arguments);
+            answers.push(json!({ "when": when, "arguments": query, "answer": answer }));
+        }
+    }
     std::fs::write(path("answers.json"), serde_json::to_vec(&answers).unwrap()).unwrap();
     let (agrees, said) = recompute(&["check", folder.to_str().unwrap()]);
     if let Ok(keep) = std::env::var("BANYAN_RECOMPUTE_KEEP") {

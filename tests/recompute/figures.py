@@ -278,7 +278,7 @@ def within(row, day, opens="from", closes="to"):
 
 
 class World:
-    def __init__(self, folder, now=None):
+    def __init__(self, folder, now=None, counted="counted"):
         folder = Path(folder)
         with (folder / "catalogue.toml").open("rb") as file:
             self.catalogue = tomllib.load(file)
@@ -314,14 +314,14 @@ class World:
             self.extensions[row["form"]].append(row)
         self.targets = table(folder, "targets")
         self.reports = {}
-        for row in table(folder, "counted"):
+        for row in table(folder, counted):
             key = (row["facility"], row["form"], row["period"])
             values = self.reports.setdefault(key, {})
             values[row["element"]] = None if row["value"] == "" else row["value"] if row["value"] == "NA" else int(row["value"])
         self.reporters = [
             code for code, rows in self.units.items() if self.kind_class[rows[0]["kind"]] in ("facility", "desk")
         ]
-        for name in ("row", "chain", "facts", "memberships", "duty_day", "slots_of", "duty", "due", "working"):
+        for name in ("row", "chain", "facts", "on_map", "memberships", "duty_day", "slots_of", "duty", "due", "working"):
             setattr(self, name, cache(getattr(self, name)))
 
     # -- Units on a day
@@ -407,6 +407,22 @@ class World:
         if place in self.networks:
             return any(network == place for network, _ in self.memberships(code, day))
         return place in self.chain(code, day)
+
+    def on_map(self, place, code, day):
+        """Whether a facility stands in an administrative place on the map of a day, whatever it was before."""
+        stand, passed = code, set()
+        while not self.open(stand, day):
+            passed.add(stand)
+            gone = [row for row in self.units[stand] if opt_day(row["opened"], date.min) <= day]
+            if not gone:
+                return False
+            last = max(gone, key=lambda row: opt_day(row["closed"], date.max))
+            after = [one for one in last.get("succeeded_by", "").split(";") if one in self.units and one not in passed]
+            if not after:
+                # It keeps its last place, so that no total loses it.
+                return place == code or place in self.chain(last["parent"], day)
+            stand = after[0]
+        return place == code or place in self.chain(stand, day)
 
     # -- Duty
 
@@ -534,17 +550,23 @@ def completeness(world, slots):
 class Figures:
     """Everything about one place and span."""
 
-    def __init__(self, world, place, span):
-        self.world, self.place, self.span = world, place, span
+    def __init__(self, world, place, span, map_day=None):
+        self.world, self.place, self.span, self.map_day = world, place, span, map_day
         self.network = place in world.networks
         self.area = None
         if self.network:
             areas = [unit for unit in world.networks[place].get("area", "").split(";") if unit]
             self.area = areas[0] if len(areas) == 1 else None
         self.last = {
-            code for code in world.reporters if world.in_set(place, code, span.last)
+            code for code in world.reporters if self.is_in(code, span.last)
         }
         self.cached = {}
+
+    def is_in(self, code, day):
+        """Whether a facility is in the set with what it gave on a day."""
+        if self.map_day is None:
+            return self.world.in_set(self.place, code, day)
+        return self.world.open(code, day) and self.world.on_map(self.place, code, self.map_day)
 
     def level(self):
         if self.network:
@@ -561,7 +583,7 @@ class Figures:
                 slot
                 for code in world.reporters
                 for slot in world.slots_of(code, span)
-                if world.in_set(self.place, code, slot.day)
+                if self.is_in(code, slot.day)
             ]
         return self.cached[span]
 

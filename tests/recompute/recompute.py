@@ -326,6 +326,7 @@ def generate(seed, now, catalogue, targets, folder):
             again[key] = {element: said[key][element] - 1 for element in pick.sample(numbers, 1)}
             said[key] |= again[key]
     write_csv(folder / "again.csv", header, long_rows(again))
+    write_csv(folder / "before.csv", header, long_rows(said))
     acts = []
     recent = [key for key in sorted(said) if period(key[2]).first >= month.first]
     for key in pick.sample(recent, 4):
@@ -350,11 +351,15 @@ def generate(seed, now, catalogue, targets, folder):
         for network, _, kind, area in province.networks:
             if area and ";" not in area:
                 queries.append(["query", network, span])
+    # On today's map; and as known before the acts.
+    for by in ([], ["--by", "city"], ["--by", "county"], ["--by", "township"]):
+        queries.append(["query", "P", month.text(), *by, "--membership", "today"])
+    before_acts = [["query", "P", month.text(), *by] for by in ([], ["--by", "county"], ["--by", "facility"])]
     tables = ("units", "networks", "members", "attributes", "duties", "calendar", "targets")
     init = [argument for name in tables for argument in (f"--{name}", f"{name}.csv")]
     plan = {
         "init": [*init, "--catalogue", "catalogue.toml"], "tables": ["extensions.csv"], "imports": ["counts.csv", "again.csv"],
-        "acts": acts, "queries": queries,
+        "acts": acts, "queries": queries, "before_acts": before_acts,
     }
     (folder / "plan.json").write_text(json.dumps(plan, indent=1), encoding="utf-8")
     print(f"seed {seed}: {len(world.reporters)} facilities, {len(said)} reports, {len(acts)} acts")
@@ -367,7 +372,12 @@ class Check:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.answers = json.loads((self.folder / "answers.json").read_text(encoding="utf-8"))
-        self.world = World(self.folder, datetime.fromisoformat(self.answers[0]["answer"]["as_of"]))
+        self.worlds = {
+            when: World(self.folder, datetime.fromisoformat(asked["answer"]["as_of"]), counted)
+            for when, counted in (("after", "counted"), ("before", "before"))
+            for asked in [next(one for one in self.answers if one["when"] == when)]
+        }
+        self.world = self.worlds["after"]
         self.compared, self.with_value, self.different = 0, 0, []
         self.states = {}
         self.where = ""
@@ -391,20 +401,25 @@ class Check:
     def run(self):
         for asked in self.answers:
             answer = asked["answer"]
+            self.world = self.worlds[asked["when"]]
             span = period(answer["period"])
+            today = "today" in asked["arguments"]
+            map_day = self.world.today if today else None
             for row in answer["rows"]:
                 key = row["key"]
                 place = key.get("network") or key.get("unit") or answer["unit"]
                 if "--by" in asked["arguments"] and place == answer["unit"]:
                     # What lies in no place of that kind has no name of its own.
                     continue
-                self.where = f"{' '.join(asked['arguments'])} [{place}]"
-                figures_of = Figures(self.world, place, span)
+                self.where = f"{' '.join(asked['arguments'])} {asked['when']} [{place}]"
+                figures_of = Figures(self.world, place, span, map_day)
                 self.elements(figures_of, row["elements"], "network" in key)
-                self.indicators(figures_of, row["indicators"])
+                if not today:
+                    self.indicators(figures_of, row["indicators"])
             if "--by" not in asked["arguments"]:
-                self.where = " ".join(asked["arguments"])
-                ours = figures.completeness(self.world, Figures(self.world, answer["unit"], span).slots())
+                self.where = " ".join([*asked["arguments"], asked["when"]])
+                slots = Figures(self.world, answer["unit"], span, map_day).slots()
+                ours = figures.completeness(self.world, slots)
                 for name, number in ours.items():
                     self.same(f"completeness {name}", answer["completeness"][name], number)
         print(
