@@ -9,7 +9,7 @@ use crate::small::{SOON, Small, json_of, record, run, sync};
 
 /// Compares `text`, freed of what differs from run to run, with the golden file `name`.
 #[track_caller]
-fn golden(name: &str, text: &str, hidden: &[(String, &str)]) {
+pub(crate) fn golden(name: &str, text: &str, hidden: &[(String, &str)]) {
     let mut text = mask_times(text);
     for (secret, shown) in hidden {
         text = text.replace(secret, shown);

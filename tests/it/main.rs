@@ -21,6 +21,7 @@ mod power_cut;
 #[cfg(feature = "recompute")]
 mod recompute;
 mod recovery;
+mod refusals;
 mod registry;
 mod simulation;
 mod small;
