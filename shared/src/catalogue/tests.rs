@@ -301,5 +301,6 @@ fn medians_are_exact() {
     }
     // Of the largest numbers too: nothing wraps.
     assert_eq!(shown(median(&[u64::MAX, u64::MAX - 1])), Some((2 * i128::from(u64::MAX) - 1, 2)));
-    assert_eq!(deviation(&[u64::MAX, 0]), None, "twice the distance is beyond 64 bits");
+    assert_eq!(shown(deviation(&[u64::MAX, 0])), Some((i128::from(u64::MAX), 2)));
+    assert_eq!(deviation(&[u64::MAX, 0, 0]), None, "twice a distance is beyond 64 bits");
 }
