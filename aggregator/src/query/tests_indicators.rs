@@ -86,6 +86,10 @@ pub(super) fn indicators() -> String {
 }
 
 pub(super) fn world() -> World {
+    world_with("form,unit,period,due,reason\n")
+}
+
+fn world_with(extensions: &str) -> World {
     let toml = CATALOGUE.to_owned() + &indicators();
     let mut w = World::new();
     w.catalogue = Catalogue::load(toml.as_bytes()).unwrap_or_else(|errors| {
@@ -96,6 +100,7 @@ pub(super) fn world() -> World {
         (TableName::Networks, "networks.csv", NETWORKS.as_bytes()),
         (TableName::Members, "members.csv", MEMBERS.as_bytes()),
         (TableName::Targets, "targets.csv", TARGETS.as_bytes()),
+        (TableName::Extensions, "extensions.csv", extensions.as_bytes()),
     ];
     let tables = Tables::parse(&files).unwrap();
     w.organisation = Organisation::build(&w.catalogue, &tables).unwrap();
@@ -250,6 +255,21 @@ fn facilities_are_counted_once_by_what_they_meet() {
     assert_eq!((grid.numerator, grid.denominator), (Some(4.0), Some(5.0)));
     let grid = ask(&w, "P", "2026-02", "grid", LATER);
     assert_eq!((grid.numerator, grid.denominator), (Some(5.0), Some(5.0)));
+}
+
+#[test]
+fn a_figure_since_january_stands_where_a_month_asks_nothing() {
+    let mut w = world_with(
+        "form,unit,period,due,reason\ndesk_monthly,C1,2026-02,waived,x\ndaily,C1,2026-02-01..2026-02-28,waived,x\n",
+    );
+    w.put("B1", "desk_monthly", "2026-01", &["700"], ("2026-02-10", 9));
+    let ytd = ask(&w, "C1", "2026-02", "payer_ytd", LATER);
+    assert_eq!((ytd.value, ytd.coverage.expected), (Some(700.0), 1));
+    month(&mut w, "A", "2026-01", 1..=31, ["10", "1"]);
+    let ytd = ask(&w, "A", "2026-02", "home_ytd", LATER);
+    assert_eq!((ytd.numerator, ytd.coverage.matched), (Some(31.0), 31));
+    let month = ask(&w, "A", "2026-02", "home_share", LATER);
+    assert_eq!((month.value, month.state), (None, State::NotApplicable));
 }
 
 #[test]

@@ -236,7 +236,7 @@ impl<'e> Engine<'e> {
         if rarely {
             run.grains.push(Grain { span, inside: true });
         } else {
-            let Some(grain) = run.grain(row) else {
+            let Some(grain) = run.grain(row, begin) else {
                 return Outcome::without_value(State::NotApplicable);
             };
             let mut period = Period::containing(grain, begin);

@@ -16,7 +16,7 @@ use crate::query::Engine;
 use crate::query::asked::{Asked, Got};
 use crate::query::given::Given;
 use crate::query::sets::{Group, Key, Wanderer};
-use crate::query::span::{bundles, carried, days_of};
+use crate::query::span::{bundles, carried, days_of, span_of_days};
 
 /// A period of the grain.
 pub(super) struct Grain {
@@ -128,9 +128,10 @@ impl<'a, 'e> Run<'a, 'e> {
 
     /// The coarsest period type by which facilities of the row are asked what the formula counts; none if
     /// nobody is asked any of it.
-    pub(super) fn grain(&self, row: RowOf<'_>) -> Option<PeriodType> {
+    pub(super) fn grain(&self, row: RowOf<'_>, begin: Date) -> Option<PeriodType> {
         let engine = self.engine;
-        let roster = self.asked.roster(row.scope, row.dims, days_of(self.span));
+        let days = (begin, self.span.last_day());
+        let roster = self.asked.roster(row.scope, row.dims, days);
         let formulas = engine.plans.formulas(engine.catalogue);
         let mut found: Option<PeriodType> = None;
         let mut look = |kind: KindIx, is_asked: &dyn Fn(usize, Admits, FormIx, usize) -> bool| {
@@ -152,13 +153,11 @@ impl<'a, 'e> Run<'a, 'e> {
         };
         let admitted = |input: usize, admits: Admits, unit: UnitIx| {
             admits == Admits::Yes
-                || self
-                    .last_open(unit, days_of(self.span))
-                    .is_some_and(|day| self.admits_unit(input, unit, day))
+                || self.last_open(unit, days).is_some_and(|day| self.admits_unit(input, unit, day))
         };
         for group in roster.row(&row.key) {
             look(group.kind, &|input, admits, form, line| {
-                let span = self.span_asked(form);
+                let span = self.span_asked(input, form);
                 let given = self.asked.given(group, form, line, span);
                 let mut both = given.asked().iter().zip(&group.units);
                 given.any && both.any(|(asked, unit)| *asked > 0 && admitted(input, admits, *unit))
@@ -168,8 +167,8 @@ impl<'a, 'e> Run<'a, 'e> {
             for stay in wanderer.stays.iter().filter(|stay| stay.keys.contains(&row.key)) {
                 look(stay.kind, &|input, admits, form, _| {
                     let here = |day: Date| stay.first <= day && day <= stay.last;
-                    let got =
-                        self.one_by_one(input, wanderer.unit, self.span_asked(form), Some(&here));
+                    let span = self.span_asked(input, form);
+                    let got = self.one_by_one(input, wanderer.unit, span, Some(&here));
                     got.asked > 0 && admitted(input, admits, wanderer.unit)
                 });
             }
@@ -177,11 +176,16 @@ impl<'a, 'e> Run<'a, 'e> {
         found
     }
 
-    /// The span for which a form may be asked: the question's, or the form's period that it ends in.
-    pub(super) fn span_asked(&self, form: FormIx) -> Span {
+    /// The span for which a form may be asked for an input: the time that it counts, or the form's period
+    /// that this ends in.
+    fn span_asked(&self, input: usize, form: FormIx) -> Span {
         let own = self.engine.catalogue.forms[form.at()].period_type;
-        if self.span.parts(own).len() > 0 {
-            self.span
+        let (begin, last) = (self.begins[input], self.span.last_day());
+        let looks_back = begin < self.span.first_day();
+        let counted = looks_back.then(|| span_of_days((begin, last))).flatten();
+        let counted = counted.unwrap_or(self.span);
+        if counted.parts(own).len() > 0 {
+            counted
         } else {
             Span::of(Period::containing(own, self.span.last_day()))
         }
