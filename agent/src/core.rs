@@ -31,6 +31,7 @@ use crate::command::{
 use crate::identity::{Context, DirLock, Identity, Issued};
 use crate::link::LinkConfig;
 use crate::note::{Note, note};
+use crate::route::Route;
 use crate::store::{EntryId, ReportKey, Store};
 use crate::tls::{self, Pin, Shown as Proof};
 
@@ -127,6 +128,9 @@ pub struct Core {
     secured: Option<Secured>,
     /// What the present connection shows the centre; none without TLS.
     proof: Option<Proof>,
+    route: Route,
+    /// How many hellos were answered before the present connection.
+    hellos_before: u64,
     /// The centre did not let in whoever shows the issued certificate: it is not shown until the next comes.
     issued_refused: bool,
     /// Why the last connection ended.
@@ -206,6 +210,8 @@ impl Core {
             link: "never".to_owned(),
             secured: None,
             proof: None,
+            route: Route::default(),
+            hellos_before: 0,
             issued_refused: false,
             detail: None,
             tidied: None,
@@ -287,12 +293,23 @@ impl Core {
     /// # Errors
     /// TLS cannot be set up.
     pub(crate) fn link_config(&mut self) -> Result<LinkConfig, Note> {
-        let mut config = LinkConfig::new(self.address(), self.identity.agent());
+        let mut config = LinkConfig::new(self.destination(), self.identity.agent());
         self.proof = None;
+        self.hellos_before = self.hellos;
         if config.address.parse::<MqttAddress>().is_ok_and(|address| address.tls) {
             config.tls = Some(self.secure()?);
         }
         Ok(config)
+    }
+
+    /// The address of the next connection.
+    fn destination(&mut self) -> String {
+        let secured = |address: &str| address.parse().is_ok_and(|to: MqttAddress| to.tls);
+        let proven = self.identity.issued().is_some() && !self.issued_refused;
+        let at_home = self.options.address.is_some() || self.identity.code().is_some();
+        let broker = self.identity.broker().filter(|at| !at_home && (proven || !secured(at)));
+        let home = self.options.address.as_deref().unwrap_or_else(|| self.identity.address());
+        self.route.choose(home, broker).to_owned()
     }
 
     fn secure(&mut self) -> Result<Arc<rustls::ClientConfig>, Note> {
@@ -320,6 +337,8 @@ impl Core {
     /// The disk fails.
     pub(crate) fn not_authorised(&mut self) -> Result<(), Note> {
         match self.proof {
+            // A broker's word says nothing about the centre, who is asked next.
+            _ if self.route.is_at_broker() => {}
             Some(Proof::Issued) => self.issued_refused = true,
             Some(Proof::Own) => self.identity.set_refusal(Some(EnrolRefusal::AgentRevoked))?,
             None => {}
@@ -686,6 +705,9 @@ impl Core {
         self.session = None;
         self.link = "offline".to_owned();
         self.event(Event::Disconnected)?;
+        if self.route.end(self.hellos > self.hellos_before) {
+            self.identity.set_broker(None)?;
+        }
         self.tidy()
     }
 
@@ -805,6 +827,18 @@ impl Core {
             Answer::WhoAreYou { contexts } => self.introduce(session, &contexts),
             Answer::Certified { certificate, renew_from, expires } => {
                 self.certified(Issued { renew_from, expires, certificate })
+            }
+            Answer::Elsewhere { address } => {
+                if address.parse::<MqttAddress>().is_err() {
+                    tracing::warn!(
+                        address,
+                        "the centre has named a broker whose address does not read"
+                    );
+                    return Ok(Step::default());
+                }
+                self.route.tell();
+                self.identity.set_broker(Some(address))?;
+                Ok(Step::default())
             }
         }
     }

@@ -50,6 +50,9 @@ struct IdentityFile {
     version: u8,
     /// The centre's MQTT address.
     address: String,
+    /// The broker the centre has told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    broker: Option<String>,
     /// The root's fingerprint, from the code or file.
     pinned: [u8; 16],
     root: Option<PublicKey>,
@@ -364,6 +367,7 @@ impl Identity {
             // An enrolment that never got its answer goes on with the same key: the centre may have
             // granted it already.
             known.file.address.clone_from(&code.address);
+            known.file.broker = None;
             if known.contexts.is_empty() {
                 (known.file.root, known.file.certificate) = (None, None);
                 known.file.facility = facility;
@@ -393,6 +397,7 @@ impl Identity {
             file: IdentityFile {
                 version: 1,
                 address: code.address.clone(),
+                broker: None,
                 pinned: code.root,
                 root: None,
                 certificate: None,
@@ -500,6 +505,23 @@ impl Identity {
     /// The centre's address.
     pub fn address(&self) -> &str {
         &self.file.address
+    }
+
+    /// The broker the centre has told of, if it has.
+    pub fn broker(&self) -> Option<&str> {
+        self.file.broker.as_deref()
+    }
+
+    /// Keeps or forgets the broker.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_broker(&mut self, broker: Option<String>) -> Result<(), Note> {
+        if self.file.broker == broker {
+            return Ok(());
+        }
+        self.file.broker = broker;
+        self.save()
     }
 
     /// The pinned root's fingerprint.

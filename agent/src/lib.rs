@@ -14,6 +14,7 @@ mod local;
 pub mod machine;
 pub mod note;
 pub mod queue;
+mod route;
 mod store;
 pub mod tls;
 

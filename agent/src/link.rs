@@ -17,6 +17,7 @@ use banyan_shared::topic;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions,
     Outgoing, Packet, QoS, StateError, SubscribeReasonCode, TlsConfiguration, TlsError, Transport,
+    mqttbytes,
 };
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
@@ -302,9 +303,10 @@ fn reason(error: ConnectionError) -> DownReason {
         ConnectionError::MqttState(StateError::ConnectionAborted) => {
             DownReason::Network("the other end closed the connection".to_owned())
         }
-        ConnectionError::MqttState(StateError::Io(error)) | ConnectionError::Io(error) => {
-            DownReason::Network(error.to_string())
-        }
+        ConnectionError::MqttState(
+            StateError::Io(error) | StateError::Deserialization(mqttbytes::Error::Io(error)),
+        )
+        | ConnectionError::Io(error) => DownReason::Network(error.to_string()),
         ConnectionError::ConnectionRefused(code) => DownReason::Refused(match code {
             ConnectReturnCode::Success => "without a reason",
             ConnectReturnCode::RefusedProtocolVersion => "another version of the protocol",

@@ -122,6 +122,10 @@ impl PublicKey {
     }
 }
 
+/// What stands before the seed in PKCS#8 v1 of an Ed25519 key (RFC 8410, section 7).
+const PKCS8_V1_PREFIX: [u8; 16] =
+    [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+
 /// A key pair, held as PKCS#8 bytes.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
@@ -149,10 +153,7 @@ impl SigningKey {
     /// # Errors
     /// [`KeyError::Damaged`] never in practice: every seed is a key.
     pub fn from_seed(seed: &[u8; 32]) -> Result<SigningKey, KeyError> {
-        // PKCS#8 v1 of an Ed25519 key: a fixed prefix, then the seed (RFC 8410, section 7).
-        const PREFIX: [u8; 16] =
-            [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-        let pkcs8 = [PREFIX.as_slice(), seed].concat();
+        let pkcs8 = [PKCS8_V1_PREFIX.as_slice(), seed].concat();
         let pair =
             Ed25519KeyPair::from_pkcs8_maybe_unchecked(&pkcs8).map_err(|_| KeyError::Damaged)?;
         Ok(SigningKey { pair, pkcs8 })
@@ -171,6 +172,13 @@ impl SigningKey {
     /// The bytes to store, to be kept secret.
     pub fn pkcs8(&self) -> &[u8] {
         &self.pkcs8
+    }
+
+    /// The same as PKCS#8 of version 1, for programs that read no other, as OpenSSL.
+    pub fn pkcs8_v1(&self) -> Vec<u8> {
+        // In either version, as ring reads and writes them, the seed follows a head of this length.
+        let seed = &self.pkcs8[PKCS8_V1_PREFIX.len()..][..32];
+        [PKCS8_V1_PREFIX.as_slice(), seed].concat()
     }
 
     /// The public half.
@@ -254,7 +262,10 @@ mod tests {
         let root = SigningKey::generate(&SystemRandom::new()).unwrap();
         let again = SigningKey::from_pkcs8(root.pkcs8()).unwrap();
         assert_eq!(root.public(), again.public());
+        assert_ne!(root.pkcs8_v1(), root.pkcs8(), "new keys are of version 2");
+        assert_eq!(SigningKey::from_pkcs8(&root.pkcs8_v1()).unwrap().public(), root.public());
         let operating = SigningKey::from_seed(&[1; 32]).unwrap();
+        assert_eq!(operating.pkcs8_v1(), operating.pkcs8());
         let mut certificate = Certificate::issue(&root, operating.public(), 3, Millis(5));
         assert_eq!(certificate.verify(&root.public()), Ok(()));
         certificate.serial = 4;

@@ -150,6 +150,8 @@ pub(crate) fn made() -> Vec<Seed> {
     let refused = Answer::NotEnrolled { refusal: EnrolRefusal::Expired };
     add("answer", "refused", &encode(&refused));
     add("answer", "who", &encode(&Answer::WhoAreYou { contexts: vec![1, 300] }));
+    let elsewhere = Answer::Elsewhere { address: "broker.example.org:8883".to_owned() };
+    add("answer", "elsewhere", &encode(&elsewhere));
     add("answer", "sealed", &body(&granted.seal(AGENT, &key(), &certificate(), &public())));
     let file = Bundle { messages: vec![sealed.clone(), vec![1, 2, 3], vec![]] }.to_bytes();
     add("bundle", "three", &file[16..file.len() - 8]);

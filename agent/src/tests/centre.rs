@@ -228,7 +228,7 @@ impl Centre {
         SignedGrant::sign(&grant, &self.operating, &self.certificate)
     }
 
-    fn answer(&self, agent: AgentId, answer: &Answer) -> Vec<u8> {
+    pub(crate) fn answer(&self, agent: AgentId, answer: &Answer) -> Vec<u8> {
         answer.seal(agent, &self.operating, &self.certificate, &self.root.public())
     }
 

@@ -4,6 +4,7 @@
 mod capture;
 mod centre;
 mod delivery;
+mod elsewhere;
 mod programs;
 
 use std::path::Path;

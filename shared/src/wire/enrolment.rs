@@ -273,6 +273,12 @@ pub enum Answer {
         /// When it expires.
         expires: Millis,
     },
+    /// The centre takes messages elsewhere too, and would rather have the agent's next connection there. Said
+    /// once a connection to whoever is at its own door.
+    Elsewhere {
+        /// The address, as in a code.
+        address: String,
+    },
 }
 
 /// The answer as it travels: the root key and the operating key's certificate go with it, since an agent
