@@ -14,8 +14,9 @@
 //! - A message to itself every minute proves that the router lives. If it does not, or a link is gone, the
 //!   broker reports a [`BrokerFault`] and the process has to end: nothing here restarts a router.
 //!
-//! The rest of the aggregator sees [`Incoming`] and [`Downlink`] only, so that an external broker can take
-//! this one's place. The router's thread ends with the process (it holds a sender to itself).
+//! The rest of the aggregator sees [`Incoming`] and [`Downlink`] only, so that an external broker
+//! ([`external`]) can stand beside this one: its messages come in by an [`Inlet`], under the same credit. The
+//! router's thread ends with the process (it holds a sender to itself).
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +34,8 @@ use rumqttd::{Notification, Router, RouterConfig};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, watch};
 
 use crate::front_door::Registry;
+
+pub mod external;
 
 /// What a message costs besides its payload, in bytes of credit: its topic and the log's bookkeeping.
 pub const MESSAGE_COST_BYTES: usize = 64;
@@ -160,6 +163,9 @@ pub enum DownError {
     /// The broker has ended.
     #[error("the broker has ended")]
     Closed,
+    /// The external broker is not connected.
+    #[error("the external broker is not connected")]
+    Away,
 }
 
 /// The way to the agents, whichever broker carries it.
@@ -167,6 +173,11 @@ pub trait Downlink: Send + Sync {
     /// Sends `payload` to `agent` if it is connected. Never waits; an error says that it was not taken, `Ok`
     /// only that it was: receipts repeat until they are seen.
     fn publish_down(&self, agent: AgentId, payload: Bytes) -> Result<(), DownError>;
+
+    /// Where the agent should rather connect than where it is now, if anywhere.
+    fn elsewhere(&self, _agent: AgentId) -> Option<&str> {
+        None
+    }
 }
 
 /// Counters of one lane.
@@ -252,6 +263,25 @@ impl Uplink {
     }
 }
 
+/// A way to the intake past the router, under the same credit. The intake ends when all are gone.
+#[derive(Clone)]
+pub struct Inlet {
+    credit: Arc<Semaphore>,
+    to_intake: mpsc::Sender<Incoming>,
+}
+
+impl Inlet {
+    /// Hands a message to the intake, waiting while it is behind. Cancelling loses the message.
+    pub async fn send(&self, agent: AgentId, payload: Bytes) -> Result<(), BrokerEnded> {
+        let permit = Arc::clone(&self.credit)
+            .acquire_many_owned(cost(payload.len()))
+            .await
+            .map_err(|_| BrokerEnded)?;
+        let message = Incoming { agent, payload, permit: Permit(permit) };
+        self.to_intake.send(message).await.map_err(|_| BrokerEnded)
+    }
+}
+
 /// Credit a payload of so many bytes takes.
 fn cost(payload_bytes: usize) -> u32 {
     u32::try_from(payload_bytes + MESSAGE_COST_BYTES).unwrap_or(u32::MAX)
@@ -261,6 +291,7 @@ fn cost(payload_bytes: usize) -> u32 {
 pub struct Broker {
     up: Lane,
     down: Lane,
+    to_intake: mpsc::Sender<Incoming>,
     fault: watch::Sender<Option<BrokerFault>>,
     threads: Vec<JoinHandle<()>>,
     watchdog: Option<std::sync::mpsc::Sender<()>>,
@@ -307,11 +338,12 @@ impl Broker {
             filter: UP_FILTER,
             direction: Direction::Up,
         };
+        let from_router = to_intake.clone();
         let up = up.start(&connect, config.credit_up_bytes, &fault, &mut threads, {
             move |agent, payload, permit| {
                 let message = Incoming { agent, payload, permit: Permit(permit) };
                 // An intake that is gone ends with the process; its agents get no receipts.
-                to_intake.try_send(message).is_ok()
+                from_router.try_send(message).is_ok()
             }
         })?;
         let down = Half {
@@ -334,12 +366,17 @@ impl Broker {
         let interval = config.watchdog;
         threads
             .push(spawn("broker-watchdog", move || watch_router(&lanes, interval, &stop, &told))?);
-        Ok((Self { up, down, fault, threads, watchdog: Some(watchdog) }, incoming))
+        Ok((Self { up, down, to_intake, fault, threads, watchdog: Some(watchdog) }, incoming))
     }
 
     /// The door's end of the way up.
     pub fn uplink(&self) -> Uplink {
         Uplink(self.up.clone())
+    }
+
+    /// A way to the intake for messages that come in otherwise; to be dropped before [`Broker::stop`].
+    pub fn inlet(&self) -> Inlet {
+        Inlet { credit: Arc::clone(&self.up.credit), to_intake: self.to_intake.clone() }
     }
 
     /// The intake's end of the way down, to be shared.

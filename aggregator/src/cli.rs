@@ -14,7 +14,9 @@ use serde_json::Value;
 
 use crate::client::{Client, print_json};
 use crate::http::Request;
-use crate::serve::{HTTP_ADDR_DEFAULT, HttpTls, MQTT_ADDR_DEFAULT, MqttListen, ServeOptions};
+use crate::serve::{
+    BrokerAt, HTTP_ADDR_DEFAULT, HttpTls, MQTT_ADDR_DEFAULT, MqttListen, ServeOptions,
+};
 use crate::service::{
     AnomaliesCall, CompletenessCall, EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile,
     Format, GivenTable, QueryCall, ReportCall, Usage, VerifyReport, say, usage,
@@ -35,6 +37,7 @@ macro_rules! tell_part {
 }
 
 mod access;
+mod broker;
 mod registry;
 mod reports;
 
@@ -119,12 +122,21 @@ enum Command {
         /// TLS 证书名称 A further name or IP address agents dial (may be repeated)
         #[arg(long)]
         mqtt_name: Vec<String>,
+        /// 外部消息代理 An MQTT broker agents connect to once they have a certificate:
+        /// [mqtt://|mqtts://]HOST:PORT
+        #[arg(long, value_name = "URL", env = "BANYAN_BROKER", value_parser = public_address)]
+        broker: Option<MqttAddress>,
+        /// 终端所用的代理地址 HOST:PORT Where agents reach that broker, where it differs from --broker
+        #[arg(long, value_name = "HOST:PORT", requires = "broker", value_parser = public_address)]
+        public_broker_addr: Option<MqttAddress>,
     },
     /// 发放注册码 Make enrolment codes, files or a stick; decide claims
     #[command(after_help = ENROLL_EXAMPLES)]
     Enroll(Enroll),
     /// 调整代报范围 Give an agent more facilities, or fewer
     Assign(Assign),
+    /// 外部消息代理的配置 Write an external broker's settings, rules, certificates and list of revocations
+    BrokerAcl(broker::BrokerAcl),
     /// 注销终端 Put an agent out
     Revoke {
         /// The agent's id
@@ -442,6 +454,8 @@ fn run(command: Command, global: &Global) -> Result<ExitCode> {
             http_self_made_cert,
             public_mqtt_addr,
             mqtt_name,
+            broker,
+            public_broker_addr,
         } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let http_tls = match (http_cert, http_key) {
@@ -455,6 +469,7 @@ fn run(command: Command, global: &Global) -> Result<ExitCode> {
                 http_tls,
                 public_mqtt: public_mqtt_addr,
                 mqtt_names: mqtt_name,
+                broker: broker.map(|address| BrokerAt { address, public: public_broker_addr }),
             };
             let serving = crate::serve::serve(dir, options);
             let served = runtime.block_on(serving);
@@ -537,6 +552,7 @@ fn ask(command: Command, global: &Global, client: &Client) -> Result<ExitCode> {
             let request = Request::Assign { agent: assign.agent, scope, remove: assign.remove };
             print_json(&client.json(&request)?)?;
         }
+        Command::BrokerAcl(command) => return command.run(global, client),
         Command::Revoke { agent } => print_json(&client.json(&Request::Revoke { agent, lang })?)?,
         Command::Fleet => {
             let answer = client.json(&Request::Fleet { lang })?;

@@ -23,6 +23,7 @@ use crate::access::{
     UserAdd, UserPassword, Who,
 };
 use crate::act::Stage;
+use crate::broker::external::ExternalCounters;
 use crate::front_door::Counters;
 use crate::pages::Site;
 use crate::service::{EnrolEach, EnrolOne, EnrolStick, Service, Usage, fleet_summary, usage};
@@ -147,6 +148,8 @@ pub enum Request {
     ImportCounts(crate::service::ImportCall),
     /// Writes a file of counts on the service's disk.
     ExportCounts(crate::service::ExportCall),
+    /// The agents put out, with their keys.
+    Revocations,
     /// How the service is.
     Status,
     /// Makes a user.
@@ -332,6 +335,7 @@ async fn carry_out(service: &Arc<Service>, who: &Who, request: Request) -> Resul
             let export = move |s: &Service| Ok(serde_json::to_value(s.export_counts(&call)?)?);
             blocking(service, export).await?
         }
+        Request::Revocations => serde_json::to_value(service.revocations())?,
         Request::Status => service.status(),
         Request::UserAdd(call) => access::user_add(service, who, call).await?,
         Request::UserPassword(call) => access::user_passwd(service, who, call).await?,
@@ -379,22 +383,31 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// What is counted outside the service.
+#[derive(Clone)]
+pub struct Counted {
+    /// By the front door.
+    pub door: Arc<Counters>,
+    /// By the client of an external broker, if there is one.
+    pub external: Option<Arc<ExternalCounters>>,
+}
+
 #[derive(Clone)]
 struct App {
     service: Arc<Service>,
-    door: Arc<Counters>,
+    counted: Counted,
 }
 
 /// The routes of one listening socket. `token` is the server's own, in `DIR/run/admin.token`.
-pub fn routes(site: &Arc<Site>, door: Arc<Counters>, token: &str, listening: Listening) -> Router {
+pub fn routes(site: &Arc<Site>, counted: Counted, token: &str, listening: Listening) -> Router {
     let service = site.service().clone();
     let gate = Gate { service, token: token.into(), listening };
-    listed(site, door, &gate).finish(gate)
+    listed(site, counted, &gate).finish(gate)
 }
 
 /// The same, still with the list of their paths.
-pub(crate) fn listed(site: &Arc<Site>, door: Arc<Counters>, gate: &Gate) -> Routes {
-    let app = App { service: site.service().clone(), door };
+pub(crate) fn listed(site: &Arc<Site>, counted: Counted, gate: &Gate) -> Routes {
+    let app = App { service: site.service().clone(), counted };
     let routes = Routes::default()
         .open("/v1/health", get(health).with_state(app.clone()))
         .guarded("/v1/call", post(call).with_state(app.clone()))
@@ -505,10 +518,16 @@ async fn counters(Extract(app): Extract<App>, Extension(who): Extension<Who>) ->
     if let Err(denied) = access::whole(&who) {
         return ApiError(denied.into()).into_response();
     }
-    let intake: serde_json::Map<String, Value> =
-        app.service.counters().values().into_iter().map(|(k, v)| (k.into(), v.into())).collect();
-    let door = app.door.values();
+    let named = |values: Vec<(&'static str, u64)>| -> serde_json::Map<String, Value> {
+        values.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+    };
+    let intake = named(app.service.counters().values());
+    let door = app.counted.door.values();
     let refused: serde_json::Map<String, Value> =
         door.refused.iter().map(|(cause, n)| (cause.code().into(), (*n).into())).collect();
-    Json(json!({ "intake": intake, "door": { "refused": refused } })).into_response()
+    let mut counted = json!({ "intake": intake, "door": { "refused": refused } });
+    if let Some(external) = &app.counted.external {
+        counted["broker"] = named(external.values()).into();
+    }
+    Json(counted).into_response()
 }

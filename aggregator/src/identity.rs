@@ -16,8 +16,9 @@ use banyan_shared::keys::{Certificate, PublicKey, SigningKey};
 use banyan_shared::wire::{StoreId, decode, encode};
 use ring::rand::{SecureRandom, SystemRandom};
 
+pub(crate) use ca::pem;
 use ca::{CA_CERTIFICATE, CA_SECRET};
-pub use ca::{Ca, GRACE_MS, IssuedCertificate, VALIDITY_MS};
+pub use ca::{CENTRE_NAME, Ca, GRACE_MS, IssuedCertificate, VALIDITY_MS};
 
 use crate::ledger::{Member, StoreIdentity};
 

@@ -455,10 +455,21 @@ impl Intake {
             time: now,
             credit: CREDIT,
         };
+        if asked.hello.is_some() {
+            // Before the receipt: with that in hand, who has nothing else to do hangs up.
+            self.direct(asked.agent);
+        }
         count(&self.counters.receipts, 1);
         self.send(asked.agent, receipt.seal(asked.agent, &self.identity.key));
         if asked.offer && asked.context != agent.newest {
             self.grant(state, asked.agent, Some(asked.context));
+        }
+    }
+
+    /// Tells an agent where it should rather connect, if elsewhere than where it is.
+    fn direct(&self, agent: AgentId) {
+        if let Some(address) = self.down.elsewhere(agent) {
+            self.answer(agent, &Answer::Elsewhere { address: address.to_owned() });
         }
     }
 
@@ -593,6 +604,8 @@ impl Intake {
     fn welcome(&self, agent: AgentId, has: Option<u32>) {
         let state = self.state.read();
         self.grant(&state, agent, has);
+        // Before the certificate: with that in hand, a first contact hangs up.
+        self.direct(agent);
         let Some(known) = state.agents.get(&agent) else { return };
         match self.identity.ca.certify(&known.key, (self.clock)()) {
             Ok(IssuedCertificate { certificate, renew_from, expires }) => {

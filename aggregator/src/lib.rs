@@ -6,6 +6,7 @@
 pub mod access;
 pub mod act;
 pub mod broker;
+pub mod broker_files;
 pub mod cli;
 pub mod client;
 pub mod cube;

@@ -12,10 +12,11 @@ use tokio::sync::watch;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::access::{Access, HttpListener, Listening, self_made, tls_config};
-use crate::broker::{Broker, BrokerConfig};
+use crate::broker::external::{Dial, External, ExternalCounters, ExternalDownlink, Ways, external};
+use crate::broker::{Broker, BrokerConfig, Downlink};
 use crate::derived::checkpoints;
 use crate::front_door::{Counters, DoorConfig, DoorTls, FrontDoor, Registry};
-use crate::http;
+use crate::http::{self, Counted};
 use crate::identity::{random, write_secret};
 use crate::intake::told;
 use crate::pages::Site;
@@ -212,6 +213,64 @@ pub struct ServeOptions {
     pub public_mqtt: Option<MqttAddress>,
     /// Further names agents dial.
     pub mqtt_names: Vec<String>,
+    /// An MQTT broker beside the door.
+    pub broker: Option<BrokerAt>,
+}
+
+/// An external MQTT broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerAt {
+    /// Where the centre reaches it.
+    pub address: MqttAddress,
+    /// Where agents do, if elsewhere.
+    pub public: Option<MqttAddress>,
+}
+
+impl BrokerAt {
+    /// The address agents are told.
+    fn told(&self) -> String {
+        self.public.as_ref().unwrap_or(&self.address).to_string()
+    }
+}
+
+/// The client of an external broker, before there is a service to serve.
+struct Beside {
+    at: BrokerAt,
+    client: External,
+    downlink: ExternalDownlink,
+}
+
+impl Beside {
+    fn new(at: BrokerAt) -> Beside {
+        let (client, downlink) = external();
+        Beside { at, client, downlink }
+    }
+
+    /// The way down by both.
+    fn ways(&self, broker: &Broker, registry: &Arc<Registry>) -> Arc<dyn Downlink> {
+        Arc::new(Ways {
+            door: broker.downlink(),
+            registry: registry.clone(),
+            broker: self.downlink.clone(),
+            told: self.at.told(),
+        })
+    }
+
+    fn counters(&self) -> Arc<ExternalCounters> {
+        self.downlink.counters()
+    }
+
+    /// Connects in a task of its own until told to stop.
+    fn start(
+        self,
+        broker: &Broker,
+        service: &Service,
+        stopped: watch::Receiver<bool>,
+    ) -> tokio::task::JoinHandle<()> {
+        let identity = service.identity();
+        let dial = Dial { address: self.at.address, identity, clock: service.clock() };
+        tokio::spawn(self.client.run(dial, broker.inlet(), stopped))
+    }
 }
 
 /// Refuses to show figures to others than this machine without TLS and users.
@@ -266,7 +325,8 @@ impl Sockets {
     async fn run(self, app: HttpApp, stopped: watch::Receiver<bool>) {
         let local = app.local;
         let tls = self.command.is_some();
-        let routes = |listening| http::routes(&app.site, app.door.clone(), &app.token, listening);
+        let routes =
+            |listening| http::routes(&app.site, app.counted.clone(), &app.token, listening);
         let http = routes(Listening { tls, local, only_server: false });
         let http = self.http.run(http, stopped.clone());
         let Some(command) = self.command else { return http.await };
@@ -278,7 +338,7 @@ impl Sockets {
 /// What HTTP is served from.
 struct HttpApp {
     site: Arc<Site>,
-    door: Arc<Counters>,
+    counted: Counted,
     token: String,
     /// Whether only this machine reaches it.
     local: bool,
@@ -302,7 +362,9 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
     retire_addresses(dir)?;
     let registry = Registry::new(Arc::new(Counters::default()));
     let (broker, incoming) = Broker::start(BrokerConfig::default(), registry.clone())?;
-    let lines = Some((incoming, broker.downlink()));
+    let beside = options.broker.clone().map(Beside::new);
+    let down = beside.as_ref().map_or_else(|| broker.downlink(), |b| b.ways(&broker, &registry));
+    let lines = Some((incoming, down));
     let (service, mut running) = Service::open(dir, system_clock(), lines).await?;
     let mut entrance = service.entrance();
     if options.mqtt.tls {
@@ -323,11 +385,13 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
     };
     let (stop, stopped) = watch::channel(false);
     let until = |mut stopped: watch::Receiver<bool>| async move { told(&mut stopped).await };
-    let door_counters = door.counters();
+    let external = beside.as_ref().map(Beside::counters);
+    let counted = Counted { door: door.counters(), external };
+    let beside = beside.map(|beside| beside.start(&broker, &service, stop.subscribe()));
     let door = tokio::spawn(door.run(until(stopped.clone())));
     let app = HttpApp {
         site: Arc::new(Site::new(service.clone())),
-        door: door_counters,
+        counted,
         token,
         local: options.http.ip().is_loopback(),
     };
@@ -359,6 +423,9 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
     if tokio::time::timeout(grace, pages).await.is_err() {
         // Their tasks end with the process; what they ask of the store from now on is refused.
         tracing::debug!("HTTP connections are still open");
+    }
+    if let Some(beside) = beside {
+        beside.await.context("the external broker's client ended abnormally")?;
     }
     broker.stop().await;
     kept.await.context("the checkpoints ended abnormally")?;

@@ -88,6 +88,7 @@ pub(crate) fn described(request: &Request) -> (&'static str, String) {
         Request::Fleet { .. } => ("fleet", String::new()),
         Request::Parked { .. } => ("parked", String::new()),
         Request::Verify { .. } => ("verify", String::new()),
+        Request::Revocations => ("revocations", String::new()),
         Request::Status => ("status", String::new()),
     }
 }
@@ -150,6 +151,7 @@ pub(crate) fn kind_of(
         | Request::Parked { .. }
         | Request::Claims { .. }
         | Request::Verify { .. }
+        | Request::Revocations
         | Request::Status
         | Request::UserList
         | Request::TokenList => None,

@@ -74,7 +74,7 @@ pub(crate) fn need(request: &Request) -> Need {
         Request::ImportUnits(_) | Request::Publish(_) | Request::Verify { .. } => {
             (Admin, Everything)
         }
-        Request::Audit(_) => (Admin, Everything),
+        Request::Audit(_) | Request::Revocations => (Admin, Everything),
         // Held to the scopes of the users and tokens named where these are known.
         Request::UserAdd(_)
         | Request::UserPassword(_)

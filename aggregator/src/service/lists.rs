@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::Service;
 use super::enrol::{find_unit, known_kind};
+use crate::broker_files::Revoked;
 use crate::state::State;
 
 /// Most units listed at once.
@@ -110,6 +111,16 @@ pub(crate) fn rfc3339(state: &State, at: Millis) -> String {
 }
 
 impl Service {
+    /// The agents put out, with their keys: what an external broker must no longer take.
+    pub fn revocations(&self) -> Vec<Revoked> {
+        let state = self.state.read();
+        let out = state.agents.iter().filter(|(_, agent)| agent.revoked.is_some());
+        let mut out: Vec<Revoked> =
+            out.map(|(id, agent)| Revoked { agent: *id, key: agent.key }).collect();
+        out.sort_by_key(|revoked| revoked.agent);
+        out
+    }
+
     /// Every agent.
     pub fn fleet(&self, lang: Lang) -> Vec<FleetRow> {
         let state = self.state.read();

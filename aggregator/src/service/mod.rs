@@ -298,6 +298,11 @@ impl Service {
         self.identity.clone()
     }
 
+    /// The clock.
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
     /// The data directory.
     pub fn dir(&self) -> &Path {
         &self.dir

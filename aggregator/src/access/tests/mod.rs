@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::listener::Limits;
 use super::*;
 use crate::front_door::Counters;
-use crate::http::Request;
+use crate::http::{Counted, Request};
 use crate::pages::Site;
 use crate::query::fixture::{CATALOGUE, MEMBERS, NETWORKS, UNITS};
 use crate::service::{Running, Service};
@@ -28,6 +28,10 @@ const PASSWORD: &str = "correct horse battery";
 const LOCAL: Listening = Listening { tls: false, local: true, only_server: false };
 /// Like an address others reach, without the TLS that ureq here does not speak.
 const REMOTE: Listening = Listening { local: false, ..LOCAL };
+
+fn counted() -> Counted {
+    Counted { door: Arc::new(Counters::default()), external: None }
+}
 
 /// A serving centre of the fixture's country on 10 February 2026.
 struct Centre {
@@ -92,8 +96,7 @@ impl Centre {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let bound = self.runtime.block_on(HttpListener::bind_with(any, tls, limits)).unwrap();
         let address = bound.local_addr().unwrap();
-        let routes =
-            crate::http::routes(&self.site, Arc::new(Counters::default()), ADMIN_TOKEN, listening);
+        let routes = crate::http::routes(&self.site, counted(), ADMIN_TOKEN, listening);
         self.runtime.spawn(bound.run(routes, self.stop.subscribe()));
         Browser { address, headers: Vec::new() }
     }

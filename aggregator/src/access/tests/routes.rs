@@ -26,7 +26,7 @@ const ROUTES: &[(&str, &str, Option<&str>)] = &[
 fn every_route_turns_away_whoever_it_must() {
     let centre = Centre::new();
     let gate = Gate { service: centre.service.clone(), token: "x".into(), listening: LOCAL };
-    let listed = crate::http::listed(&centre.site, Arc::new(Counters::default()), &gate).listed;
+    let listed = crate::http::listed(&centre.site, counted(), &gate).listed;
     let mut have: Vec<&str> = listed.iter().map(|(path, _)| *path).collect();
     let mut tried: Vec<&str> = ROUTES.iter().map(|(path, ..)| *path).collect();
     have.sort_unstable();
@@ -208,6 +208,7 @@ fn commands() -> Vec<(Value, Role, Of)> {
             Admin,
             Server,
         ),
+        (json!({ "command": "revocations" }), Admin, Everything),
         (json!({ "command": "status" }), Viewer, Everything),
         (
             json!({ "command": "user_add", "name": "new", "role": "viewer", "scope": "T1", "password": PASSWORD }),
