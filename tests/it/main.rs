@@ -13,6 +13,8 @@ mod harness;
 mod import;
 mod intake;
 mod link;
+#[cfg(all(feature = "mosquitto", target_os = "linux"))]
+mod mosquitto;
 mod nhs;
 mod operators;
 mod parked;

@@ -29,6 +29,8 @@ pub struct World {
     binaries: Binaries,
     /// Whether agents connect over TLS.
     pub tls: bool,
+    /// Further arguments of `serve`.
+    pub serve_with: Vec<String>,
     /// The line by which agents reach the aggregator.
     pub link: Link,
 }
@@ -58,7 +60,14 @@ impl World {
             let path = dir.join(part);
             fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         }
-        Ok(World { dir, _temporary: temporary, binaries, tls: true, link: Link::open()? })
+        Ok(World {
+            dir,
+            _temporary: temporary,
+            binaries,
+            tls: true,
+            serve_with: Vec::new(),
+            link: Link::open()?,
+        })
     }
 
     /// The folder.
@@ -123,7 +132,8 @@ impl World {
         command
             .args(["serve", "--mqtt-addr", &format!("{scheme}://{mqtt}")])
             .args(["--http-addr", &http.to_string()])
-            .args(["--public-mqtt-addr", &self.told_address()]);
+            .args(["--public-mqtt-addr", &self.told_address()])
+            .args(&self.serve_with);
         let process = Process::start(&mut command, &self.dir.join("logs/aggregator.log"))?;
         let (mqtt, http) = until("the aggregator is ready", READY_WITHIN, || {
             process.check()?;
