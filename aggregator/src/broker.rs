@@ -148,6 +148,15 @@ pub struct Incoming {
 #[derive(Debug)]
 pub struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
+#[cfg(test)]
+impl Permit {
+    /// A share of nothing, for a message that came by no broker.
+    pub(crate) fn alone() -> Permit {
+        let one = Arc::new(Semaphore::new(1));
+        Permit(one.try_acquire_owned().expect("nobody else has it"))
+    }
+}
+
 /// Why a message to an agent was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DownError {

@@ -26,7 +26,9 @@ use crate::act::Stage;
 use crate::broker::external::ExternalCounters;
 use crate::front_door::Counters;
 use crate::pages::Site;
-use crate::service::{EnrolEach, EnrolOne, EnrolStick, Service, Usage, fleet_summary, usage};
+use crate::service::{
+    Busy, EnrolEach, EnrolOne, EnrolStick, RETRY_AFTER_S, Service, Usage, fleet_summary, usage,
+};
 
 /// Largest request by role, in bytes: a province's registry as base64 fits an administrator's, a part of a
 /// file of counts an operator's.
@@ -371,15 +373,22 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let usage = self.0.downcast_ref::<Usage>().is_some();
         let denied = self.0.downcast_ref::<Denied>().is_some();
-        let status = match (usage, denied) {
-            (true, _) => StatusCode::BAD_REQUEST,
-            (_, true) => StatusCode::FORBIDDEN,
+        let busy = self.0.downcast_ref::<Busy>().is_some();
+        let status = match (usage, denied, busy) {
+            (true, ..) => StatusCode::BAD_REQUEST,
+            (_, true, _) => StatusCode::FORBIDDEN,
+            (.., true) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        if !usage && !denied {
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = format!("{:#}", self.0), "request failed");
         }
-        (status, Json(Failure { error: format!("{:#}", self.0), usage })).into_response()
+        let failure = Failure { error: format!("{:#}", self.0), usage };
+        let mut answer = (status, Json(failure)).into_response();
+        if busy {
+            answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
+        }
+        answer
     }
 }
 
@@ -530,4 +539,16 @@ async fn counters(Extract(app): Extract<App>, Extension(who): Extension<Who>) ->
         counted["broker"] = named(external.values()).into();
     }
     Json(counted).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_finds_too_many_before_them_is_told_when_to_come_again() {
+        let answer = ApiError(Busy.into()).into_response();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()[header::RETRY_AFTER], RETRY_AFTER_S.to_string().as_str());
+    }
 }

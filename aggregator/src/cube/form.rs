@@ -24,82 +24,94 @@ enum Held {
     Aside,
 }
 
-/// Everything held of one form. Slots and columns never move; new ones go to the end. A copy shares its
-/// blocks with the original until either changes them.
+/// What stands where in a form's blocks. Slots and columns never move; new ones go to the end.
 #[derive(Clone, Debug)]
-pub struct FormStore {
-    /// Its place among the cube's forms.
-    number: usize,
+struct Layout {
     code: FormCode,
     columns: Vec<ElementCode>,
     column_numbers: HashMap<ElementCode, usize>,
     slots: Vec<FacilityNo>,
     slot_of: HashMap<FacilityNo, Slot>,
-    blocks: BTreeMap<Period, Held>,
+}
+
+/// Everything held of one form. A copy costs nothing to speak of: it shares all of it with the original until
+/// either changes a part.
+#[derive(Clone, Debug)]
+pub struct FormStore {
+    /// Its place among the cube's forms.
+    number: usize,
+    layout: Arc<Layout>,
+    blocks: Arc<BTreeMap<Period, Held>>,
     /// Where the blocks are that are not in memory.
     older: Option<Arc<dyn Older>>,
     decisions: Arc<Decisions>,
     /// By month: the number of what its blocks hold.
-    generations: HashMap<Period, u64>,
+    generations: Arc<HashMap<Period, u64>>,
 }
 
 impl FormStore {
     pub(super) fn new(number: usize, code: FormCode) -> FormStore {
-        FormStore {
-            number,
+        let layout = Layout {
             code,
             columns: Vec::new(),
             column_numbers: HashMap::new(),
             slots: Vec::new(),
             slot_of: HashMap::new(),
-            blocks: BTreeMap::new(),
+        };
+        FormStore {
+            number,
+            layout: Arc::new(layout),
+            blocks: Arc::default(),
             older: None,
             decisions: Arc::default(),
-            generations: HashMap::new(),
+            generations: Arc::default(),
         }
     }
 
     pub(super) fn learn(&mut self, element: &ElementCode) -> usize {
-        if let Some(&column) = self.column_numbers.get(element) {
+        if let Some(&column) = self.layout.column_numbers.get(element) {
             return column;
         }
-        self.columns.push(element.clone());
-        self.column_numbers.insert(element.clone(), self.columns.len() - 1);
-        self.columns.len() - 1
+        let layout = Arc::make_mut(&mut self.layout);
+        layout.columns.push(element.clone());
+        layout.column_numbers.insert(element.clone(), layout.columns.len() - 1);
+        layout.columns.len() - 1
     }
 
     /// The form's code.
     pub fn code(&self) -> &FormCode {
-        &self.code
+        &self.layout.code
     }
 
     /// The elements of the columns, in order of first appearance over all catalogue versions.
     pub fn columns(&self) -> &[ElementCode] {
-        &self.columns
+        &self.layout.columns
     }
 
     /// The column of an element.
     pub fn column(&self, element: &str) -> Option<usize> {
-        self.column_numbers.get(element).copied()
+        self.layout.column_numbers.get(element).copied()
     }
 
     /// The facilities by slot.
     pub fn slots(&self) -> &[FacilityNo] {
-        &self.slots
+        &self.layout.slots
     }
 
     /// The slot of a facility.
     pub fn slot(&self, facility: FacilityNo) -> Option<Slot> {
-        self.slot_of.get(&facility).copied()
+        self.layout.slot_of.get(&facility).copied()
     }
 
     pub(super) fn slot_or_new(&mut self, facility: FacilityNo) -> Slot {
-        let next = u32::try_from(self.slots.len()).expect("fewer than 2^32 facilities");
-        let slots = &mut self.slots;
-        *self.slot_of.entry(facility).or_insert_with(|| {
-            slots.push(facility);
-            next
-        })
+        if let Some(&slot) = self.layout.slot_of.get(&facility) {
+            return slot;
+        }
+        let layout = Arc::make_mut(&mut self.layout);
+        let next = u32::try_from(layout.slots.len()).expect("fewer than 2^32 facilities");
+        layout.slots.push(facility);
+        layout.slot_of.insert(facility, next);
+        next
     }
 
     /// The block of a period, if anything was accepted for it: the one in memory, else loaded.
@@ -147,13 +159,14 @@ impl FormStore {
     pub(super) fn bring(&mut self, month: Month) {
         for (period, block) in month.into_blocks() {
             self.changed(period);
-            self.blocks.insert(period, Held::Here(block));
+            Arc::make_mut(&mut self.blocks).insert(period, Held::Here(block));
         }
     }
 
     /// Puts a month aside: from now on it is had from where the older months are. Returns what was in memory.
     pub(super) fn put_aside(&mut self, month: Period) -> Vec<Arc<Block>> {
-        let of_month = self.blocks.iter_mut().filter(|(period, _)| month_of(**period) == month);
+        let blocks = Arc::make_mut(&mut self.blocks);
+        let of_month = blocks.iter_mut().filter(|(period, _)| month_of(**period) == month);
         let put = of_month.map(|(_, held)| std::mem::replace(held, Held::Aside));
         put.filter_map(|held| match held {
             Held::Here(block) => Some(block),
@@ -186,29 +199,17 @@ impl FormStore {
     /// The same form without its blocks.
     pub(super) fn without_blocks(&self) -> FormStore {
         FormStore {
-            columns: self.columns.clone(),
-            column_numbers: self.column_numbers.clone(),
-            slots: self.slots.clone(),
-            slot_of: self.slot_of.clone(),
-            decisions: self.decisions.clone(),
-            ..FormStore::new(self.number, self.code.clone())
+            blocks: Arc::default(),
+            older: None,
+            generations: Arc::default(),
+            ..self.clone()
         }
     }
 
     /// All of it but the blocks, to be kept.
     pub(super) fn frame(&self) -> FormFrame {
-        let FormStore {
-            number: _,
-            code,
-            columns,
-            column_numbers: _,
-            slots,
-            slot_of: _,
-            blocks,
-            older: _,
-            decisions,
-            generations: _,
-        } = self;
+        let FormStore { number: _, layout, blocks, older: _, decisions, generations: _ } = self;
+        let Layout { code, columns, column_numbers: _, slots, slot_of: _ } = &**layout;
         FormFrame {
             code: code.clone(),
             columns: columns.clone(),
@@ -221,16 +222,14 @@ impl FormStore {
     /// The form of a frame, every block aside.
     pub(super) fn of_frame(number: usize, frame: FormFrame, older: Arc<dyn Older>) -> FormStore {
         let FormFrame { code, columns, slots, periods, decisions } = frame;
-        let mut form = FormStore::new(number, code);
-        form.column_numbers = columns.iter().cloned().zip(0..).collect();
-        form.slot_of = slots.iter().copied().zip(0..).collect();
-        (form.columns, form.slots) = (columns, slots);
+        let column_numbers = columns.iter().cloned().zip(0..).collect();
+        let slot_of = slots.iter().copied().zip(0..).collect();
+        let mut form = FormStore::new(number, code.clone());
+        form.layout = Arc::new(Layout { code, columns, column_numbers, slots, slot_of });
         form.decisions = Arc::new(decisions);
         form.older = Some(older);
-        for period in periods {
-            form.blocks.insert(period, Held::Aside);
-            form.changed(period);
-        }
+        form.blocks = Arc::new(periods.iter().map(|period| (*period, Held::Aside)).collect());
+        periods.into_iter().for_each(|period| form.changed(period));
         form
     }
 
@@ -241,11 +240,14 @@ impl FormStore {
     }
 
     fn changed(&mut self, period: Period) {
-        self.generations.insert(month_of(period), GENERATIONS.fetch_add(1, Ordering::Relaxed));
+        let generations = Arc::make_mut(&mut self.generations);
+        generations.insert(month_of(period), GENERATIONS.fetch_add(1, Ordering::Relaxed));
     }
 
     pub(super) fn block_mut(&mut self, period: Period) -> &mut Block {
-        self.blocks.entry(period).or_insert_with(|| Held::Here(Arc::default()));
+        if !self.blocks.contains_key(&period) {
+            Arc::make_mut(&mut self.blocks).insert(period, Held::Here(Arc::default()));
+        }
         self.block_if(period).expect("it was put in just now")
     }
 
@@ -253,10 +255,10 @@ impl FormStore {
         let aside = matches!(self.blocks.get(&period)?, Held::Aside);
         if aside {
             let block = self.load(period);
-            self.blocks.insert(period, Held::Here(block));
+            Arc::make_mut(&mut self.blocks).insert(period, Held::Here(block));
         }
         self.changed(period);
-        match self.blocks.get_mut(&period)? {
+        match Arc::make_mut(&mut self.blocks).get_mut(&period)? {
             // A snapshot may still be read: then the block is copied first.
             Held::Here(block) => Some(Arc::make_mut(block)),
             Held::Aside => None,

@@ -97,6 +97,10 @@ pub trait Older: Send + Sync + std::fmt::Debug {
     /// One form's blocks of one month, by the form's place in the cube. What was put aside is always had
     /// again, however long it takes.
     fn month(&self, form: usize, month: Period) -> Arc<Month>;
+
+    /// Counts up before any month changes that was put aside earlier: whoever reads from a copy of the cube
+    /// taken before sees by it that the copy may not be had whole any more.
+    fn rewritten(&self) -> u64;
 }
 
 /// Who wrote a version, without its number: repeated in every report, so held once.
@@ -169,9 +173,9 @@ pub struct Cube {
     facilities: Arc<Facilities>,
     authors: Arc<Authors>,
     forms: Vec<FormStore>,
-    form_numbers: HashMap<FormCode, usize>,
+    form_numbers: Arc<HashMap<FormCode, usize>>,
     /// For a form of a catalogue version: its number here and the column of each line.
-    mappings: HashMap<(CatalogueHash, FormIx), Arc<Mapping>>,
+    mappings: Arc<HashMap<(CatalogueHash, FormIx), Arc<Mapping>>>,
     lineage: Arc<Lineage>,
     /// The reports with a history each writer has a version in.
     contested: Arc<HashMap<AgentId, HashSet<ReportKey>>>,
@@ -236,7 +240,8 @@ impl Cube {
             catalogue: catalogue.version.clone(),
             form: form.0,
         })?;
-        let number = *self.form_numbers.entry(model.code.clone()).or_insert_with(|| {
+        let form_numbers = Arc::make_mut(&mut self.form_numbers);
+        let number = *form_numbers.entry(model.code.clone()).or_insert_with(|| {
             let mut form = FormStore::new(self.forms.len(), model.code.clone());
             if let Some(older) = &self.older {
                 form.set_older(older.clone());
@@ -251,7 +256,7 @@ impl Cube {
             .map(|line| store.learn(&catalogue.elements[line.element.at()].code))
             .collect();
         let mapping = Arc::new((number, columns));
-        self.mappings.insert((catalogue.hash, form), mapping.clone());
+        Arc::make_mut(&mut self.mappings).insert((catalogue.hash, form), mapping.clone());
         Ok(mapping)
     }
 
@@ -739,9 +744,9 @@ impl Cube {
         Cube {
             facilities: Arc::new(Facilities { list: facilities, numbers: facility_numbers }),
             authors: Arc::new(Authors { list: authors, numbers: author_numbers }),
-            form_numbers: forms.iter().map(|form| form.code().clone()).zip(0..).collect(),
+            form_numbers: Arc::new(forms.iter().map(|form| form.code().clone()).zip(0..).collect()),
             forms,
-            mappings: HashMap::new(),
+            mappings: Arc::default(),
             lineage: Arc::new(lineage),
             returned: Arc::new(returned.into_iter().collect()),
             held_back: Arc::new(held_back.into_iter().collect()),
@@ -781,6 +786,11 @@ impl Cube {
     /// Whether any block of a form's month is in memory.
     pub(crate) fn has_here(&self, form: usize, month: Period) -> bool {
         self.forms[form].has_here(month)
+    }
+
+    /// See [`Older::rewritten`].
+    pub(crate) fn older_rewritten(&self) -> u64 {
+        self.older.as_ref().map_or(0, |older| older.rewritten())
     }
 
     /// From where months are had that are not in memory.

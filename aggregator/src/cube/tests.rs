@@ -181,6 +181,10 @@ fn a_version_that_does_not_fit_its_catalogue_is_refused() {
 struct Packed(std::sync::Mutex<HashMap<(usize, Period), Vec<u8>>>);
 
 impl Older for Packed {
+    fn rewritten(&self) -> u64 {
+        0
+    }
+
     fn month(&self, form: usize, month: Period) -> Arc<Month> {
         Arc::new(Month::decode(&self.0.lock().unwrap()[&(form, month)]).unwrap())
     }

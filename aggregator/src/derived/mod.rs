@@ -23,6 +23,7 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -191,6 +192,8 @@ pub(crate) struct Derived {
     /// By form and month: the generation that is in the file. Held by whoever writes the file, or needs it to
     /// stay as it is.
     written: Mutex<HashMap<(usize, Period), u64>>,
+    /// See [`Older::rewritten`].
+    rewritten: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -292,6 +295,7 @@ impl Derived {
             ledger: ledger.to_owned(),
             inner: Mutex::default(),
             written: Mutex::default(),
+            rewritten: AtomicU64::new(0),
         });
         let begun = Instant::now();
         match derived.load(reader) {
@@ -402,13 +406,17 @@ impl Derived {
         let known = known.unwrap_or_default();
         let mut parts = Parts { target, known, parts: BTreeMap::new(), done: Written::default() };
         let generations = generations(&state.cube);
+        let (first, mut rewritten) = (first_here(state), false);
         for (number, form) in state.cube.forms().iter().enumerate() {
             for month in form.months() {
                 let (key, name) = ((number, month), month_name(number, month));
                 let same = written.get(&key) == generations.get(&key);
                 let part = match parts.known.get(&name) {
                     Some(part) if same => parts.keep(name, *part),
-                    _ => parts.put(name, &Month::encode(form.month(month)))?,
+                    _ => {
+                        rewritten |= month < first;
+                        parts.put(name, &Month::encode(form.month(month)))?
+                    }
                 };
                 parts.done.months += part.bytes;
             }
@@ -429,6 +437,9 @@ impl Derived {
             parts,
         };
         let prepared = target.prepare(&manifest)?;
+        if rewritten {
+            self.rewritten.fetch_add(1, Ordering::SeqCst);
+        }
         let log = {
             // Whoever reads a month meanwhile finds list and file agreeing.
             let mut inner = lock(&self.inner);
@@ -479,6 +490,10 @@ impl Derived {
 }
 
 impl Older for Derived {
+    fn rewritten(&self) -> u64 {
+        self.rewritten.load(Ordering::SeqCst)
+    }
+
     fn month(&self, form: usize, month: Period) -> Arc<Month> {
         let key = (form, month);
         let mut inner = lock(&self.inner);

@@ -599,6 +599,31 @@ fn an_older_month_that_no_longer_reads_is_taken_from_the_ledger() {
     assert!(!fresh.inner.lock().unwrap().suspect);
 }
 
+#[test]
+fn whoever_reads_older_months_is_told_that_they_have_changed() {
+    let mut world = whole();
+    let (derived, _) = world.open();
+    world.write(&derived);
+    world.put_aside(&derived);
+    let told = derived.rewritten();
+    world.write(&derived);
+    assert_eq!(derived.rewritten(), told, "nothing has changed");
+    let first = first_here(&world.state);
+    let form = &world.state.cube.forms()[0];
+    let (code, period) = {
+        let old = form.periods().find(|period| period.last_day() < first.first_day()).unwrap();
+        (form.code().clone(), old)
+    };
+    let slot = form.block(period).unwrap().present_slots().next().unwrap();
+    let facility = world.state.cube.facility_code(form.slots()[slot as usize]).clone();
+    let decided =
+        crate::cube::Decided { by: "w".into(), at: world.now, position: world.state.position };
+    let (reason, seen) = (banyan_shared::report::Reason::Typo, Default::default());
+    world.state.cube.returned((&facility, &code, period), decided, reason, seen);
+    world.write(&derived);
+    assert_eq!(derived.rewritten(), told + 1);
+}
+
 #[cfg(unix)]
 #[test]
 fn deleted_while_it_is_used_it_is_made_anew() {

@@ -128,6 +128,13 @@ impl Problem {
         if error.downcast_ref::<crate::service::Usage>().is_some() {
             return Problem::bad_request(error.to_string());
         }
+        if error.downcast_ref::<crate::service::Busy>().is_some() {
+            return Problem {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                text: error.to_string(),
+                proposed: Vec::new(),
+            };
+        }
         tracing::error!(error = format!("{error:#}"), "a page failed");
         Problem {
             status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -533,6 +540,10 @@ impl IntoResponse for Page {
     fn into_response(self) -> Response {
         let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
         match self {
+            Page::Html(status @ StatusCode::SERVICE_UNAVAILABLE, html) => {
+                let again = [(header::RETRY_AFTER, crate::service::RETRY_AFTER_S)];
+                (status, headers, again, html).into_response()
+            }
             Page::Html(status, html) => (status, headers, html).into_response(),
             Page::Elsewhere(to) => Redirect::to(&to).into_response(),
         }

@@ -69,6 +69,8 @@ use tally::Counts;
 
 /// Most rows an answer may have.
 pub const ROWS_MAX: usize = 100_000;
+/// Most figures an answer may have, over all its rows.
+pub const FIGURES_MAX: usize = 1_000_000;
 
 /// Everything a question is answered from.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +85,11 @@ pub struct Engine<'a> {
     pub sites: &'a SiteStates,
     /// What was worked out before for this catalogue and organisation.
     pub plans: &'a Plans,
+}
+
+/// What is left of the figures an answer may have after rows of so many.
+fn less(left: usize, items: impl Iterator<Item = usize>) -> Result<usize, QueryError> {
+    left.checked_sub(items.sum()).ok_or(QueryError::TooManyFigures { limit: FIGURES_MAX })
 }
 
 impl Engine<'_> {
@@ -114,6 +121,7 @@ impl Engine<'_> {
         let mut rows: Vec<Arc<Row>> = Vec::new();
         let mut elements: BTreeSet<ElementIx> = BTreeSet::new();
         let pieces = pieces(span, dims.period)?;
+        let mut figures_left = FIGURES_MAX;
         for piece in &pieces {
             // What one period's rows were read from is no reason to work out another's again.
             let asked = Asked::new(*self, when);
@@ -122,6 +130,9 @@ impl Engine<'_> {
             if rows.len() + worked.rows.len() > ROWS_MAX {
                 return Err(QueryError::TooManyRows { limit: ROWS_MAX });
             }
+            let items = worked.rows.iter();
+            let items = items.map(|row| row.elements.0.len() + row.indicators.0.len());
+            figures_left = less(figures_left, items)?;
             rows.extend(worked.rows.iter().cloned());
             elements.extend(&worked.elements);
         }
@@ -186,6 +197,8 @@ impl Engine<'_> {
         if counts.len() > ROWS_MAX {
             return Err(QueryError::TooManyRows { limit: ROWS_MAX });
         }
+        let least = listed.as_ref().map_or(0, Vec::len);
+        less(FIGURES_MAX, counts.values().map(|row| row.len().max(least) + indicators.len()))?;
         let keys: Vec<Key> = counts.keys().copied().collect();
         let mut figures = self.indicator_figures(
             asked,

@@ -45,8 +45,8 @@ pub(super) struct FormMap {
     pub(super) units: Vec<Option<UnitIx>>,
     /// The slot of each unit of the organisation; [`NO_SLOT`] for none.
     slot_of: Box<[Slot]>,
-    /// How many slots the cube had.
-    real: usize,
+    /// How many slots the cube had: tells apart the maps of one organisation, since slots never move.
+    pub(super) real: usize,
 }
 
 impl FormMap {
@@ -108,6 +108,8 @@ pub(super) struct Plan {
     latest: Millis,
     /// When the period ends.
     pub(super) ends: Millis,
+    /// Of which map its slots are: how many slots the cube had.
+    real: usize,
 }
 
 impl Plan {
@@ -150,7 +152,16 @@ impl Plan {
         if !form.due.next_working_day && !organisation.has_extensions(form.code.as_str()) {
             let late_after = figures::deadline(catalogue, form, p, |_| true, None).late_after;
             let exceptions = HashMap::new();
-            return Plan { duty, asked, uniform, late_after, exceptions, latest: late_after, ends };
+            return Plan {
+                duty,
+                asked,
+                uniform,
+                late_after,
+                exceptions,
+                latest: late_after,
+                ends,
+                real: map.real,
+            };
         }
         let mut moments: HashMap<Slot, Millis> = HashMap::new();
         let mut votes: HashMap<Millis, usize> = HashMap::new();
@@ -176,7 +187,7 @@ impl Plan {
             votes.into_iter().max_by_key(|(at, n)| (*n, *at)).map_or(ends, |(at, _)| at);
         moments.retain(|_, at| *at != late_after);
         let latest = moments.values().copied().max().map_or(late_after, |at| at.max(late_after));
-        Plan { duty, asked, uniform, late_after, exceptions: moments, latest, ends }
+        Plan { duty, asked, uniform, late_after, exceptions: moments, latest, ends, real: map.real }
     }
 }
 
@@ -416,15 +427,13 @@ impl Plans {
         form: FormIx,
         p: Period,
     ) -> Arc<Plan> {
-        if let Some(plan) =
-            kept(&self.plans, &(form, p)).filter(|plan| plan.duty.len() == map.units.len())
-        {
+        if let Some(plan) = kept(&self.plans, &(form, p)).filter(|plan| plan.real == map.real) {
             return plan;
         }
         let model = &catalogue.forms[form.at()];
         let near = [p.plus(-1), p.plus(1)].into_iter().find_map(|near| {
             kept(&self.plans, &(form, near))
-                .filter(|plan| plan.duty.len() == map.units.len())
+                .filter(|plan| plan.real == map.real)
                 .filter(|_| same_columns(organisation, model, near, p))
         });
         let plan = Plan::build(catalogue, organisation, map, model, p, near.as_deref());

@@ -189,6 +189,11 @@ pub enum QueryError {
         /// The limit.
         limit: usize,
     },
+    /// Too many figures would come: rows times items.
+    TooManyFigures {
+        /// The limit.
+        limit: usize,
+    },
     /// The kind of network is needed, or not known.
     NetworkKind {
         /// What was asked for, if anything.
@@ -249,6 +254,7 @@ impl QueryError {
             QueryError::DimTooCoarse { .. } => "dimension_too_coarse",
             QueryError::TooManyRows { .. } => "too_many_rows",
             QueryError::TooManyReports { .. } => "too_many_reports",
+            QueryError::TooManyFigures { .. } => "too_many_figures",
             QueryError::NetworkKind { .. } => "network_kind",
             QueryError::Unknown { .. } => "unknown_code",
             QueryError::AcrossNewYear { .. } => "across_new_year",
@@ -347,6 +353,17 @@ impl QueryError {
                 } else {
                     format!(
                         "more than {limit} reports: narrow the place or the period, or name a --form"
+                    )
+                }
+            }
+            QueryError::TooManyFigures { limit } => {
+                if zh {
+                    format!(
+                        "结果超过 {limit} 个数：请用 element、indicator 指明所要的数据元和指标，或缩小地区、统计期，或减少维度"
+                    )
+                } else {
+                    format!(
+                        "more than {limit} figures: name the elements and indicators wanted (element, indicator), or narrow the place, the period or the dimensions"
                     )
                 }
             }

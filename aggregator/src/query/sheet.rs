@@ -334,7 +334,7 @@ impl Engine<'_> {
         // How many periods have ended is told by the plans: they are the same as long as the slots are.
         if let Some(sheet) = kept
             && sheet.stamp.generation == generation
-            && sheet.stamp.slots == slots.units.len()
+            && sheet.stamp.slots == slots.real
             && sheet.stamp.ended == ended(&sheet.plans, when.now)
         {
             return sheet;
@@ -349,7 +349,7 @@ impl Engine<'_> {
             .map(|p| self.plans.plan(self.catalogue, self.organisation, &slots, form, *p))
             .collect();
         let ended = ended(&plans, when.now);
-        let stamp = Stamp { generation, slots: slots.units.len(), ended };
+        let stamp = Stamp { generation, slots: slots.real, ended };
         let chunks = slots.units.len().div_ceil(CHUNK);
         let chunks = std::iter::repeat_with(Chunk::default).take(chunks).collect();
         let used = AtomicU64::new(0);

@@ -541,3 +541,42 @@ fn a_span_longer_than_any_question_is_refused() {
     assert_eq!(ask("2025-01..2026-12", "day"), Err("too_many_rows"));
     assert_eq!(ask("2016..2025", ""), Ok(()));
 }
+
+#[test]
+fn questions_about_an_earlier_and_a_later_cube_share_plans_without_mixing_their_slots() {
+    let mut w = World::new();
+    w.cube = Cube::new(&w.catalogue);
+    let now = w.at("2026-03-10", 12);
+    let request = QueryRequest {
+        place: "P".into(),
+        period: "2026-01".into(),
+        by: vec!["facility".into()],
+        ..QueryRequest::default()
+    };
+    w.put("D", "daily", "2026-01-05", &["5", ""], ("2026-01-06", 9));
+    let earlier = w.cube.clone();
+    // It gets its place among the slots now; nothing of January changes.
+    w.put("N", "daily", "2026-02-05", &["9", ""], ("2026-02-06", 9));
+    let ask = |cube: &Cube, plans: &Plans| {
+        let answer = Engine { cube, plans, ..w.engine() }.query(&request, now).unwrap();
+        serde_json::to_value(answer).unwrap()
+    };
+    let expected = ask(&w.cube, &Plans::default());
+    assert_eq!(ask(&earlier, &Plans::default()), expected, "January is the same in both");
+    let shared = Plans::default();
+    for cube in [&earlier, &w.cube, &earlier, &w.cube] {
+        assert_eq!(ask(cube, &shared), expected);
+    }
+}
+
+#[test]
+fn an_answer_of_too_many_figures_is_refused_with_the_way_out() {
+    let rows = |n: usize, items: usize| std::iter::repeat_n(items, n);
+    let left = less(FIGURES_MAX, rows(9_000, 100)).unwrap();
+    assert_eq!(left, 100_000);
+    assert_eq!(less(left, rows(1_000, 100)).unwrap(), 0);
+    let error = less(left, rows(1_001, 100)).unwrap_err();
+    assert_eq!(error.code(), "too_many_figures");
+    assert!(error.text(Lang::En).contains("name the elements and indicators wanted"), "{error:?}");
+    assert!(error.text(Lang::Zh).contains("指明所要的数据元和指标"), "{error:?}");
+}

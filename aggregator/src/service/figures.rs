@@ -7,16 +7,18 @@ use anyhow::Result;
 use banyan_shared::catalogue::{Catalogue, Lang};
 use banyan_shared::figures::ReconciliationLine;
 use banyan_shared::ids::{FormCode, Millis, Position};
-use banyan_shared::organisation::Organisation;
+use banyan_shared::organisation::{Found, Lookup, Organisation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::lists::rfc3339;
-use super::{Service, say, usage};
+use super::{Busy, Service, say, usage};
+use crate::cube::Cube;
+use crate::intake::SharedState;
 use crate::query::{
     AnomaliesAnswer, AnomaliesRequest, CompletenessAnswer, CompletenessRequest, Engine, Plans,
     QueryAnswer, QueryError, QueryRequest, SiteStates, Trace, anomalies_csv, anomalies_table,
-    completeness_csv, completeness_table, query_csv, query_table, trace_csv, trace_table,
+    completeness_csv, completeness_table, query_csv, query_table, span_of, trace_csv, trace_table,
 };
 use crate::state::{Recorded, State};
 
@@ -26,6 +28,10 @@ const PAST_MAX: usize = 4;
 const SITES_AGE_MAX_MS: i64 = 1000;
 /// With fewer agents it is always fresh.
 const AGENTS_FRESH_MAX: usize = 2000;
+/// A question about more days of facilities than this takes its turn: a province's month.
+const HEAVY_FACILITY_DAYS: u64 = 500_000;
+/// How often a question is worked out again because older months changed under it.
+const ATTEMPTS_MAX: usize = 3;
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -202,9 +208,39 @@ fn kept_or<K: PartialEq, V: Clone, E>(
 }
 
 /// What a question was answered from.
-struct Model {
+pub(super) struct Model {
     catalogue: Arc<Catalogue>,
     organisation: Arc<Organisation>,
+    /// The ledger's position up to which everything in the answer is known.
+    pub(super) position: Position,
+}
+
+/// What a question is answered from: the state between two commits, without holding on to its lock. The
+/// intake goes on meanwhile; it copies a block before it changes one that is looked at here.
+struct Basis {
+    model: Model,
+    cube: Cube,
+    sites: Arc<SiteStates>,
+    plans: Arc<Plans>,
+    /// How often older months had changed.
+    rewritten: u64,
+}
+
+impl Basis {
+    fn engine(&self) -> Engine<'_> {
+        Engine {
+            catalogue: &self.model.catalogue,
+            organisation: &self.model.organisation,
+            cube: &self.cube,
+            sites: &self.sites,
+            plans: &self.plans,
+        }
+    }
+
+    /// Whether the cube can still be read as it was.
+    fn holds(&self) -> bool {
+        self.cube.older_rewritten() == self.rewritten
+    }
 }
 
 /// What a question about the past is answered from.
@@ -259,10 +295,19 @@ impl PlanCache {
         })
     }
 
-    /// What was known of sites at a moment of the past.
-    fn past_sites(&self, state: &State, at: Millis) -> Arc<SiteStates> {
-        let make = || Ok::<_, std::convert::Infallible>(Arc::new(site_states(state, Some(at))));
-        let Ok(sites) = kept_or(&self.past_sites, (at, state.position), make);
+    /// What was known of sites at a moment of the past, read at a position of the ledger.
+    fn past_sites(
+        &self,
+        state: &SharedState,
+        (cube, position): (&Cube, Position),
+        at: Millis,
+    ) -> Arc<SiteStates> {
+        let make = || {
+            let mut known = known_of_sites(&state.read(), Some(at));
+            mark_returned(&mut known, cube, Some(at));
+            Ok::<_, std::convert::Infallible>(Arc::new(known))
+        };
+        let Ok(sites) = kept_or(&self.past_sites, (at, position), make);
         sites
     }
 }
@@ -270,6 +315,19 @@ impl PlanCache {
 /// What the state knows of sites; what was recorded of them by a moment of the past (beacons are no
 /// history).
 pub(crate) fn site_states(state: &State, past: Option<Millis>) -> SiteStates {
+    let mut known = known_of_sites(state, past);
+    mark_returned(&mut known, &state.cube, past);
+    known
+}
+
+fn mark_returned(known: &mut SiteStates, cube: &Cube, past: Option<Millis>) {
+    for (facility, form, period) in cube.returned_reports(past) {
+        known.mark_mut(facility, form.clone(), period).returned = true;
+    }
+}
+
+/// What the state knows of sites beside the reports returned.
+fn known_of_sites(state: &State, past: Option<Millis>) -> SiteStates {
     let mut known = SiteStates::default();
     for agent in state.agents.values() {
         let present = agent.revoked.is_none().then_some(agent.newest);
@@ -295,9 +353,6 @@ pub(crate) fn site_states(state: &State, past: Option<Millis>) -> SiteStates {
         let Some(held) = state.catalogues.get(&parked.catalogue) else { continue };
         let form = held.catalogue.forms[parked.version.form.at()].code.clone();
         known.mark_mut(&parked.facility, form, parked.version.period).parked = true;
-    }
-    for (facility, form, period) in state.cube.returned_reports(past) {
-        known.mark_mut(facility, form.clone(), period).returned = true;
     }
     let refused = state.refused.values().filter(|refused| by_then(refused.received_at));
     let settled = state.history.settled.iter();
@@ -350,43 +405,87 @@ fn request(call: &QueryCall) -> Result<QueryRequest> {
     })
 }
 
+/// What was in force at a moment.
+fn recorded(state: &State, at: Millis, lang: Lang) -> Result<Recorded> {
+    state.recorded(at).ok_or_else(|| {
+        let since = state.history.begins().map_or_else(String::new, |at| rfc3339(state, at));
+        usage(say(
+            lang,
+            format!("本中心自 {since} 起才有记录，请选此后的时刻"),
+            format!("nothing was recorded here before {since}: ask for a later moment"),
+        ))
+    })
+}
+
+/// Whether a question is about so much that it waits for its turn.
+fn is_heavy(model: &Model, (place, period): (&str, &str)) -> bool {
+    let org = &*model.organisation;
+    let Ok(span) = span_of(period) else { return false };
+    let (first, last) = (span.first_day(), span.last_day());
+    let days = u64::try_from(last.days() - first.days() + 1).unwrap_or(0);
+    let facilities = match org.find(place, last) {
+        Lookup::One(Found::Unit(unit)) => org.facilities_below(unit, last).len(),
+        Lookup::One(Found::Network(network)) => org.facilities_in(network, last).len(),
+        Lookup::Candidates(_) => 0,
+    };
+    days.saturating_mul(facilities as u64) > HEAVY_FACILITY_DAYS
+}
+
 impl Service {
     /// Answers from what is known now, or from what was known at `as_of`: counts, catalogue, organisation
-    /// and agents as recorded by then. Says under which catalogue and organisation.
-    fn ask<T>(
+    /// and agents as recorded by then. Says from what. `about`: the place and period asked for; a question
+    /// about many facilities or days waits for its turn.
+    pub(super) fn ask<T>(
         &self,
         lang: Lang,
         as_of: Option<Millis>,
-        work: impl FnOnce(&Engine<'_>, Millis) -> Result<T, QueryError>,
+        about: (&str, &str),
+        work: impl Fn(&Engine<'_>, Millis) -> Result<T, QueryError>,
     ) -> Result<(T, Model)> {
         let now = self.now();
         let past = as_of.filter(|at| *at < now);
-        let recorded = past.map(|at| self.recorded(at, lang)).transpose()?;
-        let before = match &recorded {
-            Some(recorded) if !recorded.current => Some(self.plans.past(recorded, lang)?),
-            _ => None,
-        };
-        let state = self.state.read();
-        let (catalogue, organisation, plans) = match before {
-            Some(planned) => planned,
-            None => {
-                let plans = self.plans.plans(&state);
-                (state.catalogue.clone(), state.organisation.clone(), plans)
+        let mut basis = self.basis(past, now, lang)?;
+        let turn = if is_heavy(&basis.model, about) { Some(self.turns.take()?) } else { None };
+        for attempt in 1.. {
+            if attempt > 1 || turn.is_some() {
+                // As it is after the wait.
+                drop(basis);
+                basis = self.basis(past, now, lang)?;
             }
+            let answer = work(&basis.engine(), now).map_err(|error| usage(error.text(lang)))?;
+            if basis.holds() {
+                let (place, period) = about;
+                tracing::debug!(place, period, position = basis.model.position, "answered");
+                return Ok((answer, basis.model));
+            }
+            if attempt == ATTEMPTS_MAX {
+                break;
+            }
+        }
+        Err(Busy.into())
+    }
+
+    fn basis(&self, past: Option<Millis>, now: Millis, lang: Lang) -> Result<Basis> {
+        let state = self.state.read();
+        let recorded = past.map(|at| recorded(&state, at, lang)).transpose()?;
+        let (cube, position) = (state.cube.clone(), state.position);
+        let rewritten = cube.older_rewritten();
+        let (catalogue, organisation) = (state.catalogue.clone(), state.organisation.clone());
+        let plans = self.plans.plans(&state);
+        let Some(at) = past else {
+            let sites = self.plans.sites(&state, now);
+            let model = Model { catalogue, organisation, position };
+            return Ok(Basis { model, cube, sites, plans, rewritten });
         };
-        let sites = match past {
-            Some(at) => self.plans.past_sites(&state, at),
-            None => self.plans.sites(&state, now),
+        drop(state);
+        // A registry of the past is the work of some tenths of a second.
+        let (catalogue, organisation, plans) = match recorded {
+            Some(recorded) if !recorded.current => self.plans.past(&recorded, lang)?,
+            _ => (catalogue, organisation, plans),
         };
-        let engine = Engine {
-            catalogue: &catalogue,
-            organisation: &organisation,
-            cube: &state.cube,
-            sites: &sites,
-            plans: &plans,
-        };
-        let answer = work(&engine, now).map_err(|error| usage(error.text(lang)))?;
-        Ok((answer, Model { catalogue, organisation }))
+        let sites = self.plans.past_sites(&self.state, (&cube, position), at);
+        let model = Model { catalogue, organisation, position };
+        Ok(Basis { model, cube, sites, plans, rewritten })
     }
 
     /// The catalogue and organisation recorded by `at`; those of now where nothing was recorded yet.
@@ -430,18 +529,6 @@ impl Service {
         Ok(Some(PastModel { catalogue, organisation, at }))
     }
 
-    fn recorded(&self, at: Millis, lang: Lang) -> Result<Recorded> {
-        let state = self.state.read();
-        state.recorded(at).ok_or_else(|| {
-            let since = state.history.begins().map_or_else(String::new, |at| rfc3339(&state, at));
-            usage(say(
-                lang,
-                format!("本中心自 {since} 起才有记录，请选此后的时刻"),
-                format!("nothing was recorded here before {since}: ask for a later moment"),
-            ))
-        })
-    }
-
     /// What is known of sites now.
     pub fn sites(&self) -> Arc<SiteStates> {
         let now = self.now();
@@ -458,7 +545,8 @@ impl Service {
 
     fn figures_under(&self, call: &QueryCall) -> Result<(QueryAnswer, Model)> {
         let request = request(call)?;
-        self.ask(call.lang, request.as_of, |engine, now| engine.query(&request, now))
+        let about = (call.unit.as_str(), call.period.as_str());
+        self.ask(call.lang, request.as_of, about, |engine, now| engine.query(&request, now))
     }
 
     /// What each facility adds to a line of a reconciliation.
@@ -472,7 +560,7 @@ impl Service {
     ) -> Result<BTreeMap<String, u64>> {
         let request = request(call)?;
         let ask = |engine: &Engine<'_>, now| engine.reconciled(&request, line, now);
-        Ok(self.ask(call.lang, request.as_of, ask)?.0)
+        Ok(self.ask(call.lang, request.as_of, (&call.unit, &call.period), ask)?.0)
     }
 
     /// Answers a question about completeness.
@@ -494,7 +582,8 @@ impl Service {
             membership: membership.map_err(|e: QueryError| usage(e.text(call.lang)))?,
             as_of: moment(call.as_of.as_deref(), call.lang)?,
         };
-        self.ask(call.lang, request.as_of, |engine, now| engine.completeness(&request, now))
+        let about = (call.unit.as_str(), call.period.as_str());
+        self.ask(call.lang, request.as_of, about, |engine, now| engine.completeness(&request, now))
     }
 
     /// Figures in the format asked for: JSON as it is, table and CSV as one text.
@@ -566,7 +655,7 @@ impl Service {
 
     fn trace_under(&self, call: &ReportCall) -> Result<(Trace, Model)> {
         let as_of = moment(call.as_of.as_deref(), call.lang)?;
-        self.ask(call.lang, as_of, |engine, now| {
+        self.ask(call.lang, as_of, (&call.facility, &call.period), |engine, now| {
             engine.report(&call.facility, &call.form, &call.period, call.history, as_of, now)
         })
     }

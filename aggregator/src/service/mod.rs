@@ -12,6 +12,7 @@ mod lists;
 mod registry;
 mod reports;
 mod rows;
+mod turns;
 mod upkeep;
 
 #[cfg(test)]
@@ -57,6 +58,8 @@ pub use reports::{
     ImportCall, Imported, PART_ROWS_MAX, ReplacedVersion, StageCall, Staged,
 };
 pub use rows::{EntryWhat, LedgerRow, RowContent, RowEntry, Standing};
+pub use turns::Busy;
+pub(crate) use turns::RETRY_AFTER_S;
 pub use upkeep::{VerifyReport, restore};
 
 /// Acts waiting for the intake.
@@ -111,6 +114,7 @@ pub struct Service {
     counters: Arc<IntakeCounters>,
     roll: Arc<Roll>,
     plans: PlanCache,
+    turns: turns::Turns,
     keeper: Arc<Keeper>,
     imports: registry::Imports,
     access: Access,
@@ -265,6 +269,7 @@ impl Service {
             counters,
             roll,
             plans: PlanCache::default(),
+            turns: turns::Turns::default(),
             keeper: keeper.clone(),
             imports: registry::Imports::default(),
             access,

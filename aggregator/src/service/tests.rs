@@ -9,7 +9,7 @@ use super::reports::tests::centre::{Centre, LATER};
 use super::*;
 use crate::act::{Below, NewCode, NewContext};
 use crate::query::fixture;
-use crate::state::tests::{key, table};
+use crate::state::tests::{batch, key, report, table, two};
 
 impl Centre {
     fn put(&self, acts: Vec<Act>) -> Result<()> {
@@ -136,4 +136,123 @@ fn a_unit_taken_out_takes_what_was_granted_to_it_along_and_the_import_says_so() 
     let state = centre.service.state().read();
     let unit = state.organisation.unit("A").unwrap();
     assert!(state.organisation.extension("daily", unit, "2026-02-01".parse().unwrap()).is_some());
+}
+
+/// The way down to agents, as seen from its other end.
+struct Down(std::sync::mpsc::Sender<(AgentId, bytes::Bytes)>);
+
+impl Downlink for Down {
+    fn publish_down(&self, agent: AgentId, payload: bytes::Bytes) -> Result<(), DownError> {
+        self.0.send((agent, payload)).map_err(|_| DownError::Closed)
+    }
+}
+
+/// How long anything may take that is waited for.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+#[test]
+fn while_a_question_is_worked_out_a_batch_commits_and_is_receipted() {
+    let centre = Centre::new();
+    let context = NewContext { number: 1, facilities: vec!["A".parse().unwrap()], below: vec![] };
+    let code = NewCode {
+        number: 7,
+        secret: [0; 16],
+        contexts: vec![context],
+        uses: 1,
+        expires: LATER.plus(1000),
+    };
+    let agent = key(1).public();
+    let admitted = Act::Admitted { key: agent, code: 7, context: 1, machine: 0, succeeds: None };
+    centre.put(vec![Act::Codes(vec![code]), admitted]).unwrap();
+    let Centre { dir, runtime, service, running } = centre;
+    drop(service);
+    runtime.block_on(running.stop()).unwrap();
+    // The same again, with a way in and a way down.
+    let (send, incoming) = mpsc::channel(1);
+    let (down, receipts) = std::sync::mpsc::channel();
+    let clock: Clock = Arc::new(|| LATER);
+    let lines = Some((incoming, Arc::new(Down(down)) as Arc<dyn Downlink>));
+    let (service, running) =
+        runtime.block_on(Service::open(&dir.path().join("data"), clock, lines)).unwrap();
+    let visits = |answer: &crate::query::QueryAnswer| {
+        answer.rows[0].elements.get("visits").and_then(|figure| figure.value)
+    };
+    let question = crate::query::QueryRequest {
+        place: "C1".into(),
+        period: "2026-01".into(),
+        ..Default::default()
+    };
+    let before = service.state().read().position;
+    let ((begun, has_begun), (go_on, held)) =
+        (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+    std::thread::scope(|scope| {
+        let (asked, asking) = (&service, &question);
+        let long = scope.spawn(move || {
+            asked.ask(Lang::En, None, ("C1", "2026-01"), |engine, now| {
+                begun.send(()).unwrap();
+                held.recv_timeout(PATIENCE).unwrap();
+                engine.query(asking, now)
+            })
+        });
+        has_begun.recv_timeout(PATIENCE).unwrap();
+        let report = batch(vec![(1, report(0, 0, "2026-01-05", two(7, 1)))]);
+        let message = Incoming {
+            agent: agent.agent_id(),
+            payload: report.seal(&key(1)).into(),
+            permit: crate::broker::Permit::alone(),
+        };
+        send.blocking_send(message).unwrap();
+        let (to, bytes) = receipts.recv_timeout(PATIENCE).expect("a receipt while it is held");
+        assert_eq!(to, agent.agent_id());
+        let envelope = banyan_shared::wire::Envelope::read(&bytes).unwrap();
+        let receipt =
+            banyan_shared::wire::Receipt::open(&envelope, &service.identity().key.public());
+        assert!(receipt.unwrap().position > before);
+        // Another one sees it already; the first is of its own moment throughout.
+        let (other, model) = service
+            .ask(Lang::En, None, ("C1", "2026-01"), |e, now| e.query(&question, now))
+            .unwrap();
+        assert_eq!((visits(&other), model.position), (Some(7), before + 1));
+        go_on.send(()).unwrap();
+        let (answer, model) = long.join().unwrap().unwrap();
+        assert_eq!((visits(&answer), model.position), (None, before));
+    });
+    drop((send, service));
+    runtime.block_on(running.stop()).unwrap();
+}
+
+/// Older months that change while they are read.
+#[derive(Debug, Default)]
+struct Changing(std::sync::atomic::AtomicU64);
+
+impl crate::cube::Older for Changing {
+    fn month(&self, _: usize, _: Period) -> Arc<crate::cube::Month> {
+        Arc::default()
+    }
+
+    fn rewritten(&self) -> u64 {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn a_question_whose_older_months_change_under_it_is_worked_out_again() {
+    let centre = Centre::new();
+    let older = Arc::new(Changing::default());
+    centre.service.state().write().cube.set_older(older.clone());
+    for (changes, expected) in [(0, Some(1)), (1, Some(2)), (2, Some(3)), (3, None)] {
+        let tried = std::cell::Cell::new(0);
+        let answer = centre.service.ask(Lang::En, None, ("C1", "2026-01"), |_, _| {
+            tried.set(tried.get() + 1);
+            if tried.get() <= changes {
+                older.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+            Ok(tried.get())
+        });
+        let answer = answer.map(|(tried, _)| tried);
+        match expected {
+            Some(times) => assert_eq!(answer.unwrap(), times),
+            None => assert!(answer.unwrap_err().downcast_ref::<Busy>().is_some()),
+        }
+    }
 }
