@@ -117,6 +117,9 @@ pub struct Status {
     /// `connected`, `connecting`, `offline`, `never` if nothing has tried since the start, or
     /// `not_running` where no service runs.
     pub link: String,
+    /// Why the centre does not let this agent in, if it said so last; its text says what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<EnrolRefusal>,
 }
 
 /// The report due next.

@@ -316,8 +316,9 @@ impl Core {
         let issued = self.identity.issued().filter(|_| !self.issued_refused);
         let proof = if issued.is_some() { Proof::Issued } else { Proof::Own };
         self.proof = Some(proof);
-        let serial = self.identity.certificate().map_or(0, |known| known.serial);
-        let pin = Pin { root: self.identity.pinned(), serial };
+        let newest =
+            self.identity.certificate().map_or((0, Millis(i64::MIN)), |known| known.rank());
+        let pin = Pin { root: self.identity.pinned(), newest };
         if let Some(known) = &self.secured
             && (known.proof, known.pin) == (proof, pin)
         {
@@ -484,6 +485,7 @@ impl Core {
             last_receipt: store.clock.receipt.map(moment),
             clock_offset_ms: store.clock.offset_ms,
             link: self.link.clone(),
+            refusal: self.identity.refusal(),
         })
     }
 

@@ -57,7 +57,7 @@ struct IdentityFile {
     pinned: [u8; 16],
     root: Option<PublicKey>,
     certificate: Option<Certificate>,
-    /// The code to show, until a grant is held.
+    /// The code to show, until a grant answers it.
     code: Option<String>,
     /// The facility picked from a stick.
     facility: Option<UnitCode>,
@@ -325,9 +325,16 @@ impl Identity {
         self.contexts.values().any(|context| context.grant.is_some())
     }
 
+    /// Whether the centre has said that only a new code helps, and none has been answered by a grant since.
+    fn needs_code(&self) -> bool {
+        let refusals = [EnrolRefusal::Lapsed, EnrolRefusal::OutdatedGrant];
+        let refused = self.file.refusal.is_some_and(|refusal| refusals.contains(&refusal));
+        refused || self.file.code.is_some()
+    }
+
     /// A new identity that has only a code to show: nothing can be recorded before the first contact. One
-    /// that was never granted anything goes on with the new code and the same key, and with what was
-    /// recorded by it if the code is of the same centre.
+    /// that was never granted anything, or that the centre lets in by a new code only, goes on with that and
+    /// the same key, and with what was recorded by it if the code is of the same centre.
     ///
     /// # Errors
     /// The directory is in use (code `locked`) or another agent's, or cannot be written.
@@ -337,7 +344,8 @@ impl Identity {
         facility: Option<UnitCode>,
     ) -> Result<Identity, Note> {
         let goes_on = |known: &Identity| {
-            known.contexts.is_empty() || (!known.is_granted() && known.file.pinned == code.root)
+            let open = !known.is_granted() || known.needs_code();
+            known.contexts.is_empty() || (open && known.file.pinned == code.root)
         };
         // Said even while another process is at work there.
         Identity::resumable(dir, goes_on)?;
@@ -369,7 +377,10 @@ impl Identity {
             known.file.address.clone_from(&code.address);
             known.file.broker = None;
             if known.contexts.is_empty() {
-                (known.file.root, known.file.certificate) = (None, None);
+                // What is known of the operating key is kept: an older one does not come back by a new code.
+                if known.file.pinned != code.root {
+                    (known.file.root, known.file.certificate) = (None, None);
+                }
                 known.file.facility = facility;
             } else {
                 // Reports of the facility picked before may wait.
@@ -436,9 +447,8 @@ impl Identity {
         Identity::resumable(dir, goes_on)?;
         let _lock = DirLock::take(dir)?;
         let mut identity = Identity::begin_locked(dir, &file.code, picked, goes_on)?;
-        identity.file.root = Some(file.root);
-        identity.file.certificate = Some(file.certificate.clone());
-        identity.save()?;
+        // False if a later one is known; the file's offers stand all the same.
+        identity.trust(file.root, &file.certificate)?;
         identity.put_catalogue(&toml)?;
         identity.put_context(ContextFile {
             offer: offer.clone(),
@@ -534,11 +544,8 @@ impl Identity {
         self.file.certificate.as_ref()
     }
 
-    /// The code to show and the facility picked, while no grant is held.
+    /// The code to show and the facility picked, until it is answered by a grant.
     pub fn code(&self) -> Option<(EnrolCode, Option<UnitCode>)> {
-        if self.is_granted() {
-            return None;
-        }
         let code = self.file.code.as_ref()?.parse().ok()?;
         Some((code, self.file.facility.clone()))
     }
@@ -585,7 +592,7 @@ impl Identity {
     /// The file cannot be written.
     pub fn trust(&mut self, root: PublicKey, certificate: &Certificate) -> Result<bool, Note> {
         let known = self.file.certificate.as_ref();
-        if known.is_some_and(|known| known.serial > certificate.serial) {
+        if known.is_some_and(|known| known.rank() > certificate.rank()) {
             return Ok(false);
         }
         if known != Some(certificate) || self.file.root != Some(root) {

@@ -9,7 +9,6 @@ use std::path::Path;
 
 use banyan_shared::codes::{ParkReason, Refusal};
 use banyan_shared::ids::{AgentId, ContextNumber, Epoch, FormCode, Millis, Seq, UnitCode};
-use banyan_shared::keys::SigningKey;
 use banyan_shared::limits::LIVES_MAX;
 use banyan_shared::period::{Date, Period};
 use banyan_shared::report::Content;
@@ -508,7 +507,7 @@ impl Store {
     ) -> Result<Option<Vec<u8>>, Note> {
         let fail = |error: QueueError| queue_note(&error);
         match effect {
-            Effect::Send(cut) => return self.seal(&cut, identity.key(), now).map(Some),
+            Effect::Send(cut) => return self.seal(&cut, identity, now).map(Some),
             Effect::Confirm { epoch, ranges } => {
                 self.queue.confirm(epoch, &ranges).map_err(fail)?;
             }
@@ -543,7 +542,7 @@ impl Store {
     }
 
     /// The bytes of a cut: the same for the same cut, however often it is sent.
-    fn seal(&mut self, cut: &Cut, key: &SigningKey, now: Millis) -> Result<Vec<u8>, Note> {
+    fn seal(&mut self, cut: &Cut, identity: &Identity, now: Millis) -> Result<Vec<u8>, Note> {
         if let Some((_, bytes)) = self.cuts.iter().find(|(id, _)| *id == cut.id) {
             return Ok(bytes.clone());
         }
@@ -553,10 +552,12 @@ impl Store {
                 entries.push(Entry { seq: *seq, body: payload.body });
             }
         }
-        let hello = cut.hello.map(|nonce| Hello { nonce, beacon: self.beacon(now) });
+        let operating = identity.certificate().filter(|known| known.serial > 1);
+        let operating = operating.map(|known| known.key.tag());
+        let hello = cut.hello.map(|nonce| Hello { nonce, beacon: self.beacon(now), operating });
         let batch =
             Batch { agent: self.agent, epoch: cut.epoch, context: cut.context, hello, entries };
-        let bytes = batch.seal(key);
+        let bytes = batch.seal(identity.key());
         self.cuts.push_back((cut.id, bytes.clone()));
         if self.cuts.len() > CUTS_MAX {
             self.cuts.pop_front();

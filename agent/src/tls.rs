@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use banyan_shared::keys::{PublicKey, SigningKey};
+use banyan_shared::keys::{PublicKey, Rank, SigningKey};
 use banyan_shared::pin::CaStatement;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ED25519};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -34,8 +34,8 @@ pub enum Shown {
 pub struct Pin {
     /// Fingerprint of the root.
     pub root: [u8; 16],
-    /// Serial of the newest operating key known; older ones are not believed.
-    pub serial: u32,
+    /// How late the newest operating key known is; earlier ones are not believed.
+    pub newest: Rank,
 }
 
 /// Why TLS cannot be set up.
@@ -114,7 +114,7 @@ impl Pinned {
         }
         let statement =
             statement.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
-        let ca = statement.open(&self.pin.root, self.pin.serial).map_err(invalid)?;
+        let ca = statement.open(&self.pin.root, self.pin.newest).map_err(invalid)?;
         let spki = ca.spki();
         // An anchor holds what is inside the outer SEQUENCE: tag and one byte of length less.
         let anchors = [TrustAnchor {

@@ -10,7 +10,7 @@ use banyan_shared::catalogue::{CatalogueHash, FormIx, Lang};
 use banyan_shared::ids::{
     AgentId, ContextNumber, Epoch, FormCode, Millis, Seq, UnitCode, VersionId,
 };
-use banyan_shared::keys::{PublicKey, SigningKey, sha256};
+use banyan_shared::keys::{Certificate, PublicKey, SigningKey, sha256};
 use banyan_shared::limits::{BATCH_ENTRIES_MAX, BATCH_VALUES_MAX};
 use banyan_shared::period::Period;
 use banyan_shared::report::{Content, Reason, VersionVector};
@@ -420,6 +420,20 @@ pub enum Act {
     ClaimRefused {
         /// The agent.
         agent: AgentId,
+    },
+    /// Whoever uses this code goes on with the history of an agent: its PC was replaced.
+    CodeReplaces {
+        /// The code's number.
+        code: u32,
+        /// The agent replaced.
+        agent: AgentId,
+    },
+    /// Another operating key signs from this act on, which it signs as the first.
+    OperatingKey {
+        /// The root's word for it.
+        certificate: Certificate,
+        /// The root's word for the one that signed until here.
+        before: Certificate,
     },
 }
 

@@ -38,6 +38,7 @@ macro_rules! tell_part {
 
 mod access;
 mod broker;
+mod keys;
 mod registry;
 mod reports;
 
@@ -57,6 +58,7 @@ const ENROLL_EXAMPLES: &str = "\
   banyan-aggregator enroll 520502105001-VC                          一台电脑 one PC
   banyan-aggregator enroll --each --below 520502 --kind village_clinic -o DIR
   banyan-aggregator enroll --stick --below 520502105 --uses 12 --approve -o F.banyan
+  banyan-aggregator enroll --replaces AGENT                         换新电脑 a new PC goes on with the history
   banyan-aggregator enroll --claims                                 待核准的认领 claims that wait
   banyan-aggregator enroll --claims --approve AGENT                 核准 approve one; --refuse AGENT 拒绝";
 
@@ -192,6 +194,11 @@ enum Command {
     /// Commands about users, tokens and the log
     #[command(flatten)]
     Access(access::Command),
+    /// 密钥 The centre's keys: show them, replace the operating key
+    Keys {
+        #[command(subcommand)]
+        command: keys::Keys,
+    },
     /// 核验 Check the ledger's chain and signatures, and that the counts are what the ledger says
     Verify {
         /// From the first position on
@@ -248,6 +255,12 @@ struct Init {
     /// The centre's name
     #[arg(long, default_value = "榕树 Banyan")]
     name: String,
+    /// 恢复文件 Where to write the root's recovery file, encrypted (default: DIR/root.recovery)
+    #[arg(long, value_name = "FILE")]
+    recovery: Option<PathBuf>,
+    /// 口令 Encrypt it under a passphrase from the terminal or stdin, instead of a code shown once
+    #[arg(long)]
+    recovery_passphrase: bool,
 }
 
 #[derive(Args)]
@@ -284,6 +297,9 @@ struct Enroll {
     /// With --claims --approve: beside the agent that has the facility, not continuing its history
     #[arg(long, requires = "claims")]
     beside: bool,
+    /// 更换电脑 The agent whose history the new one continues; without facilities it gets that one's
+    #[arg(long, value_name = "AGENT", conflicts_with_all = ["each", "stick", "claims"])]
+    replaces: Option<String>,
     /// Where to write: a folder with --each, a file with --stick
     #[arg(short, long)]
     output: Option<PathBuf>,
@@ -443,7 +459,16 @@ fn run(command: Command, global: &Global) -> Result<ExitCode> {
     let lang = global.lang;
     match command {
         Command::Init(init) => {
-            crate::init::init(dir, &init.sources(), &init.name, lang)?;
+            let passphrase = if init.recovery_passphrase {
+                let prompt =
+                    access::Prompt { zh: "恢复文件口令：", en: "Passphrase: ", twice: true };
+                Some(access::secret(global, &prompt)?)
+            } else {
+                None
+            };
+            let kept = crate::init::RootKept { file: init.recovery.clone(), passphrase };
+            let now = jiff::Timestamp::now().into();
+            crate::init::init_keeping(dir, &init.sources(), &init.name, lang, now, &kept)?;
             return Ok(ExitCode::SUCCESS);
         }
         Command::Serve {
@@ -502,6 +527,9 @@ fn run(command: Command, global: &Global) -> Result<ExitCode> {
         Command::Catalogue { command: registry::Catalogue::Check { file } } => {
             return check_catalogue(&file, lang);
         }
+        Command::Keys { command: keys::Keys::Roll(roll) } => {
+            return keys::roll(&roll, dir, global);
+        }
         _ => {}
     }
     let client = Client::connect(dir)?;
@@ -547,6 +575,7 @@ fn ask(command: Command, global: &Global, client: &Client) -> Result<ExitCode> {
                 below: assign.below,
                 kinds: assign.kind,
                 expires_s: 0,
+                replaces: None,
                 lang,
             };
             let request = Request::Assign { agent: assign.agent, scope, remove: assign.remove };
@@ -607,6 +636,7 @@ fn ask(command: Command, global: &Global, client: &Client) -> Result<ExitCode> {
         Command::Catalogue { command: registry::Catalogue::Publish { file, dry_run } } => {
             return registry::publish(&file, dry_run, global, client);
         }
+        Command::Keys { .. } => keys::show(global, client)?,
         Command::Verify { all } => {
             let report: VerifyReport = client.call(&Request::Verify { all })?;
             if format == Format::Json {
@@ -807,7 +837,7 @@ fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
         tell!("{}", made.code);
         return Ok(());
     }
-    if enroll.units.is_empty() && enroll.below.is_empty() {
+    if enroll.units.is_empty() && enroll.below.is_empty() && enroll.replaces.is_none() {
         return Err(usage(say(
             lang,
             "请给出机构代码，例如 enroll 520502105001-VC，或用 --below",
@@ -819,6 +849,7 @@ fn enrol(enroll: Enroll, global: &Global, client: &Client) -> Result<()> {
         below: enroll.below,
         kinds: enroll.kind,
         expires_s,
+        replaces: enroll.replaces,
         lang,
     });
     let made: Enrolled = client.call(&request)?;

@@ -112,6 +112,8 @@ pub enum Request {
     },
     /// Approves or refuses a claim.
     DecideClaim(crate::service::DecideClaim),
+    /// The centre's keys.
+    Keys,
     /// Checks chain, signatures and counts.
     Verify {
         /// From the first position on.
@@ -311,6 +313,7 @@ async fn carry_out(service: &Arc<Service>, who: &Who, request: Request) -> Resul
             json!({ "claims": claims })
         }
         Request::DecideClaim(call) => serde_json::to_value(service.decide_claim(by, call).await?)?,
+        Request::Keys => serde_json::to_value(service.keys())?,
         Request::Verify { all } => serde_json::to_value(service.verify(all).await?)?,
         Request::Backup { path, identity } => {
             let summary = service.backup(path.as_ref(), identity).await?;

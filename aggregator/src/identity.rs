@@ -1,10 +1,12 @@
 //! Who the centre is: its keys, in files only the service's user may read.
 //!
 //! `DIR/keys/operating.key` signs receipts, grants and acts and stays on the server; the [`Ca`] beside it
-//! signs TLS certificates. `DIR/keys/root.key` only certifies operating keys: after `init` it belongs on a
-//! stick in a safe, and nothing here needs it.
+//! signs TLS certificates. The root only certifies operating keys: its secret lies encrypted in the recovery
+//! file ([`recovery`]), which belongs on a stick in a safe, and nothing here needs it but a [`roll`]-over.
 
 mod ca;
+pub mod recovery;
+mod roll;
 
 use std::fs;
 use std::io::Write;
@@ -19,6 +21,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 pub(crate) use ca::pem;
 use ca::{CA_CERTIFICATE, CA_SECRET};
 pub use ca::{CENTRE_NAME, Ca, GRACE_MS, IssuedCertificate, VALIDITY_MS};
+pub use roll::{RollOver, roll_over};
 
 use crate::ledger::{Member, StoreIdentity};
 
@@ -26,7 +29,6 @@ const FOLDER: &str = "keys";
 const OPERATING: &str = "operating.key";
 const CERTIFICATE: &str = "certificate";
 const ROOT_PUBLIC: &str = "root.pub";
-const ROOT_SECRET: &str = "root.key";
 
 /// The centre's identity in memory.
 pub struct Identity {
@@ -38,6 +40,8 @@ pub struct Identity {
     pub root: PublicKey,
     /// Certifies TLS.
     pub ca: Ca,
+    /// What was in force before, while a roll-over is not in the ledger yet.
+    pub before: Option<Certificate>,
 }
 
 /// Random bytes from the system.
@@ -78,11 +82,24 @@ fn folder(dir: &Path) -> PathBuf {
 }
 
 impl Identity {
-    /// Makes new keys in `dir`.
+    /// Makes new keys in `dir`, for a centre whose root nobody keeps: its operating key is its only one.
     ///
     /// # Errors
-    /// If there are keys already, or what the disk says.
+    /// As [`Identity::found`].
     pub fn create(dir: &Path, now: Millis) -> Result<Identity> {
+        Ok(Identity::found(dir, now, |_| Ok(()))?.0)
+    }
+
+    /// Makes new keys in `dir`. What `keep` makes of the root's secret is done before anything here says
+    /// that there is a centre.
+    ///
+    /// # Errors
+    /// If there are keys already, what `keep` says, or what the disk says.
+    pub fn found<T>(
+        dir: &Path,
+        now: Millis,
+        keep: impl FnOnce(&SigningKey) -> Result<T>,
+    ) -> Result<(Identity, T)> {
         let folder = folder(dir);
         if folder.exists() {
             bail!("{} exists already: this directory has been initialised", folder.display());
@@ -92,15 +109,16 @@ impl Identity {
         let root = SigningKey::generate(&random_source)?;
         let key = SigningKey::generate(&random_source)?;
         let certificate = Certificate::issue(&root, key.public(), 1, now);
-        write_secret(&folder.join(ROOT_SECRET), root.pkcs8())?;
+        let kept = keep(&root)?;
         write_secret(&folder.join(ROOT_PUBLIC), &root.public().0)?;
         write_secret(&folder.join(CERTIFICATE), &encode(&certificate))?;
         write_secret(&folder.join(OPERATING), key.pkcs8())?;
         let ca = Ca::create(&folder)?;
-        Ok(Identity { key, certificate, root: root.public(), ca })
+        Ok((Identity { key, certificate, root: root.public(), ca, before: None }, kept))
     }
 
-    /// Reads the keys in `dir`. A directory from before there was a CA gets one.
+    /// Reads the keys in `dir`, those of a roll-over that was cut short too: from the moment they are on disk
+    /// they are in force. A directory from before there was a CA gets one.
     ///
     /// # Errors
     /// If they are missing, damaged or do not belong together.
@@ -115,8 +133,14 @@ impl Identity {
                 )
             })
         };
-        let key = SigningKey::from_pkcs8(&read(OPERATING)?)?;
-        let certificate: Certificate = decode(&read(CERTIFICATE)?)?;
+        let next = roll::read(&folder)?;
+        let (key, certificate, before) = match &next {
+            Some(next) => (next.key()?, next.certificate.clone(), Some(next.before.clone())),
+            None => {
+                let key = SigningKey::from_pkcs8(&read(OPERATING)?)?;
+                (key, decode(&read(CERTIFICATE)?)?, None)
+            }
+        };
         let root = <[u8; 32]>::try_from(read(ROOT_PUBLIC)?.as_slice())
             .map(PublicKey)
             .ok()
@@ -125,8 +149,16 @@ impl Identity {
         if certificate.key != key.public() {
             bail!("keys/certificate is for another operating key");
         }
-        let ca = Ca::open(&folder)?;
-        Ok(Identity { key, certificate, root, ca })
+        let ca = match next.and_then(|next| next.ca) {
+            Some(pkcs8) => Ca::from_key(&SigningKey::from_pkcs8(&pkcs8)?)?,
+            None => Ca::open(&folder)?,
+        };
+        Ok(Identity { key, certificate, root, ca, before })
+    }
+
+    /// Whether a certificate speaks for an operating key that has been replaced.
+    pub fn is_outdated(&self, certificate: &Certificate) -> bool {
+        certificate.rank() < self.certificate.rank()
     }
 
     /// What a backup has to carry to bring the identity back. The root's secret is never among it.

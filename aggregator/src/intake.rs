@@ -79,6 +79,10 @@ counters! {
     enrolments_refused,
     /// Certificates issued.
     certificates,
+    /// Agents sent a new operating key.
+    hand_overs,
+    /// Grants shown that a replaced operating key has signed and nothing here knows of.
+    outdated_grants,
     /// Answers the way down did not take.
     not_taken,
 }
@@ -372,6 +376,9 @@ impl Intake {
         if let (Some(hello), Some(known)) = (&batch.hello, state.agents.get_mut(&agent)) {
             known.beacon = Some(((self.clock)(), hello.beacon.clone()));
             known.nonce = Some(hello.nonce);
+            let certificate = &self.identity.certificate;
+            known.knows_key =
+                Some(certificate.serial <= 1 || hello.operating == Some(certificate.key.tag()));
             state.heard += 1;
         }
         match state.judge(&batch) {
@@ -442,6 +449,12 @@ impl Intake {
 
     fn receipt(&self, state: &State, asked: &Asked, now: Millis) {
         let Some(agent) = state.agents.get(&asked.agent) else { return };
+        // The hand-over: a grant under the new key, before what only that key proves.
+        let hand_over = asked.hello.is_some() && agent.knows_key == Some(false);
+        if hand_over {
+            count(&self.counters.hand_overs, 1);
+            self.grant(state, asked.agent, Some(asked.context));
+        }
         let (lives, complete) = match asked.hello {
             Some(_) => agent.inbox.all(),
             None => (vec![agent.inbox.of(asked.epoch, &asked.seqs, &asked.reused)], false),
@@ -461,7 +474,7 @@ impl Intake {
         }
         count(&self.counters.receipts, 1);
         self.send(asked.agent, receipt.seal(asked.agent, &self.identity.key));
-        if asked.offer && asked.context != agent.newest {
+        if !hand_over && asked.offer && asked.context != agent.newest {
             self.grant(state, asked.agent, Some(asked.context));
         }
     }
@@ -630,19 +643,37 @@ impl Intake {
         lapsed.then_some(EnrolRefusal::Lapsed)
     }
 
+    /// That an agent is not known here and shows only grants by an operating key since replaced: whoever
+    /// stole that one could write them for anybody.
+    fn outdated(
+        &self,
+        state: &State,
+        agent: AgentId,
+        grants: &[SignedGrant],
+    ) -> Option<EnrolRefusal> {
+        let known = state.agents.contains_key(&agent);
+        if known || grants.iter().any(|grant| !self.identity.is_outdated(&grant.certificate)) {
+            return None;
+        }
+        count(&self.counters.outdated_grants, 1);
+        Some(EnrolRefusal::OutdatedGrant)
+    }
+
     async fn readmit(&self, agent: AgentId, grants: Vec<SignedGrant>) {
         // A grant was kept with its catalogue.
         let has = grants.iter().filter_map(|grant| Some(grant.unverified().ok()?.offer.context));
         let has = has.max();
         let acts: Vec<Act> = {
             let state = self.state.read();
-            if let Some(refusal) = self.turned_away(&state, agent) {
+            let turned_away = self.turned_away(&state, agent);
+            if let Some(refusal) = turned_away.or_else(|| self.outdated(&state, agent, &grants)) {
                 tracing::warn!(%agent, %refusal, "an agent that introduced itself was turned away");
                 self.answer(agent, &Answer::NotEnrolled { refusal });
                 return;
             }
             grants
                 .into_iter()
+                .filter(|signed| !self.identity.is_outdated(&signed.certificate))
                 .filter(|signed| {
                     signed.unverified().is_ok_and(|grant| {
                         let known = state.agents.get(&agent);

@@ -114,6 +114,13 @@ impl PublicKey {
         AgentId(id)
     }
 
+    /// The first four bytes of the key's SHA-256, by which a hello says which operating key it knows.
+    pub fn tag(&self) -> [u8; 4] {
+        let mut tag = [0; 4];
+        tag.copy_from_slice(&sha256(&[&self.0])[..4]);
+        tag
+    }
+
     /// The first sixteen bytes of the key's SHA-256, which codes pin.
     pub fn fingerprint(&self) -> [u8; 16] {
         let mut print = [0; 16];
@@ -196,6 +203,9 @@ impl SigningKey {
     }
 }
 
+/// How late a certificate is among those of its root: serial, and when it was issued.
+pub type Rank = (u32, Millis);
+
 /// The root's word that an operating key speaks for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
@@ -228,6 +238,13 @@ impl Certificate {
     pub fn verify(&self, root: &PublicKey) -> Result<(), KeyError> {
         let bytes = Certificate::signed_bytes(&self.key, self.serial, self.issued_at);
         root.verify(Domain::Certificate, &bytes, &self.signature)
+    }
+
+    /// Of two certificates of one root the one of the higher rank is the later: that of the higher serial,
+    /// and of one serial the one issued later. A centre restored from a backup made before a roll-over rolls
+    /// over again without knowing which serials were given since.
+    pub fn rank(&self) -> Rank {
+        (self.serial, self.issued_at)
     }
 }
 
@@ -270,6 +287,8 @@ mod tests {
         assert_eq!(certificate.verify(&root.public()), Ok(()));
         certificate.serial = 4;
         assert!(certificate.verify(&root.public()).is_err());
+        let later = |serial, at| Certificate::issue(&root, operating.public(), serial, Millis(at));
+        assert!(later(2, 0).rank() > later(1, 9).rank() && later(2, 1).rank() > later(2, 0).rank());
         assert!(SigningKey::from_pkcs8(b"nonsense").is_err());
     }
 }

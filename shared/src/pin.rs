@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::keys::{Certificate, Domain, PublicKey, SigningKey};
+use crate::keys::{Certificate, Domain, PublicKey, Rank, SigningKey};
 use crate::wire::{WireError, decode, encode};
 
 /// What the URI begins with; the rest is base64url of the statement.
@@ -55,17 +55,17 @@ impl CaStatement {
         decode(&bytes).map(Some)
     }
 
-    /// The CA's key, if it goes back to a root with this fingerprint by an operating key whose serial is at
-    /// least `serial`.
+    /// The CA's key, if it goes back to a root with this fingerprint by an operating key that is not older
+    /// than `newest`.
     ///
     /// # Errors
     /// [`WireError`] if it does not.
-    pub fn open(&self, pinned: &[u8; 16], serial: u32) -> Result<PublicKey, WireError> {
+    pub fn open(&self, pinned: &[u8; 16], newest: Rank) -> Result<PublicKey, WireError> {
         if self.root.fingerprint() != *pinned {
             return Err(WireError::Malformed("the server is another centre's"));
         }
         self.certificate.verify(&self.root)?;
-        if self.certificate.serial < serial {
+        if self.certificate.rank() < newest {
             return Err(WireError::Malformed("the server's operating key is outdated"));
         }
         self.certificate.key.verify(Domain::Ca, &self.ca.0, &self.signature)?;
@@ -90,9 +90,12 @@ mod tests {
         let pinned = root.public().fingerprint();
         let read = CaStatement::from_uri(&good.to_uri()).unwrap().unwrap();
         assert_eq!(read, good);
-        assert_eq!(read.open(&pinned, 4), Ok(ca));
-        assert!(read.open(&pinned, 5).is_err(), "an operating key since replaced");
-        assert!(read.open(&key(9).public().fingerprint(), 0).is_err(), "another root");
+        assert_eq!(read.open(&pinned, certificate.rank()), Ok(ca));
+        for newer in [(5, Millis(0)), (4, Millis(6))] {
+            assert!(read.open(&pinned, newer).is_err(), "an operating key since replaced");
+        }
+        let never = (0, Millis(0));
+        assert!(read.open(&key(9).public().fingerprint(), never).is_err(), "another root");
 
         // A root of the attacker's own, an operating key of theirs under the true root, another CA.
         let own = Certificate::issue(&key(9), operating.public(), 4, Millis(5));
@@ -103,7 +106,7 @@ mod tests {
             CaStatement { root: key(9).public(), ..good },
         ];
         for statement in forged {
-            assert!(statement.open(&pinned, 0).is_err(), "{statement:?}");
+            assert!(statement.open(&pinned, never).is_err(), "{statement:?}");
         }
     }
 

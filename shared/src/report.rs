@@ -195,6 +195,11 @@ impl Lineage {
         self.earlier.insert((writer, epoch), earlier);
     }
 
+    /// What the first entry of `writer`'s life `epoch` says of its earlier lives.
+    pub fn earlier_of(&self, writer: AgentId, epoch: Epoch) -> &[(Epoch, Seq)] {
+        self.earlier.get(&(writer, epoch)).map_or(&[], Vec::as_slice)
+    }
+
     /// Whether `newer` took over from `older`, at once or through others.
     pub fn came_after(&self, newer: AgentId, older: AgentId) -> bool {
         // Chains are short (PCs are replaced every few years) and acyclic by construction: a successor

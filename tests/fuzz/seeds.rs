@@ -61,7 +61,7 @@ fn batch(entries: Vec<Entry>, hello: bool) -> Batch {
         agent: AGENT,
         epoch: Epoch { counter: 1, random: 0x1234_5678 },
         context: 300,
-        hello: hello.then_some(Hello { nonce: 0x0102_0304_0506_0708, beacon }),
+        hello: hello.then_some(Hello { nonce: 0x0102_0304_0506_0708, beacon, operating: None }),
         entries,
     }
 }

@@ -179,7 +179,7 @@ fn the_province_of_the_seeds_takes_a_clinics_number() {
     let world = banyan_tests::World::new(None).unwrap();
     world.init(&[]).unwrap();
     let served = world.serve().unwrap();
-    let small = Small { world, served: Some(served) };
+    let small = Small { world, served: Some(served), init: String::new() };
     let clinic = small.agent("clinic", &["520502105001-VC"]);
     record(&clinic, "2026-01-31", &["open_days=1", "total_visits=12"]);
     sync(&clinic);

@@ -45,7 +45,7 @@ fn batch(agent: AgentId, context: u32) -> Batch {
         agent,
         epoch: Epoch { counter: 1, random: 7 },
         context,
-        hello: Some(Hello { nonce: 1, beacon: Beacon::default() }),
+        hello: Some(Hello { nonce: 1, beacon: Beacon::default(), operating: None }),
         entries: vec![Entry { seq: 1, body: Body::Void }],
     }
 }

@@ -5,6 +5,7 @@ mod acts;
 #[cfg(feature = "browser")]
 mod browser;
 mod clinic;
+mod clones;
 mod enrolment;
 #[cfg(all(feature = "fleet", target_os = "linux"))]
 mod fleet;
@@ -12,6 +13,7 @@ mod golden;
 mod harness;
 mod import;
 mod intake;
+mod keys;
 mod link;
 #[cfg(all(feature = "mosquitto", target_os = "linux"))]
 mod mosquitto;
@@ -25,6 +27,7 @@ mod recompute;
 mod recovery;
 mod refusals;
 mod registry;
+mod renewal;
 mod simulation;
 mod small;
 mod torture;

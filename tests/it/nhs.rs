@@ -194,7 +194,8 @@ impl England {
         let paths = [&units, &catalogue, &targets].map(|path| path.to_str().unwrap());
         world.init(&["--units", paths[0], "--catalogue", paths[1], "--targets", paths[2]]).unwrap();
         let served = world.serve().unwrap();
-        let england = England { returns, small: Small { world, served: Some(served) } };
+        let england =
+            England { returns, small: Small { world, served: Some(served), init: String::new() } };
         england.send();
         england
     }

@@ -64,7 +64,7 @@ fn province(seed: &str) {
         .collect();
     world.init(&files.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
     let served = world.serve().unwrap();
-    let small = Small { world, served: Some(served) };
+    let small = Small { world, served: Some(served), init: String::new() };
     for table in &plan.tables {
         small.json(&["import-units", &path(table), "--apply"]);
     }

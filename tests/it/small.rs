@@ -79,6 +79,8 @@ impl Done {
 pub(crate) struct Small {
     pub(crate) world: World,
     pub(crate) served: Option<Aggregator>,
+    /// What `init` said.
+    pub(crate) init: String,
 }
 
 impl Small {
@@ -107,9 +109,9 @@ impl Small {
             arguments.extend([format!("--{table}"), path.display().to_string()]);
         }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        world.init(&arguments).unwrap();
+        let init = world.init(&arguments).unwrap();
         let served = world.serve().unwrap();
-        Small { world, served: Some(served) }
+        Small { world, served: Some(served), init }
     }
 
     /// The serving aggregator.

@@ -132,7 +132,7 @@ pub(crate) fn status(ui: &Ui, status: &Status) -> Exit {
         .next_due
         .as_ref()
         .map_or_else(none, |d| format!("{} {} {} ≤ {}", d.unit, d.form, d.period, d.due));
-    let lines: Vec<(&str, &str, String)> = vec![
+    let mut lines: Vec<(&str, &str, String)> = vec![
         ("agent", "终端", status.agent.clone()),
         ("home", "本机构", status.home.clone()),
         ("facilities", "可报机构数", status.facilities.len().to_string()),
@@ -151,6 +151,10 @@ pub(crate) fn status(ui: &Ui, status: &Status) -> Exit {
         ),
         ("link", "连接", status.link.clone()),
     ];
+    if let Some(refusal) = status.refusal {
+        let text = format!("{} [{}]", refusal.text(ui.lang), refusal.code());
+        lines.push(("refusal", "中心未接受", text));
+    }
     if ui.format == Format::Csv {
         let header: Vec<&str> = lines.iter().map(|(name, _, _)| *name).collect();
         rows(ui, &header, &[lines.iter().map(|(_, _, value)| value.clone()).collect()]);

@@ -124,6 +124,8 @@ pub(crate) struct Centre {
     pub(crate) refuse: Verdicts<Refusal>,
     pub(crate) park: Verdicts<ParkReason>,
     pub(crate) refuse_enrolment: Option<EnrolRefusal>,
+    /// Nobody is let in, whatever is said.
+    pub(crate) refuse_all: Option<EnrolRefusal>,
     /// Every body held, as the ledger would have it.
     pub(crate) ledger: BTreeMap<(AgentId, Epoch, Seq), Body>,
     pub(crate) time: Millis,
@@ -164,6 +166,7 @@ impl Centre {
             refuse: BTreeMap::new(),
             park: BTreeMap::new(),
             refuse_enrolment: None,
+            refuse_all: None,
             ledger: BTreeMap::new(),
             time: NOW,
             position: 0,
@@ -232,16 +235,10 @@ impl Centre {
         answer.seal(agent, &self.operating, &self.certificate, &self.root.public())
     }
 
-    /// Another operating key takes over.
-    pub(crate) fn change_key(&mut self) {
-        self.operating = SigningKey::from_seed(&[3; 32]).unwrap();
-        self.certificate = Certificate::issue(&self.root, self.operating.public(), 2, Millis(0));
-    }
-
-    /// What a new key looks like to an agent: a grant under it.
-    pub(crate) fn grant_again(&self, key: PublicKey) -> Vec<u8> {
-        let grant = self.grant(key);
-        self.answer(key.agent_id(), &Answer::Granted { grant, catalogue: None })
+    /// The operating key made from a seed takes over, under a serial and from a moment on.
+    pub(crate) fn roll(&mut self, seed: u8, serial: u32, at: Millis) {
+        self.operating = SigningKey::from_seed(&[seed; 32]).unwrap();
+        self.certificate = Certificate::issue(&self.root, self.operating.public(), serial, at);
     }
 
     /// Everything is gone but the keys.
@@ -256,6 +253,9 @@ impl Centre {
     pub(crate) fn handle(&mut self, message: &[u8]) -> Vec<Vec<u8>> {
         let envelope = Envelope::read(message).unwrap();
         let agent = envelope.agent;
+        if let Some(refusal) = self.refuse_all {
+            return vec![self.answer(agent, &Answer::NotEnrolled { refusal })];
+        }
         match envelope.kind {
             Kind::Enrol => {
                 let request = EnrolRequest::open(&envelope).unwrap();
@@ -278,8 +278,17 @@ impl Centre {
                 let Some(key) = self.agents.get(&agent) else {
                     return vec![self.answer(agent, &Answer::WhoAreYou { contexts: vec![] })];
                 };
-                envelope.open(key).unwrap();
-                vec![self.batch(&Batch::read(&envelope).unwrap())]
+                let key = *key;
+                envelope.open(&key).unwrap();
+                let batch = Batch::read(&envelope).unwrap();
+                // As the intake does it: the hand-over, before what only the new key proves.
+                let knows = batch.hello.as_ref().map(|hello| hello.operating);
+                let (serial, tag) = (self.certificate.serial, self.certificate.key.tag());
+                let told = serial <= 1 || knows.is_none_or(|knows| knows == Some(tag));
+                let grant = self.grant(key);
+                let hand_over = self.answer(agent, &Answer::Granted { grant, catalogue: None });
+                let receipt = self.batch(&batch);
+                if told { vec![receipt] } else { vec![hand_over, receipt] }
             }
             other => panic!("{other:?}"),
         }

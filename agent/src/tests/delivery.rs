@@ -8,6 +8,7 @@ use banyan_shared::wire::{Body, EnrolRefusal};
 
 use super::*;
 use crate::command::QueueState;
+use crate::core::Step;
 
 fn day(text: &str) -> Period {
     text.parse().unwrap()
@@ -70,16 +71,67 @@ fn only_the_centres_own_receipts_count() {
     assert_eq!(core.received(&forged).unwrap(), Default::default());
     assert_eq!(core.received(b"nonsense").unwrap(), Default::default());
     assert_eq!(status(&mut core).waiting, 1);
-    // Another operating key is believed once an answer under the root has shown it.
-    centre.change_key();
+}
+
+#[test]
+fn a_new_operating_key_is_learnt_after_any_absence_and_an_older_one_never_comes_back() {
+    let (dir, mut centre, mut core, _clock) = setup();
+    save(&mut core, draft("daily", "2026-03-01", &["visits=1"]));
     centre.connect(&mut core);
-    assert_eq!(status(&mut core).waiting, 1, "a receipt under an unknown key");
-    core.connected().unwrap();
-    let shown = centre.grant_again(core.identity().key().public());
-    core.received(&shown).unwrap();
+    let first = Millis(0);
+    // A receipt under the old key is on its way when the agent learns the new one.
+    save(&mut core, draft("daily", "2026-03-02", &["visits=2"]));
+    let hello = core.connected().unwrap().send;
+    let in_flight: Vec<Vec<u8>> = hello.iter().flat_map(|m| centre.handle(m)).collect();
     core.disconnected().unwrap();
+    // Two roll-overs go by while it is away.
+    centre.roll(3, 2, Millis(7));
+    centre.roll(4, 3, Millis(8));
+    assert!(!centre.connect(&mut core));
+    assert_eq!(status(&mut core).waiting, 0, "one hello is enough");
+    core.connected().unwrap();
+    for old in &in_flight {
+        assert_eq!(core.received(old).unwrap(), Step::default(), "it proves nothing any more");
+    }
+    core.disconnected().unwrap();
+    save(&mut core, draft("daily", "2026-03-03", &["visits=3"]));
     centre.connect(&mut core);
     assert_eq!(status(&mut core).waiting, 0);
+
+    // Whoever stole an earlier key gets nowhere, after a restart of the agent neither.
+    drop(core);
+    let mut core = Core::open(options(dir.path(), 1).0).unwrap();
+    save(&mut core, draft("daily", "2026-03-04", &["visits=4"]));
+    for (seed, serial, at) in [(2, 1, first), (3, 2, Millis(7)), (9, 3, Millis(7))] {
+        centre.roll(seed, serial, at);
+        centre.connect(&mut core);
+        assert_eq!(status(&mut core).waiting, 1, "serial {serial} issued at {at:?}");
+    }
+    // A centre that lost the third key makes another third one.
+    centre.roll(5, 3, Millis(9));
+    centre.connect(&mut core);
+    assert_eq!(status(&mut core).waiting, 0);
+    let agent = core.identity().agent();
+    let visits = [1, 2, 3, 4].map(|n| (format!("2026-03-0{n}"), n));
+    assert_eq!(counted(&centre, agent), visits);
+}
+
+#[test]
+fn an_enrolment_file_from_before_a_roll_over_brings_no_old_key_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut centre = Centre::new();
+    let old = centre.file();
+    Identity::begin(dir.path(), &centre.code(), None).unwrap();
+    centre.roll(3, 2, Millis(7));
+    centre.refuse_enrolment = Some(EnrolRefusal::Expired);
+    let mut core = Core::open(options(dir.path(), 1).0).unwrap();
+    assert!(centre.connect(&mut core));
+    assert_eq!(core.identity().certificate().unwrap().serial, 2);
+    drop(core);
+    let identity = Identity::from_file(dir.path(), &old, &old.offers[0]).unwrap();
+    assert_eq!(identity.certificate().unwrap().serial, 2);
+    let again = Identity::open(dir.path()).unwrap().unwrap();
+    assert_eq!(again.certificate().unwrap().serial, 2);
 }
 
 #[test]
@@ -426,4 +478,34 @@ fn one_damaged_context_does_not_stop_the_agent() {
     }
     std::fs::write(dir.path().join("contexts/3"), b"torn").unwrap();
     assert_eq!(Core::open(options(dir.path(), 1).0).unwrap_err().code, "identity_damaged");
+}
+
+#[test]
+fn an_agent_that_has_lapsed_takes_a_new_code_and_keeps_key_and_queue() {
+    let (dir, mut centre, mut core, _clock) = setup();
+    centre.connect(&mut core);
+    save(&mut core, draft("daily", "2026-03-09", &["visits=4"]));
+    let agent = core.identity().agent();
+    // It is let in no more; codes that do not help change nothing.
+    for refusal in [EnrolRefusal::Lapsed, EnrolRefusal::Expired, EnrolRefusal::UnknownCode] {
+        centre.refuse_all = Some(refusal);
+        assert!(centre.connect(&mut core));
+        assert_eq!(status(&mut core).refusal, Some(refusal));
+        assert_eq!(status(&mut core).waiting, 1);
+        drop(core);
+        let mut other = centre.code();
+        other.root[0] ^= 1;
+        let other = Identity::begin(dir.path(), &other, None).unwrap_err();
+        assert_eq!(other.code, "already_enrolled", "another centre's code");
+        Identity::begin(dir.path(), &centre.code(), None).unwrap();
+        core = Core::open(options(dir.path(), 1).0).unwrap();
+    }
+    centre.refuse_all = None;
+    assert!(!centre.connect(&mut core));
+    assert_eq!((status(&mut core).refusal, status(&mut core).waiting), (None, 0));
+    assert_eq!(core.identity().agent(), agent);
+    assert_eq!(counted(&centre, agent), [("2026-03-09".to_owned(), 4)]);
+    drop(core);
+    let again = Identity::begin(dir.path(), &centre.code(), None).unwrap_err();
+    assert_eq!(again.code, "already_enrolled", "its code was answered by a grant");
 }

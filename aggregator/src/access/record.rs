@@ -39,7 +39,10 @@ pub(crate) fn described(request: &Request) -> (&'static str, String) {
         }
         Request::Backup { path, identity: true } => ("backup --identity", path.clone()),
         Request::Backup { path, .. } => ("backup", path.clone()),
-        Request::Enrol(one) => ("enroll", places(&one.units, &one.below)),
+        Request::Enrol(one) => {
+            let older = one.replaces.as_deref().unwrap_or_default();
+            ("enroll", words(&[&places(&one.units, &one.below), older]))
+        }
         Request::EnrolEach(each) => ("enroll --each", places(&each.units, &[])),
         Request::EnrolStick(stick) => ("enroll --stick", places(&[], &stick.below)),
         Request::Expand { below, .. } => ("expand", places(&[], below)),
@@ -87,6 +90,7 @@ pub(crate) fn described(request: &Request) -> (&'static str, String) {
         Request::Units { unit, .. } => ("units", unit.clone().unwrap_or_default()),
         Request::Fleet { .. } => ("fleet", String::new()),
         Request::Parked { .. } => ("parked", String::new()),
+        Request::Keys => ("keys show", String::new()),
         Request::Verify { .. } => ("verify", String::new()),
         Request::Revocations => ("revocations", String::new()),
         Request::Status => ("status", String::new()),
@@ -150,6 +154,7 @@ pub(crate) fn kind_of(
         | Request::Fleet { .. }
         | Request::Parked { .. }
         | Request::Claims { .. }
+        | Request::Keys
         | Request::Verify { .. }
         | Request::Revocations
         | Request::Status

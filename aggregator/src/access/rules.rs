@@ -74,7 +74,7 @@ pub(crate) fn need(request: &Request) -> Need {
         Request::ImportUnits(_) | Request::Publish(_) | Request::Verify { .. } => {
             (Admin, Everything)
         }
-        Request::Audit(_) | Request::Revocations => (Admin, Everything),
+        Request::Audit(_) | Request::Keys | Request::Revocations => (Admin, Everything),
         // Held to the scopes of the users and tokens named where these are known.
         Request::UserAdd(_)
         | Request::UserPassword(_)
@@ -560,6 +560,9 @@ impl<'a> Inside<'a> {
         }
         match request {
             Request::Enrol(one) => {
+                if let Some(agent) = &one.replaces {
+                    self.agent_named(agent)?;
+                }
                 self.all_named(&one.units)?;
                 self.all_named(&one.below)
             }

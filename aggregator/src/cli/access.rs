@@ -200,22 +200,35 @@ fn token(command: Token, global: &Global, client: &Client) -> Result<()> {
     }
 }
 
-/// A new password: asked for twice on a terminal, else the first line of stdin. Never an argument, which
-/// others on the machine could read.
 fn new_password(global: &Global) -> Result<Password> {
+    let prompt = Prompt { zh: "新密码：", en: "New password: ", twice: true };
+    Ok(Password::new(secret(global, &prompt)?))
+}
+
+/// How somebody is asked for what nobody else should read.
+pub(super) struct Prompt {
+    pub(super) zh: &'static str,
+    pub(super) en: &'static str,
+    /// Whether it is new, and so asked for twice.
+    pub(super) twice: bool,
+}
+
+/// What somebody types unseen on the terminal, else the first line of stdin. Never an argument, which others
+/// on the machine could read.
+pub(super) fn secret(global: &Global, prompt: &Prompt) -> Result<String> {
     let lang = global.lang;
     let mut stdin = std::io::stdin();
     if !stdin.is_terminal() {
         let mut text = String::new();
         stdin.by_ref().take(PASSWORD_BYTES_MAX).read_to_string(&mut text).context("stdin")?;
-        return Ok(Password::new(text.lines().next().unwrap_or_default()));
+        return Ok(text.lines().next().unwrap_or_default().to_owned());
     }
     let ask = |zh: &str, en: &str| {
-        rpassword::prompt_password(say(lang, zh, en)).context("reading the password")
+        rpassword::prompt_password(say(lang, zh, en)).context("reading from the terminal")
     };
-    let first = ask("新密码：", "New password: ")?;
-    if first != ask("再输一遍：", "Again: ")? {
+    let first = ask(prompt.zh, prompt.en)?;
+    if prompt.twice && first != ask("再输一遍：", "Again: ")? {
         return Err(usage(say(lang, "两次输入不同", "the two differ")));
     }
-    Ok(Password::new(first))
+    Ok(first)
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cube::{Cube, Frame, Older};
 use crate::state::{
-    Agent, Claim, Code, Context, HeldCatalogue, History, Parked, RefusedEntry, State,
+    Agent, Claim, Code, Context, HeldCatalogue, History, KeyChange, Parked, RefusedEntry, State,
     build_organisation, load_catalogue,
 };
 
@@ -38,6 +38,7 @@ pub(super) struct Rest {
     parked: BTreeMap<VersionId, Parked>,
     refused: BTreeMap<VersionId, RefusedEntry>,
     numbered: BTreeMap<(AgentId, Epoch), Seq>,
+    key_changes: Vec<KeyChange>,
     cube: Frame,
 }
 
@@ -61,6 +62,7 @@ pub(super) fn rest(state: &State) -> Vec<u8> {
         refused,
         history,
         numbered,
+        key_changes,
     } = state;
     let in_order: BTreeMap<String, &HeldCatalogue> =
         catalogues.iter().map(|(hash, held)| (hash.to_string(), held)).collect();
@@ -77,6 +79,7 @@ pub(super) fn rest(state: &State) -> Vec<u8> {
         parked: parked.clone(),
         refused: refused.clone(),
         numbered: numbered.clone(),
+        key_changes: key_changes.clone(),
         cube: cube.frame(),
     })
 }
@@ -97,6 +100,7 @@ pub(super) fn read_rest(bytes: &[u8], older: Arc<dyn Older>) -> Option<State> {
         parked,
         refused,
         numbered,
+        key_changes,
         cube,
     } = wire::decode(bytes).ok()?;
     let mut catalogues = std::collections::HashMap::new();
@@ -126,6 +130,7 @@ pub(super) fn read_rest(bytes: &[u8], older: Arc<dyn Older>) -> Option<State> {
         refused,
         history,
         numbered,
+        key_changes,
     })
 }
 
@@ -205,8 +210,18 @@ impl Rest {
             expires: Millis(8),
             used: vec![(id.writer, 1)],
             approve: true,
+            replaces: Some(id.writer),
         };
-        let key = banyan_shared::keys::SigningKey::from_seed(&[5; 32]).unwrap().public();
+        let signer = banyan_shared::keys::SigningKey::from_seed(&[5; 32]).unwrap();
+        let key = signer.public();
+        let certified =
+            |serial| banyan_shared::keys::Certificate::issue(&signer, key, serial, Millis(5));
+        let change = KeyChange {
+            position: 3,
+            at: Millis(7),
+            certificate: certified(2),
+            before: certified(1),
+        };
         let claim =
             Claim { key, code: 1, context: 1, machine: 2, claimed_at: Millis(9), refused: false };
         Rest {
@@ -222,6 +237,7 @@ impl Rest {
             parked: [(id, parked)].into(),
             refused: [(id, refused)].into(),
             numbered: [((id.writer, id.epoch), 3)].into(),
+            key_changes: vec![change],
             cube: super::tests::cube().frame(),
         }
     }

@@ -18,6 +18,7 @@ use crate::act::{
     StageChange, TableFile,
 };
 use crate::cube::{AcceptedVersion, Decided};
+use crate::identity::{Identity, RollOver, roll_over};
 use crate::ledger::{Ledger, NewRow};
 use crate::query::fixture;
 use crate::service::{Service, fold, fold_until};
@@ -29,7 +30,7 @@ const BEGUN: Millis = Millis(1_770_696_000_000);
 const STEP: i64 = 8 * 3_600_000;
 const FACILITIES: [&str; 8] = ["A", "B", "K", "N", "PL", "H1", "NEW", "D"];
 /// Kinds of [`World::step`].
-const STEPS: u8 = 26;
+const STEPS: u8 = 27;
 
 fn key(n: u8) -> SigningKey {
     SigningKey::from_seed(&[n; 32]).unwrap()
@@ -55,15 +56,59 @@ fn kind(act: &Act) -> usize {
         Act::ClaimsWait { .. } => 14,
         Act::Claimed { .. } => 15,
         Act::ClaimRefused { .. } => 16,
+        Act::CodeReplaces { .. } => 17,
+        Act::OperatingKey { .. } => 18,
     }
 }
-const KINDS: usize = 17;
+const KINDS: usize = 19;
+
+/// What signs, and what certifies that.
+struct Keys {
+    root: SigningKey,
+    operating: SigningKey,
+    certificate: Certificate,
+    /// Where they are kept, if a service is to open them.
+    home: Option<PathBuf>,
+}
+
+impl Keys {
+    fn in_memory() -> Keys {
+        let (root, operating) = (key(201), key(200));
+        let certificate = Certificate::issue(&root, operating.public(), 1, BEGUN);
+        Keys { root, operating, certificate, home: None }
+    }
+
+    fn on_disk(home: &Path) -> Keys {
+        let keep = |root: &SigningKey| Ok(SigningKey::from_pkcs8(root.pkcs8())?);
+        let (identity, root) = Identity::found(home, BEGUN, keep).unwrap();
+        let Identity { key: operating, certificate, .. } = identity;
+        Keys { root, operating, certificate, home: Some(home.to_owned()) }
+    }
+
+    fn roll(&mut self, n: u8, now: Millis) -> Act {
+        let before = self.certificate.clone();
+        match &self.home {
+            None => {
+                self.operating = key(210 + n % 4);
+                let (key, serial) = (self.operating.public(), before.serial + 1);
+                self.certificate = Certificate::issue(&self.root, key, serial, now);
+            }
+            Some(home) => {
+                roll_over(home, &self.root, RollOver::default(), now).unwrap();
+                Identity::settle(home).unwrap();
+                let Identity { key, certificate, .. } = Identity::open(home).unwrap();
+                (self.operating, self.certificate) = (key, certificate);
+            }
+        }
+        Act::OperatingKey { certificate: self.certificate.clone(), before }
+    }
+}
 
 /// A ledger being written, and the state that follows it as the intake's does.
 struct World {
     dir: tempfile::TempDir,
     ledger: Ledger,
-    operating: SigningKey,
+    keys: Keys,
     state: State,
     now: Millis,
     lives: BTreeMap<AgentId, (Epoch, Seq)>,
@@ -75,10 +120,10 @@ impl World {
     fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Ledger::create(&crate::service::ledger_dir(dir.path()), [5; 16]).unwrap();
-        World::begin(dir, ledger, key(200))
+        World::begin(dir, ledger, Keys::in_memory())
     }
 
-    fn begin(dir: tempfile::TempDir, ledger: Ledger, operating: SigningKey) -> World {
+    fn begin(dir: tempfile::TempDir, ledger: Ledger, keys: Keys) -> World {
         let first = [
             Act::Founded { name: "试验".into() },
             Act::Catalogue { toml: deflate(fixture::CATALOGUE.as_bytes()) },
@@ -86,7 +131,7 @@ impl World {
         let signed = |act: &Act| SignedAct { by: "test".into(), at: BEGUN, act: act.clone() };
         let state = State::begin(&first.each_ref().map(signed)).unwrap();
         let (lives, kinds) = Default::default();
-        let mut world = World { dir, ledger, operating, state, now: BEGUN, lives, kinds, turn: 0 };
+        let mut world = World { dir, ledger, keys, state, now: BEGUN, lives, kinds, turn: 0 };
         first.into_iter().for_each(|act| world.act(act));
         world.act(tables(fixture::UNITS));
         world.act(Act::Codes(vec![NewCode {
@@ -105,7 +150,7 @@ impl World {
     fn act(&mut self, act: Act) {
         self.kinds.insert(kind(&act));
         let signed = SignedAct { by: "test".into(), at: self.now, act };
-        let row = NewRow::act(signed.seal(&self.operating));
+        let row = NewRow::act(signed.seal(&self.keys.operating));
         let committed = self.ledger.commit_now(&[row], self.now).unwrap();
         self.state.apply_act(&signed, committed.positions.start, committed.received_at).unwrap();
     }
@@ -231,6 +276,7 @@ impl World {
                     expires: self.now,
                 }]));
                 let older = key(c % 2 + 1).public().agent_id();
+                self.act(Act::CodeReplaces { code: 100 + turn, agent: older });
                 self.admit(3 + b % 2, 1_000 + turn, Some(older));
             }
             15 => {
@@ -238,7 +284,6 @@ impl World {
                 self.act(Act::Scope { agent, context: context(2_000 + turn, &FACILITIES[..6]) });
             }
             16 => {
-                let certificate = Certificate::issue(&key(201), self.operating.public(), 1, BEGUN);
                 let facilities = vec![FacilityScope {
                     code: "B".parse().unwrap(),
                     name: String::new(),
@@ -251,7 +296,7 @@ impl World {
                 let offer = Offer { context: 3_000 + turn, catalogue, facilities };
                 let key = key(5 + b % 3).public();
                 let grant = Grant { key, offer, issued_at: self.now, succeeds: None };
-                let grant = SignedGrant::sign(&grant, &self.operating, &certificate);
+                let grant = SignedGrant::sign(&grant, &self.keys.operating, &self.keys.certificate);
                 self.act(Act::Readmitted { grant });
             }
             17 if b.is_multiple_of(8) => {
@@ -259,7 +304,7 @@ impl World {
             }
             18 => {
                 let (writer, epoch) =
-                    (self.operating.public().agent_id(), Epoch { counter: 1, random: 4 });
+                    (self.keys.operating.public().agent_id(), Epoch { counter: 1, random: 4 });
                 let first = self.state.next_number(writer, epoch);
                 let form = FormIx(u16::from(b) % 3);
                 let report = NewReport {
@@ -328,6 +373,10 @@ impl World {
                 if c % 4 == 3 {
                     self.act(Act::ClaimRefused { agent: key.agent_id() });
                 }
+            }
+            26 => {
+                let act = self.keys.roll(a, self.now);
+                self.act(act);
             }
             _ => {
                 self.state.rejudge(self.now);
@@ -680,9 +729,9 @@ fn of_another_ledger_life_or_version_it_is_not_taken() {
 fn a_service_starts_from_it_and_verify_agrees() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().to_owned();
-    let identity = crate::identity::Identity::create(&home, BEGUN).unwrap();
+    let keys = Keys::on_disk(&home);
     let ledger = Ledger::create(&crate::service::ledger_dir(&home), [5; 16]).unwrap();
-    let mut world = World::begin(dir, ledger, identity.key);
+    let mut world = World::begin(dir, ledger, keys);
     world.live();
     let World { dir: _dir, state, now, ledger, .. } = world;
     let expected = state.cube.digest();

@@ -111,7 +111,12 @@ impl Ca {
     /// Makes a CA and writes its files into the folder `keys`.
     pub(super) fn create(keys: &Path) -> Result<Ca> {
         let key = SigningKey::generate(&SystemRandom::new())?;
-        let ca = Ca::from_key(&key)?;
+        Ca::put(keys, &key)
+    }
+
+    /// Writes the files of the CA with this key into the folder `keys`.
+    pub(super) fn put(keys: &Path, key: &SigningKey) -> Result<Ca> {
+        let ca = Ca::from_key(key)?;
         write_secret(&keys.join(CA_CERTIFICATE), ca.pem().as_bytes())?;
         write_secret(&keys.join(CA_SECRET), key.pkcs8())?;
         Ok(ca)
@@ -131,7 +136,7 @@ impl Ca {
     }
 
     /// The certificate follows from the key alone, so that no clock and no second file can part the two.
-    fn from_key(key: &SigningKey) -> Result<Ca> {
+    pub(super) fn from_key(key: &SigningKey) -> Result<Ca> {
         let pair = KeyPair::from_pkcs8_der_and_sign_algo(&key.pkcs8().into(), &PKCS_ED25519)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = named(&format!("Banyan CA {}", key.public().agent_id()));

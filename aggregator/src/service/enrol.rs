@@ -27,6 +27,9 @@ pub struct EnrolOne {
     pub kinds: Vec<String>,
     /// How long the code is valid, in seconds.
     pub expires_s: i64,
+    /// The agent whose history it continues: its PC is replaced. Without units the new one gets that one's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
     /// Language of messages.
     pub lang: Lang,
 }
@@ -242,27 +245,41 @@ impl Service {
             by,
             Box::new(move |state| {
                 let lang = request.lang;
-                let named: Vec<UnitIx> = request
-                    .units
-                    .iter()
-                    .map(|text| find_unit(state, text, now, lang))
-                    .collect::<Result<_>>()?;
-                let below = rules(state, &request.below, &request.kinds, now, lang)?;
+                let older = request.replaces.as_deref().map(|text| named_agent(state, text, lang));
+                let older = older.transpose()?;
+                let (named, below): (Vec<UnitIx>, _) = match &older {
+                    Some((_, agent)) if request.units.is_empty() && request.below.is_empty() => {
+                        let present = &state.contexts[&agent.newest];
+                        let units = present.facilities.iter();
+                        let units = units.filter_map(|code| state.organisation.unit(code.as_str()));
+                        (units.collect(), present.below.clone())
+                    }
+                    _ => {
+                        let find = |text: &String| find_unit(state, text, now, lang);
+                        let named = request.units.iter().map(find).collect::<Result<Vec<_>>>()?;
+                        (named, rules(state, &request.below, &request.kinds, now, lang)?)
+                    }
+                };
                 let day = state.catalogue.day_at(now);
                 let context = state
                     .next_context(incarnation, 1)
                     .and_then(|number| state.context(number, &named, &below, day))
                     .map_err(|error| usage(error.to_string()))?;
                 fresh(state, secret.number)?;
+                let older = older.map(|(id, _)| id);
                 // The receiver waits right below.
                 let _ = told.send(context.facilities.clone());
-                Ok(vec![Act::Codes(vec![NewCode {
-                    number: secret.number,
-                    secret: secret_hash(secret.number, &secret.secret),
+                let number = secret.number;
+                let codes = Act::Codes(vec![NewCode {
+                    number,
+                    secret: secret_hash(number, &secret.secret),
                     contexts: vec![context],
                     uses: 1,
                     expires,
-                }])])
+                }]);
+                // In force before the code is shown: nobody can use it earlier.
+                let replaces = older.map(|agent| Act::CodeReplaces { code: number, agent });
+                Ok([codes].into_iter().chain(replaces).collect())
             }),
         )
         .await?;
@@ -492,6 +509,16 @@ impl Service {
         )
         .await
     }
+}
+
+/// The agent `text` names.
+fn named_agent<'a>(
+    state: &'a State,
+    text: &str,
+    lang: Lang,
+) -> Result<(AgentId, &'a crate::state::Agent)> {
+    let id = text.parse().map_err(|e: banyan_shared::ids::InvalidId| usage(e.to_string()))?;
+    Ok((id, known_agent(state, id, lang)?))
 }
 
 fn known_agent(state: &State, agent: AgentId, lang: Lang) -> Result<&crate::state::Agent> {

@@ -29,7 +29,7 @@ pub struct FleetRow {
     pub path: Vec<String>,
     /// For how many facilities it may report.
     pub facilities: usize,
-    /// `active`, `never_reported`, `duplicate_identity` or `revoked`.
+    /// `active`, `never_reported`, `replaced`, `duplicate_identity` or `revoked`.
     pub state: &'static str,
     /// When something of it was last stored.
     pub last_receipt: Option<String>,
@@ -47,8 +47,16 @@ pub struct FleetRow {
     pub refused: u64,
     /// Entries parked here.
     pub parked: u64,
-    /// Numbers that came twice with other content.
+    /// Numbers that came twice with other content, since the service started.
     pub reused: u64,
+    /// How many lives its numbering has had: one more for every new queue or machine.
+    pub lives: usize,
+    /// The agent whose history it continues.
+    pub succeeds: Option<String>,
+    /// The agent that continues its own.
+    pub replaced_by: Option<String>,
+    /// Whether it knew the operating key in force at its last hello since the service started.
+    pub knows_key: Option<bool>,
 }
 
 /// An entry that does not count.
@@ -125,6 +133,7 @@ impl Service {
     pub fn fleet(&self, lang: Lang) -> Vec<FleetRow> {
         let state = self.state.read();
         let day = state.catalogue.day_at(self.now());
+        let replaced = state.replaced();
         let row = |(id, agent): (&banyan_shared::ids::AgentId, &crate::state::Agent)| {
             let context = &state.contexts[&agent.newest];
             let home = context.facilities.first();
@@ -146,8 +155,10 @@ impl Service {
                 facilities: context.facilities.len(),
                 state: if agent.revoked.is_some() {
                     "revoked"
-                } else if agent.reused > 0 {
+                } else if agent.reused > 0 || state.has_twin(id) {
                     "duplicate_identity"
+                } else if replaced.contains_key(id) {
+                    "replaced"
                 } else if agent.last_receipt.is_none() {
                     "never_reported"
                 } else {
@@ -166,6 +177,10 @@ impl Service {
                 refused,
                 parked,
                 reused: agent.reused,
+                lives: agent.inbox.lives().count(),
+                succeeds: agent.succeeds.map(|older| older.to_string()),
+                replaced_by: replaced.get(id).map(ToString::to_string),
+                knows_key: agent.knows_key,
             }
         };
         state.agents.iter().map(row).collect()

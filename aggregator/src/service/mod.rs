@@ -8,6 +8,7 @@ mod catalogue;
 mod claims;
 mod enrol;
 mod figures;
+mod keys;
 mod lists;
 mod registry;
 mod reports;
@@ -35,7 +36,7 @@ use crate::derived::{Derived, Keeper};
 use crate::front_door::Entrance;
 use crate::identity::Identity;
 use crate::intake::{ActBuilder, ActRequest, Clock, Intake, IntakeCounters, SharedState};
-use crate::ledger::{Ledger, LedgerHandle, LedgerReader, LedgerWriter, RowKind, RowRef};
+use crate::ledger::{Ledger, LedgerHandle, LedgerReader, LedgerWriter, NewRow, RowKind, RowRef};
 use crate::roll::Roll;
 use crate::state::{State, StateError};
 
@@ -47,6 +48,7 @@ pub(crate) use figures::site_states;
 pub use figures::{
     AnomaliesCall, CompletenessCall, Format, PlanCache, QueryCall, ReportCall, parameters,
 };
+pub use keys::{KeyRow, KeysShown};
 pub use lists::{FleetRow, ParkedRow, UnitList, UnitRow};
 pub(crate) use lists::{fleet_summary, rfc3339};
 pub use registry::{
@@ -224,6 +226,30 @@ fn resume(
     Ok((derived, state))
 }
 
+/// Puts a roll-over of the operating key into the ledger, if it is not there yet, and the new keys into
+/// their usual files.
+fn settle_keys(
+    dir: &Path,
+    identity: &Identity,
+    ledger: &mut Ledger,
+    state: &mut State,
+    now: Millis,
+) -> Result<()> {
+    let Some(before) = &identity.before else { return Ok(()) };
+    let certificate = &identity.certificate;
+    if state.key_changes.last().is_none_or(|change| change.certificate != *certificate) {
+        let (certificate, before) = (certificate.clone(), before.clone());
+        let act = Act::OperatingKey { certificate, before };
+        let signed = SignedAct { by: "keys roll".to_owned(), at: now, act };
+        let row = NewRow::act(signed.seal(&identity.key));
+        let committed = ledger.commit_now(&[row], now).context("recording the new key")?;
+        state.apply_act(&signed, committed.positions.start, committed.received_at)?;
+    }
+    Identity::settle(dir)?;
+    tracing::warn!(serial = identity.certificate.serial, "a new operating key is in force");
+    Ok(())
+}
+
 impl Service {
     /// Opens the data directory, folds the ledger and starts the intake on `incoming`. Must be called
     /// inside a runtime.
@@ -235,13 +261,17 @@ impl Service {
         clock: Clock,
         lines: Option<(mpsc::Receiver<Incoming>, Arc<dyn Downlink>)>,
     ) -> Result<(Arc<Service>, Running)> {
+        // Says what to do where there is no centre. What counts is what the files hold once nobody else has
+        // the store.
+        Identity::open(dir)?;
+        let mut ledger = Ledger::open(&ledger_dir(dir))?;
         let identity = Arc::new(Identity::open(dir)?);
-        let ledger = Ledger::open(&ledger_dir(dir))?;
         let now = (clock)();
         let reader = ledger.reader()?;
         let home = dir.to_owned();
-        let (derived, state) =
+        let (derived, mut state) =
             tokio::task::spawn_blocking(move || resume(&reader, &home, now)).await??;
+        settle_keys(dir, &identity, &mut ledger, &mut state, now)?;
         let state = SharedState::new(state);
         let access = Access::open(dir)?;
         let writer_clock = clock.clone();

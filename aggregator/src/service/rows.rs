@@ -11,7 +11,7 @@ use super::Service;
 use crate::act::SignedAct;
 use crate::intake::verify_act;
 use crate::ledger::RowKind;
-use crate::state::Refusals;
+use crate::state::{Refusals, signer_at};
 
 /// A row of the ledger.
 #[derive(Clone, Debug)]
@@ -105,7 +105,9 @@ impl Service {
         let (signature_wrong, content) = match row.kind {
             RowKind::Act => {
                 let signed = SignedAct::read(&row.bytes)?;
-                let wrong = verify_act(&row.bytes, &self.identity.key.public()).err();
+                let present = self.identity.key.public();
+                let signer = signer_at(&self.state.read().key_changes, position, present);
+                let wrong = verify_act(&row.bytes, &signer).err();
                 let content = RowContent::Act { by: signed.by, at: signed.at };
                 (wrong.map(|error| error.to_string()), content)
             }

@@ -14,7 +14,7 @@ use crate::access::Access;
 use crate::identity::Identity;
 use crate::intake::verify_act;
 use crate::ledger::{BackupSummary, LedgerError, RowKind, check_backup};
-use crate::state::{State, StateError};
+use crate::state::{State, StateError, signer_at};
 
 /// What a verification found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -134,14 +134,21 @@ impl Service {
         from: u64,
         report: &mut VerifyReport,
     ) -> Result<()> {
-        let keys: BTreeMap<_, PublicKey> =
-            self.state.read().agents.iter().map(|(id, agent)| (*id, agent.key)).collect();
         let own = self.identity.key.public();
+        let (keys, changes): (BTreeMap<_, PublicKey>, _) = {
+            let state = self.state.read();
+            report.differences.extend(state.key_faults(&self.identity.root, own));
+            let keys = state.agents.iter().map(|(id, agent)| (*id, agent.key)).collect();
+            (keys, state.key_changes.clone())
+        };
         let result = reader.read_from::<Found>(from, |row| {
             report.signatures += 1;
             report.position = row.position;
             let verdict = match row.kind {
-                RowKind::Act => verify_act(row.bytes, &own).map_err(|e| e.to_string()),
+                RowKind::Act => {
+                    let signer = signer_at(&changes, row.position, own);
+                    verify_act(row.bytes, &signer).map_err(|e| e.to_string())
+                }
                 RowKind::Batch => {
                     Envelope::read(row.bytes).map_err(|e| e.to_string()).and_then(|e| {
                         let key = keys.get(&e.agent).ok_or("of an agent not known")?;

@@ -1,10 +1,10 @@
 //! Agents, their contexts and the codes they were enrolled with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use banyan_shared::catalogue::CatalogueHash;
-use banyan_shared::ids::{AgentId, ContextNumber, Millis, UnitCode};
+use banyan_shared::ids::{AgentId, ContextNumber, Epoch, Millis, Seq, UnitCode};
 use banyan_shared::keys::PublicKey;
 use banyan_shared::sync::Inbox;
 use banyan_shared::wire::{Beacon, EnrolRefusal, EnrolRequest, SignedGrant};
@@ -39,6 +39,8 @@ pub struct Code {
     pub used: Vec<(AgentId, ContextNumber)>,
     /// Whether every claim waits for an operator.
     pub approve: bool,
+    /// The agent whose history whoever uses it continues.
+    pub replaces: Option<AgentId>,
 }
 
 /// Most claims of one facility that wait.
@@ -94,6 +96,9 @@ pub struct Agent {
     /// The nonce of its last hello.
     #[serde(skip)]
     pub nonce: Option<u64>,
+    /// Whether it knew the operating key in force at its last hello.
+    #[serde(skip)]
+    pub knows_key: Option<bool>,
     /// How often a number came again with other content: two machines with one identity.
     /// Counted since the start.
     #[serde(skip)]
@@ -137,6 +142,7 @@ impl State {
             expires: code.expires,
             used: Vec::new(),
             approve: false,
+            replaces: None,
         };
         self.codes.insert(code.number, code_state);
     }
@@ -174,6 +180,7 @@ impl State {
             last_receipt: None,
             beacon: None,
             nonce: None,
+            knows_key: None,
             reused: 0,
             offered: None,
         });
@@ -275,7 +282,8 @@ impl State {
             code: request.code,
             context,
             machine: request.machine,
-            succeeds: None,
+            // An agent that comes back by it itself succeeds nobody.
+            succeeds: code.replaces.filter(|older| *older != id),
         }))
     }
 
@@ -289,6 +297,28 @@ impl State {
         let holders = self.agents.iter().filter(|(_, agent)| has(agent));
         let last = holders.max_by_key(|(_, agent)| (agent.revoked.is_none(), agent.admitted_at));
         last.map(|(id, _)| *id)
+    }
+
+    /// The agents that others have taken over from, each with the newest of those still in.
+    pub fn replaced(&self) -> HashMap<AgentId, AgentId> {
+        let mut admitted: Vec<_> =
+            self.agents.iter().filter(|(_, agent)| agent.revoked.is_none()).collect();
+        admitted.sort_by_key(|(_, agent)| agent.admitted_at);
+        let taken = admitted.into_iter().filter_map(|(id, agent)| Some((agent.succeeds?, *id)));
+        taken.collect()
+    }
+
+    /// Whether another machine has written under an agent's key: a life of it began without knowing of all
+    /// that an earlier one holds here. So it is with a copied disk, and with one put back from a backup.
+    pub fn has_twin(&self, id: &AgentId) -> bool {
+        let Some(agent) = self.agents.get(id) else { return false };
+        let lives: BTreeMap<Epoch, Seq> = agent.inbox.lives().collect();
+        let lineage = self.cube.lineage();
+        lives.len() > 1
+            && lives.keys().any(|life| {
+                let mut earlier = lineage.earlier_of(*id, *life).iter();
+                earlier.any(|(epoch, known)| lives.get(epoch).is_some_and(|held| held > known))
+            })
     }
 
     /// Notes a claim.

@@ -7,6 +7,7 @@
 mod agents;
 mod history;
 mod judge;
+mod keys;
 mod reports;
 mod scope;
 
@@ -36,6 +37,7 @@ pub use agents::{Agent, CLAIMS_WAITING_MAX, Claim, Code, Context};
 pub use history::{Files, History, Recorded, Released};
 pub(crate) use judge::park_reason;
 pub use judge::{Judgement, Refusals};
+pub use keys::{KeyChange, signer_at};
 pub use reports::Known;
 #[cfg(test)]
 pub(crate) use reports::apply_stage;
@@ -130,6 +132,8 @@ pub struct State {
     pub numbered: BTreeMap<(AgentId, Epoch), Seq>,
     /// What was in force before, and what did not count then.
     pub history: History,
+    /// The roll-overs of the operating key, in order.
+    pub key_changes: Vec<KeyChange>,
 }
 
 /// A refused entry.
@@ -262,6 +266,7 @@ impl State {
             refused: BTreeMap::new(),
             numbered: BTreeMap::new(),
             history: History::default(),
+            key_changes: Vec::new(),
         })
     }
 
@@ -422,6 +427,11 @@ impl State {
                     code.approve = true;
                 }
             }
+            Act::CodeReplaces { code, agent } => {
+                if let Some(code) = self.codes.get_mut(code) {
+                    code.replaces = Some(*agent);
+                }
+            }
             Act::Claimed { key, code, context, machine } => {
                 self.claim((*key, *code, *context), *machine, received_at);
             }
@@ -429,6 +439,11 @@ impl State {
                 if let Some(claim) = self.claims.get_mut(agent) {
                     claim.refused = true;
                 }
+            }
+            Act::OperatingKey { certificate, before } => {
+                let (certificate, before) = (certificate.clone(), before.clone());
+                let change = KeyChange { position, at: received_at, certificate, before };
+                self.key_changes.push(change);
             }
         }
         Ok(())

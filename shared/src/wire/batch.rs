@@ -35,12 +35,32 @@ pub struct Beacon {
 }
 
 /// The first batch of a connection carries it: "I am here, what do you hold of mine?".
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// Drawn anew for every connection; the answering receipt repeats it.
     pub nonce: u64,
     /// How the agent is.
     pub beacon: Beacon,
+    /// The newest operating key the agent knows, by [`PublicKey::tag`](crate::keys::PublicKey::tag); none
+    /// while that is the root's first, so that a centre whose key was never replaced pays no byte for it.
+    pub operating: Option<[u8; 4]>,
+}
+
+impl Hello {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = encode(&(self.nonce, &self.beacon));
+        bytes.extend(self.operating.into_iter().flatten());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Hello, WireError> {
+        let ((nonce, beacon), rest) = super::decode_first(bytes)?;
+        let operating = match rest {
+            [] => None,
+            rest => Some(rest.try_into().map_err(|_| WireError::Trailing)?),
+        };
+        Ok(Hello { nonce, beacon, operating })
+    }
 }
 
 /// What an entry says.
@@ -138,7 +158,7 @@ impl Batch {
         writer.bytes.extend_from_slice(&self.epoch.random.to_le_bytes());
         writer.varint(u64::from(self.context));
         if let Some(hello) = &self.hello {
-            let hello = encode(hello);
+            let hello = hello.to_bytes();
             writer.varint(hello.len().try_into().unwrap_or(u64::MAX));
             writer.bytes.extend_from_slice(&hello);
         }
@@ -171,7 +191,7 @@ impl Batch {
             None
         } else {
             let length = reader.bounded(256, "bytes in a hello")?;
-            Some(super::decode(reader.take(length)?)?)
+            Some(Hello::from_bytes(reader.take(length)?)?)
         };
         let entries = if flags & FLAG_COMPRESSED == 0 {
             unpack(reader.bytes)?

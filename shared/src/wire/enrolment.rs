@@ -241,6 +241,8 @@ coded! {
         ClaimRefused = "claim_refused", "管理员未核准本终端认领该机构", "an operator has refused this agent's claim to the facility";
         /// The agent was not heard of for longer than a certificate and its grace last.
         Lapsed = "lapsed", "本终端停用过久，证书已失效，请用新注册码重新注册", "this agent was not heard of for too long and its certificate has lapsed: enrol it with a new code";
+        /// It is not known here, and its grants are by an operating key that has been replaced.
+        OutdatedGrant = "outdated_grant", "中心已更换密钥且无本终端的登记，请用新注册码重新注册", "the centre has replaced its key and does not know this agent: enrol it with a new code";
     }
 }
 

@@ -189,12 +189,18 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Errors
 /// [`WireError`] if the bytes are not exactly one value.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Ok(value),
-        Ok(_) => Err(WireError::Trailing),
-        Err(postcard::Error::DeserializeUnexpectedEnd) => Err(WireError::Truncated),
-        Err(_) => Err(WireError::Malformed("the body does not have its kind's shape")),
+    match decode_first(bytes)? {
+        (value, []) => Ok(value),
+        _ => Err(WireError::Trailing),
     }
+}
+
+/// Reads a value from postcard, and gives what comes after it.
+fn decode_first<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), WireError> {
+    postcard::take_from_bytes(bytes).map_err(|error| match error {
+        postcard::Error::DeserializeUnexpectedEnd => WireError::Truncated,
+        _ => WireError::Malformed("the body does not have its kind's shape"),
+    })
 }
 
 /// Compresses bytes (raw DEFLATE).

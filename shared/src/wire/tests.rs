@@ -93,9 +93,10 @@ fn golden_version_1() {
             clock_minute: 29_000_000,
             ..Beacon::default()
         },
+        operating: None,
     };
     let mut batch = days(2);
-    batch.hello = Some(hello);
+    batch.hello = Some(hello.clone());
     batch.entries.push(Entry { seq: 5, body: Body::Void });
     let receipt = Receipt {
         store: StoreId { ledger: [1; 8], incarnation: 2 },
@@ -112,21 +113,25 @@ fn golden_version_1() {
         credit: 4,
     };
     let agent = key().public().agent_id();
+    let hello = Hello { operating: Some(key().public().tag()), ..hello };
+    let rolled = Batch { hello: Some(hello), ..days(0) };
     let shown = format!(
-        "batch {}\nreceipt {}\nbundle {}\ncode {}\nhash {:016x}\n",
+        "batch {}\nreceipt {}\nbundle {}\ncode {}\nhash {:016x}\nrolled {}\n",
         data_encoding::HEXLOWER.encode(&batch.seal(&key())),
         data_encoding::HEXLOWER.encode(&receipt.seal(agent, &key())),
         data_encoding::HEXLOWER.encode(&Bundle { messages: vec![vec![1, 2, 3]] }.to_bytes()),
         EnrolCode { address: "10.0.0.1:8883".into(), root: [3; 16], number: 12, secret: [9; 10] },
         entry_hash(agent, batch.epoch, 1, 300, &batch.entries[0].body),
+        data_encoding::HEXLOWER.encode(&rolled.seal(&key())),
     );
     assert_eq!(shown, include_str!("golden_v1.txt"), "actual:\n{shown}");
     for line in include_str!("golden_v1.txt").lines() {
         let (what, text) = line.split_once(' ').unwrap();
         match what {
-            "batch" => {
+            "batch" | "rolled" => {
                 let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap();
-                assert_eq!(Batch::read(&Envelope::read(&bytes).unwrap()).unwrap(), batch);
+                let read = Batch::read(&Envelope::read(&bytes).unwrap()).unwrap();
+                assert_eq!(read, if what == "batch" { batch.clone() } else { rolled.clone() });
             }
             "receipt" => {
                 let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap();

@@ -284,7 +284,11 @@ impl Machine {
             agent: self.id,
             epoch: cut.epoch,
             context: cut.context,
-            hello: cut.hello.map(|nonce| Hello { nonce, beacon: Beacon::default() }),
+            hello: cut.hello.map(|nonce| Hello {
+                nonce,
+                beacon: Beacon::default(),
+                operating: None,
+            }),
             entries: cut.seqs.iter().map(entry).collect(),
         };
         let bytes: Arc<[u8]> = batch.seal(key).into();

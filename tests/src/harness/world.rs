@@ -85,13 +85,15 @@ impl World {
         self.dir.join("centre")
     }
 
-    /// Makes the aggregator's data directory; `files` are further arguments of `init`.
+    /// Makes the aggregator's data directory; `files` are further arguments of `init`. Gives what it said on
+    /// stderr: the recovery code stands there.
     ///
     /// # Errors
     /// What `init` says.
-    pub fn init(&self, files: &[&str]) -> Result<()> {
+    pub fn init(&self, files: &[&str]) -> Result<String> {
         let output = self.command_of(&self.centre()).arg("init").args(files).output()?;
-        done("init", &output).map(drop)
+        done("init", &output)?;
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     fn command_of(&self, dir: &Path) -> Command {

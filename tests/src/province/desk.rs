@@ -398,6 +398,7 @@ impl Desk {
                     free_disk_mib: 20_000,
                     last_error: 0,
                 },
+                operating: None,
             };
             waiting -= some.len();
             let reports = some.iter().filter(|typed| typed.first).count() as u64;

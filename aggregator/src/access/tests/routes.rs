@@ -210,6 +210,7 @@ fn commands() -> Vec<(Value, Role, Of)> {
         ),
         (json!({ "command": "revocations" }), Admin, Everything),
         (json!({ "command": "status" }), Viewer, Everything),
+        (json!({ "command": "keys" }), Admin, Everything),
         (
             json!({ "command": "user_add", "name": "new", "role": "viewer", "scope": "T1", "password": PASSWORD }),
             Admin,
