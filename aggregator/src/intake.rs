@@ -659,6 +659,25 @@ impl Intake {
         Some(EnrolRefusal::OutdatedGrant)
     }
 
+    /// Whether a grant that an agent shows says something new that may be believed. One by an operating key
+    /// since replaced says what its context meant, of which reports may still wait, but gives no facility
+    /// that the agent does not have: whoever stole the key could have written it.
+    fn adds(&self, state: &State, agent: AgentId, signed: &SignedGrant) -> bool {
+        let Ok(grant) = signed.unverified() else { return false };
+        let known = state.agents.get(&agent);
+        if known.is_some_and(|known| known.contexts.contains(&grant.offer.context)) {
+            return false;
+        }
+        if !self.identity.is_outdated(&signed.certificate) {
+            return true;
+        }
+        let has = known.and_then(|known| state.contexts.get(&known.newest));
+        has.is_some_and(|has| {
+            let mut facilities = grant.offer.facilities.iter();
+            facilities.all(|scope| has.facilities.contains(&scope.code))
+        })
+    }
+
     async fn readmit(&self, agent: AgentId, grants: Vec<SignedGrant>) {
         // A grant was kept with its catalogue.
         let has = grants.iter().filter_map(|grant| Some(grant.unverified().ok()?.offer.context));
@@ -673,13 +692,7 @@ impl Intake {
             }
             grants
                 .into_iter()
-                .filter(|signed| !self.identity.is_outdated(&signed.certificate))
-                .filter(|signed| {
-                    signed.unverified().is_ok_and(|grant| {
-                        let known = state.agents.get(&agent);
-                        !known.is_some_and(|known| known.contexts.contains(&grant.offer.context))
-                    })
-                })
+                .filter(|signed| self.adds(&state, agent, signed))
                 .map(|grant| Act::Readmitted { grant })
                 .collect()
         };
