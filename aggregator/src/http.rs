@@ -537,7 +537,9 @@ async fn counters(Extract(app): Extract<App>, Extension(who): Extension<Who>) ->
     let door = app.counted.door.values();
     let refused: serde_json::Map<String, Value> =
         door.refused.iter().map(|(cause, n)| (cause.code().into(), (*n).into())).collect();
-    let mut counted = json!({ "intake": intake, "door": { "refused": refused } });
+    let mut told = named(door.named());
+    told.insert("refused".into(), refused.into());
+    let mut counted = json!({ "intake": intake, "door": told });
     if let Some(external) = &app.counted.external {
         counted["broker"] = named(external.values()).into();
     }

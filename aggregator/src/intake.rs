@@ -26,6 +26,7 @@ use crate::broker::{DownError, Downlink, Incoming, Permit};
 use crate::identity::{GRACE_MS, Identity, IssuedCertificate, VALIDITY_MS, store_id};
 use crate::ledger::{Committed, LedgerHandle, NewRow};
 use crate::roll::Roll;
+use crate::seldom::Seldom;
 use crate::state::{Judgement, Refusals, State};
 
 /// Messages judged before a commit is begun.
@@ -137,8 +138,18 @@ pub struct Intake {
     roll: Arc<Roll>,
     clock: Clock,
     counters: Arc<IntakeCounters>,
+    told: Told,
     /// Why nothing more may be judged.
     broken: OnceLock<String>,
+}
+
+/// What whoever can reach the intake can make it tell, so that it is told once in a while.
+#[derive(Default)]
+struct Told {
+    dropped: Seldom,
+    reused: Seldom,
+    not_enrolled: Seldom,
+    turned_away: Seldom,
 }
 
 /// A batch on its way to the ledger, or one that only wants its receipt.
@@ -162,9 +173,9 @@ impl Intake {
         down: Arc<dyn Downlink>,
         clock: Clock,
     ) -> Intake {
-        let (counters, broken) = Default::default();
+        let (counters, told, broken) = Default::default();
         let roll = Arc::new(Roll::new(&state.read()));
-        Intake { state, identity, ledger, down, roll, clock, counters, broken }
+        Intake { state, identity, ledger, down, roll, clock, counters, told, broken }
     }
 
     /// Who may connect, kept up to date by this intake.
@@ -333,7 +344,9 @@ impl Intake {
                     _ => &self.counters.malformed,
                 };
                 count(counter, 1);
-                tracing::warn!(%agent, %error, "message dropped");
+                if let Some(since) = self.told.dropped.due((self.clock)()) {
+                    tracing::warn!(%agent, %error, since, "message dropped");
+                }
                 Opened::Nothing
             }
         }
@@ -396,7 +409,9 @@ impl Intake {
             Judgement::Answer { store, refused, reused } => {
                 if !reused.is_empty() {
                     count(&self.counters.reused, reused.len());
-                    tracing::warn!(%agent, ?reused, "numbers came again with other content: two machines use one identity");
+                    if let Some(since) = self.told.reused.due((self.clock)()) {
+                        tracing::warn!(%agent, ?reused, since, "numbers came again with other content: two machines use one identity");
+                    }
                     if let Some(known) = state.agents.get_mut(&agent) {
                         known.reused += u64::try_from(reused.len()).unwrap_or(u64::MAX);
                     }
@@ -586,7 +601,9 @@ impl Intake {
         match decision {
             Err(refusal) => {
                 count(&self.counters.enrolments_refused, 1);
-                tracing::warn!(%agent, code = request.code, %refusal, "enrolment refused");
+                if let Some(since) = self.told.not_enrolled.due(now) {
+                    tracing::warn!(%agent, code = request.code, %refusal, since, "enrolment refused");
+                }
                 self.answer(agent, &Answer::NotEnrolled { refusal });
             }
             Ok(None) => {
@@ -686,7 +703,9 @@ impl Intake {
             let state = self.state.read();
             let turned_away = self.turned_away(&state, agent);
             if let Some(refusal) = turned_away.or_else(|| self.outdated(&state, agent, &grants)) {
-                tracing::warn!(%agent, %refusal, "an agent that introduced itself was turned away");
+                if let Some(since) = self.told.turned_away.due((self.clock)()) {
+                    tracing::warn!(%agent, %refusal, since, "an agent that introduced itself was turned away");
+                }
                 self.answer(agent, &Answer::NotEnrolled { refusal });
                 return;
             }

@@ -372,7 +372,7 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
         entrance.tls = Some(Arc::new(tls));
     }
     let tls = entrance.tls.clone();
-    let config = DoorConfig::default();
+    let config = door_config()?;
     let door =
         FrontDoor::bind(options.mqtt.addr, config, broker.uplink(), registry, entrance).await?;
     let sockets = Sockets::bind(dir, &options).await?;
@@ -417,24 +417,55 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
     retire_addresses(dir)?;
     tracing::info!("stopping");
     stop.send_replace(true);
-    door.await.context("the front door ended abnormally")?;
-    // A page being read may hold its connection open; it is not waited for for ever.
-    let grace = std::time::Duration::from_secs(3);
-    if tokio::time::timeout(grace, pages).await.is_err() {
-        // Their tasks end with the process; what they ask of the store from now on is refused.
-        tracing::debug!("HTTP connections are still open");
+    let in_order = async {
+        door.await.context("the front door ended abnormally")?;
+        // A page being read may hold its connection open; it is not waited for for ever.
+        if tokio::time::timeout(PAGES_GRACE, pages).await.is_err() {
+            // Their tasks end with the process; what they ask of the store from now on is refused.
+            tracing::debug!("HTTP connections are still open");
+        }
+        if let Some(beside) = beside {
+            beside.await.context("the external broker's client ended abnormally")?;
+        }
+        broker.stop().await;
+        kept.await.context("the checkpoints ended abnormally")?;
+        drop(service);
+        running.stop().await
+    };
+    let Some(fault) = fault else { return in_order.await };
+    // A router that is stuck keeps our threads: the process has to end all the same, for its supervisor.
+    match tokio::time::timeout(FAULT_GRACE, in_order).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "after the fault"),
+        Err(_) => tracing::error!("after the fault not everything could be ended in order"),
     }
-    if let Some(beside) = beside {
-        beside.await.context("the external broker's client ended abnormally")?;
+    Err(fault)
+}
+
+/// How long open pages are waited for.
+const PAGES_GRACE: std::time::Duration = std::time::Duration::from_secs(3);
+/// How long an end in order may take after a fault.
+const FAULT_GRACE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Descriptors that are not the door's: the ledger, HTTP, a backup, and connections just being closed.
+const OTHER_DESCRIPTORS: u64 = 1_536;
+
+/// What the door allows, as far as the system has descriptors for it: otherwise the ledger would be the one to
+/// find none.
+fn door_config() -> Result<DoorConfig> {
+    let mut config = DoorConfig::default();
+    let most = crate::descriptors::raise().context("the limit of open files")?;
+    let left = most.saturating_sub(OTHER_DESCRIPTORS).max(most / 4);
+    let left = usize::try_from(left).unwrap_or(usize::MAX);
+    if left < config.connections_max {
+        tracing::warn!(
+            open_files = most,
+            connections = left,
+            "the limit of open files allows fewer connections than the front door could hold: raise it (ulimit -n, LimitNOFILE)"
+        );
+        config.connections_max = left;
     }
-    broker.stop().await;
-    kept.await.context("the checkpoints ended abnormally")?;
-    drop(service);
-    running.stop().await?;
-    match fault {
-        Some(fault) => Err(fault),
-        None => Ok(()),
-    }
+    Ok(config)
 }
 
 /// How often the server's certificate is looked at.

@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use banyan_shared::ids::Millis;
 
-/// How often at most the log tells of one cause, in ms.
-const TELL_EVERY_MS: u64 = 1000;
+use crate::seldom::Seldom;
 
 macro_rules! causes {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $zh:literal, $en:literal;)*) => {
@@ -98,9 +97,7 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[$doc])* pub(crate) $name: AtomicU64,)*
-            refused: [AtomicU64; Cause::ALL.len()],
-            /// When each cause was last told of, in ms since 1970, and how often it had occurred then.
-            told: [(AtomicU64, AtomicU64); Cause::ALL.len()],
+            refused: [Seldom; Cause::ALL.len()],
         }
 
         /// The counters at one moment.
@@ -109,6 +106,13 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// Refusals, those that happened, by cause.
             pub refused: Vec<(Cause, u64)>,
+        }
+
+        impl CounterValues {
+            /// Names and values, without the refusals.
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
         }
 
         impl Counters {
@@ -142,6 +146,10 @@ counters! {
     sessions,
     /// Sessions that gave way to a newer connection of the same agent.
     taken_over,
+    /// Times that take-overs showed an identity used twice.
+    contested,
+    /// Times that a session was made to wait because it sent too fast.
+    slowed,
     /// Filters refused in a SUBSCRIBE.
     filters_refused,
     /// Bytes read.
@@ -165,23 +173,12 @@ counters! {
 impl Counters {
     /// Counts a refusal. If it is time to tell of the cause: how often it has occurred since the last time.
     pub(crate) fn refuse(&self, cause: Cause, now: Millis) -> Option<u64> {
-        let at = cause as usize;
-        let count = self.refused[at].fetch_add(1, Ordering::Relaxed) + 1;
-        let now = u64::try_from(now.0).unwrap_or(0);
-        let (told_at, told) = &self.told[at];
-        let last = told_at.load(Ordering::Relaxed);
-        let due = now.abs_diff(last) >= TELL_EVERY_MS;
-        if !due
-            || told_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
-        {
-            return None;
-        }
-        Some(count - told.swap(count, Ordering::Relaxed).min(count))
+        self.refused[cause as usize].due(now)
     }
 
     /// How often this cause has occurred.
     pub fn refused(&self, cause: Cause) -> u64 {
-        self.refused[cause as usize].load(Ordering::Relaxed)
+        self.refused[cause as usize].count()
     }
 }
 

@@ -2,7 +2,8 @@
 //! can be exchanged.
 //!
 //! On top of the codec it checks what that leaves out: the protocol level before anything behind it is
-//! read (another level has other fields there) and the reserved bits of every first byte.
+//! read (another level has other fields there), the reserved bits of every first byte, and that an UNSUBSCRIBE
+//! names something.
 
 use bytes::{Bytes, BytesMut};
 use rumqttc::mqttbytes::v4::{
@@ -120,6 +121,9 @@ pub(crate) fn read(buffer: &mut BytesMut, bytes_max: usize) -> Result<Option<Inb
             packet_id: nonzero(subscribe.pkid)?,
             filters: subscribe.filters.into_iter().map(|f| (f.path, f.qos as u8)).collect(),
         },
+        Packet::Unsubscribe(unsubscribe) if unsubscribe.topics.is_empty() => {
+            return Err(FrameError::Malformed);
+        }
         Packet::Unsubscribe(unsubscribe) => Inbound::Unsubscribe {
             packet_id: nonzero(unsubscribe.pkid)?,
             filters: unsubscribe.topics,

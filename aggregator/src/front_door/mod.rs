@@ -9,21 +9,23 @@
 //! which agent is judged at every CONNECT by the [`Roll`]; whoever is put out loses its session at once.
 //!
 //! Until a connection has proved who it is it costs little, in memory, time and number, in all and from its
-//! address; after that one session an agent is what bounds it, since a county's clinics may share an address.
+//! address, and gives way when others come ([`seats`]); after that one session an agent is what bounds it,
+//! since a county's clinics may share an address, and how fast it may go on ([`Rates`]).
 
 mod admit;
+mod contest;
 mod counters;
 mod frame;
+mod rates;
 mod registry;
+mod seats;
 mod session;
 #[cfg(test)]
 mod tests;
 mod tls;
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use banyan_shared::ids::AgentId;
@@ -32,8 +34,11 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+pub use contest::Contest;
 pub use counters::{Cause, CounterValues, Counters};
+pub use rates::Rates;
 pub use registry::{DOWN_QUEUE_MESSAGES, Registry};
+use seats::{Caps, Seat, Seats};
 use session::Peer;
 pub use tls::DoorTls;
 use tls::Proof;
@@ -41,6 +46,7 @@ use tls::Proof;
 use crate::broker::Uplink;
 use crate::intake::Clock;
 use crate::roll::{Roll, Standing};
+use crate::seldom::Seldom;
 
 /// What the door allows.
 #[derive(Clone, Debug)]
@@ -51,6 +57,8 @@ pub struct DoorConfig {
     pub unproven_max: usize,
     /// Of these, those from one address: a county's clinics may share one and return all at once.
     pub unproven_per_address_max: usize,
+    /// How fast a session may go on.
+    pub rates: Rates,
     /// How long things may take.
     pub timeouts: Timeouts,
 }
@@ -64,7 +72,7 @@ pub struct Timeouts {
     pub packet: Duration,
     /// A session without an issued certificate, as a whole.
     pub first_contact: Duration,
-    /// One write to a client.
+    /// A write to a client, until some of it has gone. A whole message has the time of a packet.
     pub write: Duration,
     /// For a present session to leave when its agent connects anew.
     pub take_over: Duration,
@@ -80,6 +88,13 @@ impl Default for DoorConfig {
             connections_max: 30_000,
             unproven_max: 6_000,
             unproven_per_address_max: 3_000,
+            // What a year of a hospital's reports takes is a burst of it.
+            rates: Rates {
+                packets: 100,
+                packets_burst: 2_000,
+                bytes: 256 * 1024,
+                bytes_burst: 2 * 1024 * 1024,
+            },
             timeouts: Timeouts {
                 connect: Duration::from_secs(10),
                 // The largest packet on a line of 1 KB/s.
@@ -138,8 +153,7 @@ pub(crate) struct Shared {
     pub(crate) roll: Arc<Roll>,
     clock: Clock,
     tls: Option<Arc<DoorTls>>,
-    /// Connections by address that have not proved yet who they are.
-    unproven: Mutex<HashMap<IpAddr, usize>>,
+    seats: Arc<Seats>,
 }
 
 /// The open door.
@@ -147,6 +161,8 @@ pub struct FrontDoor {
     listener: TcpListener,
     local_addr: SocketAddr,
     shared: Arc<Shared>,
+    /// What the system refused to give.
+    refused: Seldom,
 }
 
 /// How long the door waits after the system refused to give it a connection (no descriptors left), so that
@@ -169,12 +185,8 @@ impl FrontDoor {
         let refused = |source| DoorError::Listen { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(refused)?;
         let local_addr = listener.local_addr().map_err(refused)?;
-        let counters = Arc::clone(registry.counters());
-        let Entrance { roll, tls, clock } = entrance;
-        let unproven = Mutex::default();
-        let shared =
-            Arc::new(Shared { config, uplink, registry, counters, roll, clock, tls, unproven });
-        Ok(Self { listener, local_addr, shared })
+        let shared = Arc::new(Shared::new(config, uplink, registry, entrance));
+        Ok(Self { listener, local_addr, shared, refused: Seldom::default() })
     }
 
     /// Where the door listens.
@@ -206,7 +218,9 @@ impl FrontDoor {
                 taken = self.listener.accept() => match taken {
                     Ok((stream, peer)) => self.admit(stream, peer.ip(), &mut sessions),
                     Err(error) => {
-                        tracing::warn!(%error, "cannot take MQTT connections for a moment");
+                        if let Some(since) = self.refused.due((self.shared.clock)()) {
+                            tracing::warn!(%error, since, "cannot take MQTT connections for a moment");
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -218,7 +232,7 @@ impl FrontDoor {
     fn admit(&self, stream: TcpStream, peer: IpAddr, sessions: &mut JoinSet<()>) {
         let shared = Arc::clone(&self.shared);
         // A place is taken before the task runs, so that a burst cannot slip past the caps.
-        let seat = match Seat::take(&shared, peer) {
+        let seat = match shared.seats.take(peer) {
             Ok(seat) => seat,
             Err(cause) => return shared.refuse(cause, peer, None, &"before anything was read"),
         };
@@ -230,7 +244,13 @@ impl FrontDoor {
                 tracing::debug!(%error, "a connection was gone before it began");
                 return;
             }
-            Self::serve(stream, &seat).await;
+            tokio::select! {
+                biased;
+                cause = seat.put_out() => {
+                    shared.refuse(cause, peer, None, &"to make room for others");
+                }
+                () = Self::serve(stream, &seat, &shared) => {}
+            }
         });
     }
 
@@ -248,18 +268,17 @@ impl FrontDoor {
     }
 
     /// Runs one connection to its end: the handshake, if there is TLS, and the session.
-    async fn serve(stream: TcpStream, seat: &Seat) {
-        let shared = &*seat.shared;
+    async fn serve(stream: TcpStream, seat: &Seat, shared: &Shared) {
         let deadline = Instant::now() + shared.config.timeouts.connect;
         let end = match &shared.tls {
             None => session::serve(stream, &Peer::new(seat, Proof::Plain, deadline), shared).await,
             Some(tls) => {
                 // A handshake takes more memory than a session has use for afterwards.
-                let stream = match timeout_at(deadline, Box::pin(tls.accept(stream))).await {
+                let stream = match timeout_at(deadline, Box::pin(tls.accept(stream, seat))).await {
                     Ok(Ok(stream)) => stream,
-                    Ok(Err(error)) => return shared.refuse(Cause::Tls, seat.peer, None, &error),
+                    Ok(Err(error)) => return shared.refuse(Cause::Tls, seat.peer(), None, &error),
                     Err(late) => {
-                        return shared.refuse(Cause::ConnectTimeout, seat.peer, None, &late);
+                        return shared.refuse(Cause::ConnectTimeout, seat.peer(), None, &late);
                     }
                 };
                 counters::add(&shared.counters.handshakes, 1);
@@ -270,11 +289,36 @@ impl FrontDoor {
                 session::serve(stream, &Peer::new(seat, proof, deadline), shared).await
             }
         };
-        tracing::debug!(?end, peer = %seat.peer, "an MQTT connection ended");
+        tracing::debug!(?end, peer = %seat.peer(), "an MQTT connection ended");
     }
 }
 
 impl Shared {
+    pub(crate) fn new(
+        config: DoorConfig,
+        uplink: Uplink,
+        registry: Arc<Registry>,
+        entrance: Entrance,
+    ) -> Self {
+        let counters = Arc::clone(registry.counters());
+        let caps = Caps {
+            connections: config.connections_max,
+            unproven: config.unproven_max,
+            unproven_per_address: config.unproven_per_address_max,
+        };
+        let seats = Seats::new(caps, Arc::clone(&counters));
+        let Entrance { roll, tls, clock } = entrance;
+        Self { config, uplink, registry, counters, roll, clock, tls, seats }
+    }
+
+    /// The agent's identity is used twice: tells whoever looks after identities.
+    pub(crate) fn contested(&self, agent: AgentId, contest: Contest) {
+        counters::add(&self.counters.contested, 1);
+        let Contest { addresses, take_overs } = &contest;
+        tracing::warn!(%agent, ?addresses, take_overs, "two connections push each other off: two machines use one identity");
+        self.roll.contest(agent, (self.clock)(), contest);
+    }
+
     /// Counts a refusal and tells of it, of each cause once in a while: whoever is refused must not be able
     /// to fill the disk with it.
     pub(crate) fn refuse(
@@ -289,55 +333,5 @@ impl Shared {
             let code = cause.code();
             tracing::info!(%peer, agent, code, since, "connection refused: {} ({detail})", cause.en());
         }
-    }
-}
-
-/// A connection's place among those of the door and of its address.
-pub(crate) struct Seat {
-    shared: Arc<Shared>,
-    peer: IpAddr,
-    unproven: AtomicBool,
-}
-
-impl Seat {
-    fn take(shared: &Arc<Shared>, peer: IpAddr) -> Result<Self, Cause> {
-        let mut unproven = shared.unproven.lock().unwrap_or_else(PoisonError::into_inner);
-        let (config, counters) = (&shared.config, &shared.counters);
-        if counters.connections.load(Ordering::Relaxed) >= config.connections_max as u64 {
-            return Err(Cause::DoorFull);
-        }
-        if counters.unproven.load(Ordering::Relaxed) >= config.unproven_max as u64 {
-            return Err(Cause::UnprovenFull);
-        }
-        let here = unproven.entry(peer).or_default();
-        if *here >= config.unproven_per_address_max {
-            return Err(Cause::AddressFull);
-        }
-        *here += 1;
-        counters::add(&counters.connections, 1);
-        counters::add(&counters.unproven, 1);
-        Ok(Self { shared: Arc::clone(shared), peer, unproven: AtomicBool::new(true) })
-    }
-
-    /// The connection has proved who it is, or is over.
-    pub(crate) fn prove(&self) {
-        if !self.unproven.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        let mut unproven = self.shared.unproven.lock().unwrap_or_else(PoisonError::into_inner);
-        self.shared.counters.unproven.fetch_sub(1, Ordering::Relaxed);
-        if let Some(here) = unproven.get_mut(&self.peer) {
-            *here -= 1;
-            if *here == 0 {
-                unproven.remove(&self.peer);
-            }
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.prove();
-        self.shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }

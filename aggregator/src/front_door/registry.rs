@@ -4,14 +4,18 @@
 //! only while the entry is still its own, however it ends (return, panic, abort).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use banyan_shared::ids::AgentId;
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::contest::{Contest, Contests};
 use super::counters::{Counters, add};
+use super::rates::{Pace, Paces, Rates};
 
 /// Messages that wait for one session; more are dropped, the agent asks again.
 pub const DOWN_QUEUE_MESSAGES: usize = 8;
@@ -26,12 +30,16 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Table {
     sessions: HashMap<AgentId, Slot>,
+    contests: Contests,
+    paces: Paces,
     tokens: u64,
 }
 
 #[derive(Debug)]
 struct Slot {
     token: u64,
+    /// Where the session comes from.
+    address: IpAddr,
     down: mpsc::Sender<Bytes>,
     stop: Arc<Notify>,
     /// Closed when the holder is gone.
@@ -47,6 +55,12 @@ pub(crate) struct Entry {
     pub(crate) down: mpsc::Receiver<Bytes>,
     /// Notified when a newer connection wants the place.
     pub(crate) stop: Arc<Notify>,
+    /// How fast the agent has been.
+    pace: Pace,
+    /// Packets and bytes read that its pace does not know of yet.
+    pub(crate) read: (usize, usize),
+    /// What the take-over has shown, if it was one too many.
+    pub(crate) contest: Option<Contest>,
     /// Dropped after `Drop::drop` has taken the entry out, which tells who waits.
     _gone: watch::Sender<()>,
 }
@@ -101,19 +115,30 @@ impl Registry {
         }
     }
 
-    /// Takes the agent's place, asking a present holder to leave; none if it has not left by `deadline`.
+    /// Takes the agent's place for a connection from `address`, asking a present holder to leave; none if it
+    /// has not left by `deadline`.
     pub(crate) async fn enter(
         self: &Arc<Self>,
         agent: AgentId,
+        address: IpAddr,
+        rates: Rates,
         deadline: Instant,
     ) -> Option<Entry> {
+        let mut pushed_off = None;
         loop {
             let mut gone = {
                 let mut table = self.table();
                 match table.sessions.get(&agent) {
-                    None => return Some(self.insert(&mut table, agent)),
+                    None => {
+                        let mut entry = self.insert(&mut table, agent, address, rates);
+                        entry.contest = pushed_off.and_then(|held| {
+                            table.contests.note(agent, held, address, Instant::now())
+                        });
+                        return Some(entry);
+                    }
                     Some(slot) => {
                         slot.stop.notify_one();
+                        pushed_off = Some(slot.address);
                         slot.gone.clone()
                     }
                 }
@@ -125,16 +150,35 @@ impl Registry {
         }
     }
 
-    fn insert(self: &Arc<Self>, table: &mut Table, agent: AgentId) -> Entry {
+    fn insert(
+        self: &Arc<Self>,
+        table: &mut Table,
+        agent: AgentId,
+        address: IpAddr,
+        rates: Rates,
+    ) -> Entry {
         table.tokens += 1;
+        let pace = table.paces.take(agent, rates, Instant::now());
         let token = table.tokens;
         let (to_session, down) = mpsc::channel(DOWN_QUEUE_MESSAGES);
         let (leaving, gone) = watch::channel(());
         let stop = Arc::new(Notify::new());
-        table
-            .sessions
-            .insert(agent, Slot { token, down: to_session, stop: Arc::clone(&stop), gone });
-        Entry { registry: Arc::clone(self), agent, token, down, stop, _gone: leaving }
+        table.sessions.insert(
+            agent,
+            Slot { token, address, down: to_session, stop: Arc::clone(&stop), gone },
+        );
+        let registry = Arc::clone(self);
+        Entry {
+            registry,
+            agent,
+            token,
+            down,
+            stop,
+            pace,
+            read: (0, 0),
+            contest: None,
+            _gone: leaving,
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -143,11 +187,22 @@ impl Registry {
     }
 }
 
+impl Entry {
+    /// How long to read nothing more, after what was read.
+    pub(crate) fn wait(&mut self) -> Duration {
+        let (packets, bytes) = std::mem::take(&mut self.read);
+        self.pace.took(packets, bytes, Instant::now())
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
+        // What was not waited for is when the agent comes again.
+        self.wait();
         let mut table = self.registry.table();
         if table.sessions.get(&self.agent).is_some_and(|slot| slot.token == self.token) {
             table.sessions.remove(&self.agent);
+            table.paces.put(self.agent, self.pace, Instant::now());
         }
     }
 }

@@ -43,7 +43,14 @@ pub(crate) struct Peer<'a> {
 
 impl<'a> Peer<'a> {
     pub(crate) fn new(seat: &'a Seat, proof: Proof, deadline: Instant) -> Peer<'a> {
-        Peer { seat: Some(seat), address: seat.peer, proof, deadline }
+        Peer { seat: Some(seat), address: seat.peer(), proof, deadline }
+    }
+
+    /// Notes whether the connection waits for its client from here on.
+    fn idle(&self, idle: bool) {
+        if let Some(seat) = self.seat {
+            seat.idle(idle);
+        }
     }
 
     /// One on this machine, without TLS or a place.
@@ -97,7 +104,8 @@ where
         Err(cause) => return Err(wire.refuse(ConnectCode::NotAuthorised, cause).await),
     };
     let take_over_by = Instant::now() + shared.config.timeouts.take_over;
-    let Some(mut entry) = shared.registry.enter(agent, take_over_by).await else {
+    let entering = shared.registry.enter(agent, peer.address, shared.config.rates, take_over_by);
+    let Some(mut entry) = entering.await else {
         return Err(wire.refuse(ConnectCode::Unavailable, Cause::TakeoverTimeout).await);
     };
     // Put out after the look above, and before there was a session to be dismissed.
@@ -105,8 +113,16 @@ where
     if revoked() {
         return Err(wire.refuse(ConnectCode::NotAuthorised, Cause::Revoked).await);
     }
-    if let (Scope::Full, Some(seat)) = (scope, peer.seat) {
-        seat.prove();
+    if let Some(contest) = entry.contest.take() {
+        shared.contested(agent, contest);
+    }
+    match peer.seat {
+        Some(seat) if scope == Scope::Full => {
+            if !seat.prove() {
+                return Err(End::Refused(seat.put_out().await));
+            }
+        }
+        _ => peer.idle(true),
     }
     let _open = Open::new(&shared.counters.sessions);
     let stop = Arc::clone(&entry.stop);
@@ -128,10 +144,14 @@ where
     let packet = loop {
         match frame::read(&mut wire.input, PACKET_CONNECT_BYTES_MAX) {
             Ok(Some(packet)) => break packet,
-            Ok(None) => match timeout_at(peer.deadline, wire.fill()).await {
-                Ok(filled) => filled?,
-                Err(_) => return Err(End::Refused(Cause::ConnectTimeout)),
-            },
+            Ok(None) => {
+                peer.idle(true);
+                match timeout_at(peer.deadline, wire.fill()).await {
+                    Ok(filled) => filled?,
+                    Err(_) => return Err(End::Refused(Cause::ConnectTimeout)),
+                };
+                peer.idle(false);
+            }
             Err(error) => return Err(End::Refused(error.into())),
         }
     };
@@ -169,7 +189,8 @@ fn introduces(payload: &[u8]) -> bool {
 
 /// What the loop of a session waits for.
 enum Next {
-    Bytes,
+    /// So many were read.
+    Bytes(usize),
     Down(Option<Bytes>),
     Late,
 }
@@ -196,12 +217,20 @@ where
     let mut subscribed = false;
     frame::connack(&mut wire.output, ConnectCode::Accepted);
     wire.flush().await?;
-    let mut silent_at = Instant::now() + silence_max;
+    entry.read.1 = wire.input.len();
+    // Whether it was heard of since the last look; by when it has to be heard of again.
+    let (mut heard, mut silent_at) = (true, Instant::now());
     // By when the packet begun has to be whole.
     let mut whole_by: Option<Instant> = None;
     loop {
+        let wait = entry.wait();
+        if !wait.is_zero() {
+            add(&shared.counters.slowed, 1);
+            tokio::time::sleep(wait).await;
+        }
         while let Some(packet) = frame::read(&mut wire.input, PACKET_BYTES_MAX)? {
             whole_by = None;
+            entry.read.0 += 1;
             match packet {
                 Inbound::Publish { topic, qos, retain, packet_id, payload } => {
                     let refused = if qos > 1 {
@@ -261,6 +290,10 @@ where
         }
         wire.flush().await?;
         wire.shrink();
+        // However long its packets had to wait here, the time of its silence begins now.
+        if std::mem::take(&mut heard) {
+            silent_at = Instant::now() + silence_max;
+        }
         if wire.input.is_empty() {
             whole_by = None;
         } else if whole_by.is_none() {
@@ -271,15 +304,15 @@ where
             .filter_map(|(at, cause)| Some((at?, cause)))
             .fold((silent_at, Cause::Silent), |a, b| if b.0 < a.0 { b } else { a });
         let next = tokio::select! {
-            filled = wire.fill() => {
-                filled?;
-                Next::Bytes
-            }
+            filled = wire.fill() => Next::Bytes(filled?),
             message = entry.down.recv() => Next::Down(message),
             () = tokio::time::sleep_until(end_at) => Next::Late,
         };
         match next {
-            Next::Bytes => silent_at = Instant::now() + silence_max,
+            Next::Bytes(read) => {
+                entry.read.1 += read;
+                heard = true;
+            }
             Next::Late => return Err(End::Refused(late)),
             // The registry keeps the sending end while this session is entered.
             Next::Down(None) => return Ok(End::TakenOver),
@@ -340,8 +373,8 @@ where
         }
     }
 
-    /// Reads once; the buffer grows only when the last read filled it. Cancelling loses nothing.
-    async fn fill(&mut self) -> Result<(), End> {
+    /// Reads once and says how much; the buffer grows only when the last read filled it. Cancelling loses nothing.
+    async fn fill(&mut self) -> Result<usize, End> {
         if self.input.len() == self.input.capacity() {
             let step = if self.input.is_empty() { READ_BYTES_IDLE } else { READ_BYTES_STEP };
             self.input.reserve(step);
@@ -350,7 +383,7 @@ where
             Ok(0) | Err(_) => Err(End::Closed),
             Ok(n) => {
                 add(&self.counters.bytes_in, n);
-                Ok(())
+                Ok(n)
             }
         }
     }
@@ -360,18 +393,20 @@ where
         if self.output.is_empty() {
             return Ok(());
         }
-        let bytes = self.output.len();
-        let writing = async {
-            self.stream.write_all_buf(&mut self.output).await?;
-            self.stream.flush().await
-        };
-        match timeout(self.timeouts.write, writing).await {
-            Ok(Ok(())) => {
-                add(&self.counters.bytes_out, bytes);
-                Ok(())
+        let late = |_| End::Refused(Cause::WriteTimeout);
+        let all_by = Instant::now() + self.timeouts.packet;
+        while !self.output.is_empty() {
+            let some_by = all_by.min(Instant::now() + self.timeouts.write);
+            let writing = self.stream.write_buf(&mut self.output);
+            match timeout_at(some_by, writing).await.map_err(late)? {
+                Ok(0) | Err(_) => return Err(End::Closed),
+                Ok(n) => add(&self.counters.bytes_out, n),
             }
-            Ok(Err(_)) => Err(End::Closed),
-            Err(_) => Err(End::Refused(Cause::WriteTimeout)),
+        }
+        // Over TLS some of it lies in a buffer still, and how much of that has gone is not told.
+        match timeout_at(all_by, self.stream.flush()).await.map_err(late)? {
+            Ok(()) => Ok(()),
+            Err(_) => Err(End::Closed),
         }
     }
 

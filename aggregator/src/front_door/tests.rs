@@ -279,6 +279,7 @@ async fn what_is_not_accepted_is_refused_with_its_code_and_harms_nobody() {
         after_connect(&[&packet(0x62, &[0, 1])], Cause::Unexpected),
         after_connect(&[&packet(0x80, &[0, 1])], Cause::Malformed),
         after_connect(&[&packet(0x82, &[0, 1])], Cause::Malformed),
+        after_connect(&[&packet(0xa2, &[0, 1])], Cause::Malformed),
         after_connect(&[&subscribe(&many)], Cause::Filters),
     ];
     for (number, (bytes, expected, cause)) in cases.into_iter().enumerate() {
@@ -378,8 +379,9 @@ async fn one_session_an_agent_however_many_connect_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bursts_and_acks_of_nothing_do_not_reach_the_router() {
     let house = House::open(DoorConfig::default()).await;
-    let me = agent(1);
-    for _ in 0..20 {
+    // One alone would be slowed.
+    for n in 0..20 {
+        let me = agent(n);
         let mut bytes = connect(&me.to_string());
         bytes.extend(subscribe(&[(&topic::down(me), 0)]));
         for _ in 0..1_000 {
@@ -460,15 +462,25 @@ async fn caps_hold_and_free_again() {
         for n in 0..if proved { 5 } else { 10 } {
             held.push(hold(n).await);
         }
-        if !proved {
+        if proved {
+            assert!(answer(house.addr, &[]).await.is_empty());
+        } else {
             assert_eq!(house.registry.counters().values().unproven, 0);
             for _ in 0..5 {
                 held.push(TcpStream::connect(house.addr).await.unwrap());
             }
             let taken = |house: &House| house.registry.counters().values().unproven == 5;
             house.until("taken", taken).await;
+            // Nobody is shut out by silence: the oldest of the silent ones gives way.
+            let newcomer = async {
+                let newcomer = hold(20).await;
+                let oldest = held[10].read_to_end(&mut Vec::new()).await;
+                assert_eq!(oldest.unwrap_or(0), 0);
+                newcomer
+            };
+            let newcomer = timeout(PATIENCE, newcomer).await.unwrap();
+            held.push(newcomer);
         }
-        assert!(answer(house.addr, &[]).await.is_empty());
         assert_eq!(house.refused(cause), 1);
         drop(held);
         house.until("free", |house| house.registry.counters().values().connections == 0).await;
@@ -500,6 +512,69 @@ async fn a_packet_begun_has_to_be_finished() {
     timeout(PATIENCE, dribble).await.unwrap();
     house.until("counted", |house| house.refused(Cause::PacketTimeout) == 1).await;
     assert_eq!(house.registry.counters().values().messages_up, 0);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_too_fast_is_slowed_and_loses_nothing() {
+    let rates = Rates { packets: 50, packets_burst: 20, bytes: 1 << 20, bytes_burst: 1 << 20 };
+    let house = House::open(DoorConfig { rates, ..DoorConfig::default() }).await;
+    let me = agent(1);
+    let burst = |n: usize| {
+        let mut bytes = connect(&me.to_string());
+        for _ in 0..n {
+            bytes.extend(publish(0x32, &topic::up(me), Some(1), b"counts"));
+        }
+        [bytes, vec![0xe0, 0]].concat()
+    };
+    let begun = Instant::now();
+    let acknowledged = async |n: usize| (answer(house.addr, &burst(n)).await.len() - 4) / 4;
+    assert_eq!(acknowledged(20).await, 20);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    // A new connection is no new burst: of 60 packets in all, 40 have to wait, but for the time there was.
+    for _ in 0..4 {
+        assert_eq!(acknowledged(9).await, 9);
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
+    let values = house.registry.counters().values();
+    assert_eq!(values.messages_up, 56);
+    assert!(values.slowed > 0);
+    // Another does not wait for it.
+    let begun = Instant::now();
+    house.serves(agent(2)).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_push_each_other_off_are_told_of() {
+    let entrance = plain();
+    let me = agent(1);
+    let key = banyan_shared::keys::SigningKey::from_seed(&[3; 32]).unwrap();
+    entrance.roll.put(me, Standing::Admitted(key.public()));
+    let roll = Arc::clone(&entrance.roll);
+    let mut told = roll.contests();
+    let house = House::behind(DoorConfig::default(), entrance).await;
+    let mut before = None;
+    for round in 0..6u8 {
+        assert_eq!(roll.contest_of(me).is_some(), round > 4, "round {round}");
+        let socket = TcpSocket::new_v4().unwrap();
+        let address = [127, 0, 0, 1 + round % 2];
+        socket.bind(SocketAddr::from((address, 0))).unwrap();
+        let mut stream = socket.connect(house.addr).await.unwrap();
+        stream.write_all(&connect(&me.to_string())).await.unwrap();
+        let mut connack = [0; 4];
+        stream.read_exact(&mut connack).await.unwrap();
+        assert_eq!(connack, ACCEPTED);
+        drop(before.replace(stream));
+    }
+    assert_eq!(told.try_recv(), Ok(me));
+    let (_, contest) = roll.contest_of(me).unwrap();
+    let addresses = [[127, 0, 0, 2], [127, 0, 0, 1]].map(IpAddr::from);
+    assert_eq!(contest, Contest { addresses: addresses.to_vec(), take_overs: 4 });
+    assert_eq!(house.registry.counters().values().contested, 1);
+    drop(before);
+    house.until("gone", |house| house.registry.is_empty()).await;
     house.close().await;
 }
 
@@ -573,16 +648,8 @@ proptest! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_bytes_upset_a_session() {
     let house = House::open(DoorConfig::default()).await;
-    let shared = Shared {
-        config: DoorConfig::default(),
-        uplink: house.broker.uplink(),
-        registry: Arc::clone(&house.registry),
-        counters: Arc::clone(house.registry.counters()),
-        roll: Arc::default(),
-        clock: crate::service::system_clock(),
-        tls: None,
-        unproven: Mutex::default(),
-    };
+    let registry = Arc::clone(&house.registry);
+    let shared = Shared::new(DoorConfig::default(), house.broker.uplink(), registry, plain());
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let strategy = prop::collection::vec(some_packet(), 0..8);
     for round in 0..500 {

@@ -35,6 +35,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use webpki::{EndEntityCert, KeyUsage, ring as signatures};
 
+use super::seats::Seat;
 use crate::identity::{GRACE_MS, Identity, VALIDITY_MS};
 
 /// Sessions that can be resumed: every agent of a province, and some to spare. About 1 KB each.
@@ -139,12 +140,18 @@ impl DoorTls {
         Ok(true)
     }
 
-    /// The server's side of a handshake.
-    pub(crate) async fn accept<S>(&self, stream: S) -> std::io::Result<TlsStream<S>>
+    /// The server's side of a handshake. The stream comes boxed: it is large, and a future that it is moved
+    /// through has room for it at every step.
+    pub(super) async fn accept<S>(
+        &self,
+        stream: S,
+        seat: &Seat,
+    ) -> std::io::Result<Box<TlsStream<S>>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        paced(&self.computing, self.acceptor.accept(stream)).await
+        let handshake = self.acceptor.accept(stream);
+        paced(&self.computing, handshake, |idle| seat.idle(idle)).await.map(Box::new)
     }
 
     /// What the client at the other end has shown, as of `now`.
@@ -258,8 +265,8 @@ impl ClientCertVerifier for AnyKey {
 }
 
 /// Runs `future` to its end, each step of it under a permit of `computing`, which is given back while the
-/// future waits.
-async fn paced<F: Future>(computing: &Semaphore, future: F) -> F::Output {
+/// future waits; `idle` is told when it begins and ends to wait.
+async fn paced<F: Future>(computing: &Semaphore, future: F, idle: impl Fn(bool)) -> F::Output {
     let mut future = pin!(future);
     loop {
         // The semaphore is never closed.
@@ -270,6 +277,7 @@ async fn paced<F: Future>(computing: &Semaphore, future: F) -> F::Output {
             return output;
         }
         // Whatever wakes the future wakes this task, and the next look goes on.
+        idle(true);
         let mut woken = false;
         poll_fn(
             |_| {
@@ -277,5 +285,6 @@ async fn paced<F: Future>(computing: &Semaphore, future: F) -> F::Output {
             },
         )
         .await;
+        idle(false);
     }
 }

@@ -57,6 +57,10 @@ pub struct FleetRow {
     pub replaced_by: Option<String>,
     /// Whether it knew the operating key in force at its last hello since the service started.
     pub knows_key: Option<bool>,
+    /// When two connections were last seen pushing each other off.
+    pub contested: Option<String>,
+    /// Where these came from.
+    pub contested_from: Vec<String>,
 }
 
 /// An entry that does not count.
@@ -140,6 +144,7 @@ impl Service {
             let unit = home.and_then(|home| state.organisation.unit(home.as_str()));
             let (received, refused, parked) = agent.inbox.counts();
             let hello = agent.beacon.as_ref();
+            let contest = self.roll.contest_of(*id);
             FleetRow {
                 agent: id.to_string(),
                 home: home.map(ToString::to_string).unwrap_or_default(),
@@ -155,7 +160,7 @@ impl Service {
                 facilities: context.facilities.len(),
                 state: if agent.revoked.is_some() {
                     "revoked"
-                } else if agent.reused > 0 || state.has_twin(id) {
+                } else if agent.reused > 0 || contest.is_some() || state.has_twin(id) {
                     "duplicate_identity"
                 } else if replaced.contains_key(id) {
                     "replaced"
@@ -181,6 +186,10 @@ impl Service {
                 succeeds: agent.succeeds.map(|older| older.to_string()),
                 replaced_by: replaced.get(id).map(ToString::to_string),
                 knows_key: agent.knows_key,
+                contested: contest.as_ref().map(|(at, _)| rfc3339(&state, *at)),
+                contested_from: contest.map_or_else(Vec::new, |(_, contest)| {
+                    contest.addresses.iter().map(ToString::to_string).collect()
+                }),
             }
         };
         state.agents.iter().map(row).collect()

@@ -1,5 +1,7 @@
 //! The door over TLS: who is let in, by what, and what becomes of whoever is not.
 
+use std::sync::Mutex;
+
 use banyan_shared::ids::Millis;
 use banyan_shared::keys::SigningKey;
 use banyan_shared::wire::{EnrolRequest, Kind, seal};
