@@ -2,6 +2,8 @@
 
 mod access;
 mod acts;
+#[cfg(feature = "attack")]
+mod attack;
 #[cfg(feature = "browser")]
 mod browser;
 mod clinic;

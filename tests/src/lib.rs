@@ -11,6 +11,7 @@ pub mod harness;
 pub mod model;
 pub mod proof;
 pub mod province;
+pub mod raw;
 
 pub use harness::{
     Agent, Aggregator, Answer, Binaries, LineState, Link, Process, World, binaries, until,
