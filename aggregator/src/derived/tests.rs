@@ -815,7 +815,7 @@ fn write_until_killed(dir: &Path) {
     // The directory is the parent's, who removes it.
     let home = tempfile::Builder::new().prefix("child").tempdir_in(dir).unwrap();
     let ledger = Ledger::create(&crate::service::ledger_dir(dir), [5; 16]).unwrap();
-    let mut world = World::begin(home, ledger, key(200));
+    let mut world = World::begin(home, ledger, Keys::in_memory());
     let (derived, _) = open(dir);
     for n in 0.. {
         world.step((n % 8, n.wrapping_mul(31), n.wrapping_mul(17), n.wrapping_mul(5)));
