@@ -329,8 +329,7 @@ fn addresses(options: &Options, counties: &[String]) -> Result<Vec<(&'static str
         let below = |unit: &UnitIx| counties.iter().any(|c| organisation.is_below(*unit, *c, day));
         let of_kind = organisation.networks().filter(|n| {
             let info = organisation.network_info(*n);
-            Some(info.kind) == kind
-                && organisation.facilities_in(*n, day).iter().any(below)
+            Some(info.kind) == kind && organisation.facilities_in(*n, day).iter().any(below)
         });
         of_kind.map(|n| page(organisation.network_code(n).as_str())).collect()
     };

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::json;
@@ -35,7 +35,7 @@ fn typed(small: &Small, arguments: &[&str], line: &str) -> Done {
 }
 
 /// Stops the centre, rolls its key over, and starts it again where it was.
-fn roll(small: &mut Small, file: &PathBuf, code: &str, further: &[&str]) {
+fn roll(small: &mut Small, file: &Path, code: &str, further: &[&str]) {
     let served = small.served.take().unwrap();
     let (mqtt, http) = (served.mqtt(), served.http());
     served.stop().unwrap();

@@ -272,7 +272,7 @@ fn hello(agent: &Agent, nonce: u64) -> Vec<u8> {
         agent: identity.agent(),
         epoch: epoch.unwrap(),
         context: identity.present().unwrap(),
-        hello: Some(Hello { nonce, beacon: Beacon::default() }),
+        hello: Some(Hello { nonce, beacon: Beacon::default(), operating: None }),
         entries: Vec::new(),
     };
     batch.seal(identity.key())

@@ -32,7 +32,6 @@ const REFUSED: &[&[&str]] = &[
     &["query", "K1", "2026-01", "--by", "quarter"],
     &["query", "K1", "2026-01", "--by", "children,facility"],
     &["query", "K1", "2026-01", "--by", "planet"],
-    &["query", "K1", "2026-01", "--by", "network"],
     &["query", "K1", "2026-01", "--by", "network", "--network", "alliance"],
     // What the catalogue has not.
     &["query", "K1", "2026-01", "--element", "visits"],

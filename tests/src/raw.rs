@@ -249,7 +249,7 @@ pub fn hello(agent: AgentId, context: u32, nonce: u64) -> Batch {
         agent,
         epoch: Epoch { counter: 1, random: 7 },
         context,
-        hello: Some(Hello { nonce, beacon: Beacon::default() }),
+        hello: Some(Hello { nonce, beacon: Beacon::default(), operating: None }),
         entries: Vec::new(),
     }
 }

@@ -629,7 +629,8 @@ impl Service {
             scope: call.scope.clone(),
             as_of: moment(call.as_of.as_deref(), call.lang)?,
         };
-        self.ask(call.lang, request.as_of, |engine, now| engine.anomalies(&request, now))
+        let about = (call.unit.as_str(), call.period.as_str());
+        self.ask(call.lang, request.as_of, about, |engine, now| engine.anomalies(&request, now))
     }
 
     /// The same in the format asked for.

@@ -18,8 +18,9 @@ use super::{Scene, times};
 
 /// Slow ones of each kind.
 const SLOW: usize = 100;
-/// How long the door may leave a stranger its connection, with something to spare.
-const LONG: Duration = Duration::from_secs(15);
+/// How long the door may leave a stranger its connection: 10 s from when it takes it, and the system may offer
+/// it one of a thousand at once only after some tries.
+const LONG: Duration = Duration::from_secs(30);
 
 /// Writes a byte now and then until the other end closes.
 async fn dribble(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes: &[u8]) {

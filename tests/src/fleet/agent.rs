@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use banyan_shared::ids::{AgentId, ContextNumber, Epoch, Millis, Seq};
-use banyan_shared::keys::{PublicKey, SigningKey};
+use banyan_shared::keys::{PublicKey, Rank, SigningKey};
 use banyan_shared::sync::{Config, Cut, Effect, Event, Item, Outbox};
 use banyan_shared::wire::{
     self, Answer, Batch, Beacon, Body, Entry, Envelope, Hello, Introduction, Kind, Receipt,
@@ -27,8 +27,8 @@ pub(super) struct Centre {
     pub(super) key: PublicKey,
     /// The root's fingerprint.
     pub(super) root: [u8; 16],
-    /// The serial of the operating key's certificate.
-    pub(super) serial: u32,
+    /// How late the operating key is.
+    pub(super) newest: Rank,
 }
 
 /// An agent.
@@ -243,6 +243,7 @@ impl Agent {
                 free_disk_mib: 20_000,
                 last_error: 0,
             },
+            operating: Some(self.centre.key.tag()),
         });
         if hello.is_none()
             && let Some(bytes) = self.signed.get(&cut.seqs)
@@ -325,6 +326,8 @@ impl Agent {
                 }
                 Step::default()
             }
+            // The aggregator started here names no broker.
+            Answer::Elsewhere { .. } => Step::default(),
             Answer::Certified { certificate, .. } => {
                 self.certificate = certificate;
                 Step::default()

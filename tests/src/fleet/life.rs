@@ -214,7 +214,7 @@ impl Life {
         let tls = match &self.tls {
             Some(tls) => tls.clone(),
             None => {
-                let pin = Pin { root: shared.centre.root, serial: shared.centre.serial };
+                let pin = Pin { root: shared.centre.root, newest: shared.centre.newest };
                 let tls = client_config(&self.agent.key, Some(&self.agent.certificate), pin)
                     .map_err(|_| Down::Tls)?;
                 // A real agent has one of these; tens of thousands keep one session each.

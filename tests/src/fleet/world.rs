@@ -178,7 +178,7 @@ pub(super) fn make(dir: &Path, options: &Options, said: impl Fn(&str)) -> Result
     let centre = Centre {
         key: identity.key.public(),
         root: identity.root.fingerprint(),
-        serial: identity.certificate.serial,
+        newest: identity.certificate.rank(),
     };
     said("typing");
     let form = FormIx(

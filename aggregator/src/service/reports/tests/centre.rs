@@ -247,9 +247,9 @@ fn what_is_for_the_public_withholds_small_numbers_and_names_nobody() {
         hidden,
         [
             "A,daily,2026-01-05,home_visits,*,,,",
-            "M,daily,2026-01-05,home_visits,*,,,",
             "K,daily,2026-01-05,home_visits,*,,,",
             "D,daily,2026-01-05,home_visits,*,,,",
+            "M,daily,2026-01-05,home_visits,*,,,",
         ],
         "{text}"
     );
