@@ -117,9 +117,11 @@ async fn refusals_say_what_was_refused() {
     assert!(matches!(next(&mut link).await, LinkEvent::Down(DownReason::Network(_))));
 
     let mut link = Link::connect(config).unwrap();
-    // Held open: closed with the CONNECT unread, the line would be reset and the words lost on the way.
+    // A web server. Held open: closed with the CONNECT unread, the line would be reset and the words lost.
     let mut stream = take(&listener).await;
-    stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
+    let words = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+        Connection: close\r\n\r\n400 Bad Request";
+    stream.write_all(words).await.unwrap();
     assert!(matches!(next(&mut link).await, LinkEvent::Down(DownReason::Protocol(_))));
 }
 
