@@ -2,15 +2,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use banyan_agent::command::{Command, Draft, Reply};
 use banyan_agent::identity::Identity;
-use banyan_agent::{Core, Driver, Options};
+use banyan_agent::{Core, Options};
 use banyan_tests::Agent;
 use serde_json::{Value, json};
 
-use crate::small::{SOON, Small, json_of, record, run, sync};
+use crate::small::{Small, json_of, record, run, settle, sync};
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -68,22 +67,7 @@ impl Pc {
             return;
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let driver = Driver::open(self.options()).unwrap().without_local();
-            let handle = driver.handle();
-            let deadline = Instant::now() + SOON;
-            let stop = async {
-                while !handle.is_settled(0).await {
-                    assert!(
-                        Instant::now() < deadline,
-                        "{} is not settled",
-                        self.agent.dir().display()
-                    );
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            };
-            driver.run(stop).await.unwrap();
-        });
+        runtime.block_on(settle(self.options()));
     }
 
     /// The agent's id.

@@ -2,15 +2,14 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use banyan_agent::command::{Command, Draft, Reply};
 use banyan_agent::identity::Identity;
-use banyan_agent::{Core, Driver, Options};
+use banyan_agent::{Core, Options};
 use banyan_shared::wire::EnrolmentFile;
 use serde_json::json;
 
-use crate::small::{SOON, Small, UNITS, json_of, record, run, sync};
+use crate::small::{Small, UNITS, json_of, record, run, settle, sync};
 
 /// How many of the agents talk to the centre at the same time.
 const AT_ONCE: usize = 24;
@@ -32,20 +31,6 @@ fn enrol_and_record(dir: &Path, file: &Path, day: &str, visits: usize) {
     let reply = core.handle(Command::Save { drafts: vec![draft], together: true });
     let Reply::Saved { saved, refused } = reply else { panic!("{reply:?}") };
     assert_eq!((saved.len(), refused.len()), (1, 0), "{refused:?}");
-}
-
-/// Lets an agent of the library talk to the centre until everything it holds has a receipt.
-async fn settle(dir: &Path) {
-    let driver = Driver::open(Options::new(dir)).unwrap().without_local();
-    let handle = driver.handle();
-    let deadline = Instant::now() + SOON;
-    let stop = async {
-        while !handle.is_settled(0).await {
-            assert!(Instant::now() < deadline, "{} is not settled", dir.display());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    driver.run(stop).await.unwrap();
 }
 
 #[test]
@@ -100,7 +85,7 @@ fn three_hundred_agents_enrol_from_files_without_a_line_and_are_all_counted() {
                 running.join_next().await.unwrap().unwrap();
             }
             let dir = dir(n);
-            running.spawn(async move { settle(&dir).await });
+            running.spawn(async move { settle(Options::new(&dir)).await });
         }
         while let Some(done) = running.join_next().await {
             done.unwrap();

@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use banyan_agent::Options;
 use banyan_agent::clock::{Clock, SystemClock};
 use banyan_agent::identity::{Identity as Agents, Issued};
-use banyan_agent::{Driver, Options};
 use banyan_aggregator::act::Act;
 use banyan_aggregator::identity::{GRACE_MS, Identity, VALIDITY_MS};
 use banyan_aggregator::init::{Sources, init_at};
@@ -17,7 +16,7 @@ use banyan_shared::wire::{EnrolmentFile, Grant, SignedGrant};
 use banyan_tests::{Agent, World};
 use serde_json::json;
 
-use crate::small::{SOON, Small, UNITS, json_of, record, run, sync};
+use crate::small::{Small, UNITS, json_of, record, run, settle, sync};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -138,20 +137,7 @@ fn a_pc_whose_clock_says_2009_connects_syncs_and_learns_the_time() {
     let clock = Arc::new(Of2009(SystemClock::default()));
     let options = || Options { clock: clock.clone(), ..Options::new(clinic.dir()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let settled = || {
-        runtime.block_on(async {
-            let driver = Driver::open(options()).unwrap().without_local();
-            let handle = driver.handle();
-            let deadline = Instant::now() + SOON;
-            let stop = async {
-                while !handle.is_settled(0).await {
-                    assert!(Instant::now() < deadline, "it does not get through");
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            };
-            driver.run(stop).await.unwrap();
-        });
-    };
+    let settled = || runtime.block_on(settle(options()));
     // First contact, certificate, hello: all at a time before any certificate was valid.
     settled();
     record(&clinic, "2026-01-05", &["total_visits=5"]);

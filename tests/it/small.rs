@@ -6,8 +6,9 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use banyan_agent::{Driver, Options};
 use banyan_tests::{Agent, Aggregator, World};
 use serde_json::{Value, json};
 
@@ -205,6 +206,21 @@ pub(crate) fn record(agent: &Agent, day: &str, arguments: &[&str]) -> String {
 #[track_caller]
 pub(crate) fn sync(agent: &Agent) {
     run(agent, &["sync", "--timeout", "30s"]).exits(0);
+}
+
+/// Lets an agent of the library talk to the centre until everything it holds has a receipt.
+pub(crate) async fn settle(options: Options) {
+    let dir = options.data_dir.clone();
+    let driver = Driver::open(options).unwrap().without_local();
+    let handle = driver.handle();
+    let deadline = Instant::now() + SOON;
+    let stop = async {
+        while !handle.is_settled(0).await {
+            assert!(Instant::now() < deadline, "{} is not settled", dir.display());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    driver.run(stop).await.unwrap();
 }
 
 /// A command's JSON.
