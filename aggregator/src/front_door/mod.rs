@@ -20,6 +20,7 @@ mod rates;
 mod registry;
 mod seats;
 mod session;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banyan_shared::ids::AgentId;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -169,6 +170,20 @@ pub struct FrontDoor {
 /// it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections the system may hold ready for the door: a herd that returns at once, and more than tokio's
+/// 1,024, beyond which the system forgets some without telling the client. It may allow fewer (`somaxconn`).
+const BACKLOG: u32 = 4_096;
+
+fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restarted aggregator gets its port back while connections of the one before still fade. On Windows
+    // the option would let others take the port.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
 impl FrontDoor {
     /// Listens on `addr` (port 0 for any) and hands what comes to `uplink`; sessions enter `registry`, which
     /// the broker delivers to.
@@ -183,7 +198,7 @@ impl FrontDoor {
             return Err(DoorError::NotLoopback { addr });
         }
         let refused = |source| DoorError::Listen { addr, source };
-        let listener = TcpListener::bind(addr).await.map_err(refused)?;
+        let listener = listen(addr).map_err(refused)?;
         let local_addr = listener.local_addr().map_err(refused)?;
         let shared = Arc::new(Shared::new(config, uplink, registry, entrance));
         Ok(Self { listener, local_addr, shared, refused: Seldom::default() })

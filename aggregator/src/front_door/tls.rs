@@ -23,7 +23,7 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
@@ -36,6 +36,7 @@ use tokio_rustls::server::TlsStream;
 use webpki::{EndEntityCert, KeyUsage, ring as signatures};
 
 use super::seats::Seat;
+use super::sessions::Sessions;
 use crate::identity::{GRACE_MS, Identity, VALIDITY_MS};
 
 /// Sessions that can be resumed: every agent of a province, and some to spare. About 1 KB each.
@@ -114,7 +115,7 @@ impl DoorTls {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(server.clone());
-        config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+        config.session_storage = Arc::new(Sessions::new(SESSIONS_MAX));
         config.send_tls13_tickets = SESSIONS_EACH;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(DoorTls {
