@@ -19,8 +19,8 @@ use super::{Scene, times};
 /// Slow ones of each kind.
 const SLOW: usize = 100;
 /// How long the door may leave a stranger its connection: 10 s from when it takes it, and the system may offer
-/// it one of a thousand at once only after some tries.
-const LONG: Duration = Duration::from_secs(30);
+/// it one of a thousand at once only after its fifth try, 31 s later.
+const LONG: Duration = Duration::from_secs(60);
 
 /// Writes a byte now and then until the other end closes.
 async fn dribble(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes: &[u8]) {

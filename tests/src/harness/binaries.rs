@@ -17,8 +17,9 @@ pub struct Binaries {
 
 /// The programs, built on the first call.
 ///
-/// The build needs no network: everything they are made of was there to build the caller. All packages are
-/// named, so that their dependencies have the same features as the caller's and are not built again.
+/// The build needs no network: everything they are made of was there to build the caller. For a test it names
+/// a test too, and for `cargo run` only what that names: so that dependencies get the features they have for
+/// the caller (a test adds those of development), and are not built again.
 ///
 /// # Errors
 /// What cargo says, or that a program is not where it should be.
@@ -44,6 +45,12 @@ pub(crate) fn profile_dir() -> Result<PathBuf> {
 
 fn build() -> Result<Binaries> {
     let folder = profile_dir()?;
+    let called_by_a_test = std::env::current_exe()?.parent() != Some(&folder);
+    let like_the_caller: &[&str] = if called_by_a_test {
+        &["--workspace", "--test", "fuzz"]
+    } else {
+        &["-p", "banyan-tests", "-p", "banyan-agent", "-p", "banyan-aggregator"]
+    };
     let name = folder.file_name().and_then(|name| name.to_str()).context("the profile's folder")?;
     let profile = if name == "debug" { "dev" } else { name };
     let target = folder.parent().context("the profile's folder lies in the target directory")?;
@@ -51,7 +58,7 @@ fn build() -> Result<Binaries> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
     let output = Command::new(cargo)
         .args(["build", "--quiet", "--offline", "--profile", profile])
-        .args(["-p", "banyan-tests", "-p", "banyan-agent", "-p", "banyan-aggregator"])
+        .args(like_the_caller)
         .args(["--bin", "banyan-agent", "--bin", "banyan-aggregator"])
         .arg("--manifest-path")
         .arg(manifest)
