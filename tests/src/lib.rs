@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod fuzz;
 pub mod guizhou;
 pub mod harness;
+pub mod herd;
 pub mod model;
 pub mod proof;
 pub mod province;
