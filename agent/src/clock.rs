@@ -93,6 +93,12 @@ impl ClockState {
             floor: now,
         };
     }
+
+    /// Notes a receipt that was written at `centre` and has been on its way for nobody knows how long: it
+    /// is not earlier now than that, and it says no more.
+    pub fn brought(&mut self, centre: Millis) {
+        self.receipt = Some(self.receipt.map_or(centre, |known| known.max(centre)));
+    }
 }
 
 #[cfg(test)]
@@ -117,5 +123,17 @@ mod tests {
         state.receipt(now, now.plus(500));
         assert_eq!(state.offset_ms, Some(-500), "the centre's clock was put right");
         assert!(state.trusts(now.plus(501)));
+    }
+
+    #[test]
+    fn an_answer_that_was_carried_tells_no_offset_but_that_it_is_not_earlier() {
+        let now = RELEASED.plus(100 * DAY);
+        let mut state = ClockState::default();
+        state.brought(now.plus(-3 * DAY));
+        assert_eq!((state.offset_ms, state.receipt), (None, Some(now.plus(-3 * DAY))));
+        assert!(state.trusts(now), "three days on a stick are no fault of the clock");
+        assert!(!state.trusts(now.plus(-5 * DAY)), "before what the centre wrote");
+        state.brought(now.plus(-9 * DAY));
+        assert_eq!(state.receipt, Some(now.plus(-3 * DAY)), "an older answer, later");
     }
 }

@@ -3,6 +3,7 @@
 
 use banyan_shared::codes::{ParkReason, Refusal};
 use banyan_shared::report::How;
+use banyan_shared::sync::Mark;
 use banyan_shared::wire::EnrolRefusal;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,16 @@ pub enum Command {
     Sync,
     /// How far that is.
     SyncState,
+    /// The next part of a bundle.
+    BundleExport {
+        /// Where it begins, as the part before says; none for a new bundle.
+        from: Option<BundlePlace>,
+    },
+    /// Take in messages of the centre's answer to a bundle.
+    BundleImport {
+        /// The messages, in order.
+        messages: Vec<Message>,
+    },
 }
 
 /// A reply.
@@ -55,6 +66,10 @@ pub enum Reply {
     Shown(Box<Shown>),
     /// To [`Command::Sync`] and [`Command::SyncState`].
     Sync(SyncState),
+    /// To [`Command::BundleExport`].
+    BundlePart(BundlePart),
+    /// To [`Command::BundleImport`].
+    Brought(Brought),
     /// It could not be done.
     Failed(Note),
 }
@@ -198,4 +213,72 @@ pub struct SyncState {
     pub detail: Option<String>,
     /// Why the centre refused the agent, if it did.
     pub refusal: Option<EnrolRefusal>,
+}
+
+/// A message as it stands in JSON: base64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Message(pub Vec<u8>);
+
+impl From<Message> for String {
+    fn from(message: Message) -> String {
+        data_encoding::BASE64.encode(&message.0)
+    }
+}
+
+impl TryFrom<String> for Message {
+    type Error = data_encoding::DecodeError;
+
+    fn try_from(text: String) -> Result<Message, data_encoding::DecodeError> {
+        data_encoding::BASE64.decode(text.as_bytes()).map(Message)
+    }
+}
+
+/// Where a part of a bundle begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundlePlace {
+    /// The bundle's nonce.
+    pub nonce: u64,
+    /// The entry written last.
+    pub mark: Mark,
+}
+
+/// A part of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundlePart {
+    /// The agent's id.
+    pub agent: String,
+    /// The home facility; none before the enrolment is answered.
+    pub home: Option<String>,
+    /// The messages, in order.
+    pub messages: Vec<Message>,
+    /// How many entries they hold.
+    pub entries: u64,
+    /// Where the next part begins; none after the last.
+    pub next: Option<BundlePlace>,
+}
+
+/// What messages of an answer came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brought {
+    /// Receipts that verified.
+    pub receipts: u64,
+    /// Entries that have a receipt now and had none before.
+    pub received: u64,
+    /// Whether one of them is the centre's newest word; else they can only add.
+    pub newest: bool,
+    /// Grants taken over.
+    pub grants: u64,
+    /// Whether a certificate came.
+    pub certified: bool,
+    /// Messages left aside: not for this agent, not by the centre as known here, or under an outdated key.
+    pub left_aside: u64,
+    /// Why the centre does not accept this agent, if it says so.
+    pub refusal: Option<EnrolRefusal>,
+    /// Whether the centre does not know the agent, or not all its grants.
+    pub unknown: bool,
+    /// Entries without a receipt.
+    pub waiting: u64,
+    /// Refused reports not entered again.
+    pub refused: u64,
 }

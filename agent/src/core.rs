@@ -5,8 +5,9 @@
 //!
 //! A connection that shows only a certificate of the agent's own is a *first contact*: it serves to be
 //! enrolled, or known again by a grant, and to be given a certificate; everything else waits for the next.
-//! What the agent says of itself is in `telling`.
+//! What the agent says of itself is in `telling`, delivery by hand in `bundle`.
 
+mod bundle;
 mod telling;
 
 use std::collections::HashMap;
@@ -139,6 +140,8 @@ pub struct Core {
     tidied: Option<Date>,
     /// A command asked for a new hello.
     pub(crate) hello_wanted: bool,
+    /// Messages to be published that came of a command.
+    unsent: Vec<Vec<u8>>,
     /// Let go of last.
     _lock: DirLock,
 }
@@ -216,6 +219,7 @@ impl Core {
             detail: None,
             tidied: None,
             hello_wanted: false,
+            unsent: Vec::new(),
             _lock: lock,
         };
         core.open_store()?;
@@ -370,6 +374,8 @@ impl Core {
                 Ok(Reply::Sync(self.sync_state()))
             }
             Command::SyncState => Ok(Reply::Sync(self.sync_state())),
+            Command::BundleExport { from } => self.bundle_part(from),
+            Command::BundleImport { messages } => self.bundle_answer(&messages),
         };
         if let Err(note) = self.mend() {
             tracing::warn!(%note, "the queue could not be opened again; the next command tries anew");
@@ -476,11 +482,8 @@ impl Core {
         self.hello_wanted = false;
         self.identity.set_refusal(None)?;
         self.detail = None;
-        let mut nonce = [0; 8];
-        SystemRandom::new().fill(&mut nonce).map_err(|_| {
-            note!(Error, "random", "系统无法提供随机数", "the system gives no random bytes")
-        })?;
-        let nonce = u64::from_le_bytes(nonce);
+        self.unsent.clear();
+        let nonce = draw_nonce()?;
         let asks = self.identity.code().is_some() || self.is_first_contact();
         let asking = asks.then(|| self.options.clock.steady());
         self.session = Some(Session { nonce, asking, introductions: 0, renewing: false });
@@ -493,7 +496,10 @@ impl Core {
         match self.enrol_request() {
             Some(request) => Step::send([request]),
             // A newest grant is enough for a centre that knows us, and one that does not asks for more.
-            None => Step::send(self.introductions(&self.newest_grant())),
+            None => {
+                let nonce = self.session.map_or(0, |session| session.nonce);
+                Step::send(self.introductions(&self.newest_grant(), nonce))
+            }
         }
     }
 
@@ -558,7 +564,12 @@ impl Core {
     /// The disk fails.
     pub fn tick(&mut self) -> Result<Step, Note> {
         let Some(session) = self.session else { return Ok(Step::default()) };
-        let Some(asked_at) = session.asking else { return self.event(Event::Tick) };
+        let Some(asked_at) = session.asking else {
+            let unsent = std::mem::take(&mut self.unsent);
+            let mut step = self.event(Event::Tick)?;
+            step.send.splice(0..0, unsent);
+            return Ok(step);
+        };
         let now = self.options.clock.steady();
         if now < asked_at.plus(self.options.config.receipt_timeout_ms) {
             return Ok(Step::default());
@@ -676,12 +687,18 @@ impl Core {
     }
 
     fn certified(&mut self, issued: Issued) -> Result<Step, Note> {
+        let taken = self.take_certificate(issued)?;
+        Ok(Step { again: taken && self.is_first_contact(), ..Step::default() })
+    }
+
+    /// Keeps a certificate for the connections to come; false if it is not for this agent.
+    fn take_certificate(&mut self, issued: Issued) -> Result<bool, Note> {
         if !self.identity.set_issued(issued)? {
             tracing::warn!("a certificate that is not for this agent was left aside");
-            return Ok(Step::default());
+            return Ok(false);
         }
         (self.issued_refused, self.secured) = (false, None);
-        Ok(Step { again: self.is_first_contact(), ..Step::default() })
+        Ok(true)
     }
 
     /// The introduction that asks for the next certificate, once a connection, when the centre's clock says
@@ -692,7 +709,7 @@ impl Core {
             return Vec::new();
         }
         self.session = Some(Session { renewing: true, ..session });
-        self.introductions(&self.newest_grant())
+        self.introductions(&self.newest_grant(), session.nonce)
     }
 
     fn introduce(&mut self, session: Session, contexts: &[u32]) -> Result<Step, Note> {
@@ -705,15 +722,14 @@ impl Core {
         if grants.is_empty() {
             return Ok(Step::send(self.enrol_request()));
         }
-        let mut send = self.introductions(&grants);
+        let mut send = self.introductions(&grants, session.nonce);
         let again = self.event(Event::Introduced)?;
         send.extend(again.send);
         Ok(Step { send, ..again })
     }
 
     /// The grants in as few messages as the limit allows; none for none.
-    fn introductions(&self, grants: &[SignedGrant]) -> Vec<Vec<u8>> {
-        let nonce = self.session.map_or(0, |session| session.nonce);
+    fn introductions(&self, grants: &[SignedGrant], nonce: u64) -> Vec<Vec<u8>> {
         let mut send = Vec::new();
         let mut part: Vec<SignedGrant> = Vec::new();
         let mut bytes = 0;
@@ -738,6 +754,14 @@ impl Core {
     pub fn refusal(&self) -> Option<EnrolRefusal> {
         self.identity.refusal()
     }
+}
+
+fn draw_nonce() -> Result<u64, Note> {
+    let mut nonce = [0; 8];
+    SystemRandom::new().fill(&mut nonce).map_err(|_| {
+        note!(Error, "random", "系统无法提供随机数", "the system gives no random bytes")
+    })?;
+    Ok(u64::from_le_bytes(nonce))
 }
 
 /// What to say where nobody is enrolled.

@@ -37,7 +37,8 @@ fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
 impl Handle {
     /// Carries out a command.
     pub async fn handle(&self, command: Command) -> Reply {
-        let wakes = matches!(command, Command::Save { .. } | Command::Sync);
+        let wakes =
+            matches!(command, Command::Save { .. } | Command::Sync | Command::BundleImport { .. });
         let (reply, hello_wanted) =
             self.with(move |core| (core.handle(command), core.hello_wanted)).await;
         if wakes || hello_wanted {

@@ -4,6 +4,8 @@
 //! event. Keeps in memory, for every report, which of this agent's entries is the newest, and which refused
 //! ones nobody has entered again. A refused report stays readable inside the void that took its place.
 
+mod bundle;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 
@@ -42,6 +44,7 @@ const STEP: usize = 512;
 const META_STORE: &str = "store";
 const META_CLOCK: &str = "clock";
 const META_PARKED: &str = "parked";
+const META_CARRIED: &str = "carried";
 /// What the first entry of the life after the named one will state: written before that life begins.
 const META_EARLIER: &str = "earlier";
 
@@ -251,6 +254,7 @@ impl Store {
         if let Some(context) = identity.present() {
             self.outbox.speak_under(context);
         }
+        self.outbox.load_carried(Store::read_meta(&self.queue, META_CARRIED).unwrap_or_default());
         // A new outbox numbers its cuts from the beginning.
         self.cuts.clear();
         self.newest.clear();
@@ -522,6 +526,9 @@ impl Store {
             Effect::Store(store) => {
                 self.queue.meta_put(META_STORE, &wire::encode(&store)).map_err(fail)?;
             }
+            Effect::Carried(carried) => {
+                self.queue.meta_put(META_CARRIED, &wire::encode(&carried)).map_err(fail)?;
+            }
             Effect::Parked { epoch, parked, complete } => {
                 let before = self.parked.clone();
                 if complete {
@@ -546,6 +553,15 @@ impl Store {
         if let Some((_, bytes)) = self.cuts.iter().find(|(id, _)| *id == cut.id) {
             return Ok(bytes.clone());
         }
+        let bytes = self.sealed(cut, identity, now)?;
+        self.cuts.push_back((cut.id, bytes.clone()));
+        if self.cuts.len() > CUTS_MAX {
+            self.cuts.pop_front();
+        }
+        Ok(bytes)
+    }
+
+    fn sealed(&self, cut: &Cut, identity: &Identity, now: Millis) -> Result<Vec<u8>, Note> {
         let mut entries = Vec::with_capacity(cut.seqs.len());
         for seq in &cut.seqs {
             if let Some((payload, _)) = self.payload((cut.epoch, *seq))? {
@@ -557,12 +573,7 @@ impl Store {
         let hello = cut.hello.map(|nonce| Hello { nonce, beacon: self.beacon(now), operating });
         let batch =
             Batch { agent: self.agent, epoch: cut.epoch, context: cut.context, hello, entries };
-        let bytes = batch.seal(identity.key());
-        self.cuts.push_back((cut.id, bytes.clone()));
-        if self.cuts.len() > CUTS_MAX {
-            self.cuts.pop_front();
-        }
-        Ok(bytes)
+        Ok(batch.seal(identity.key()))
     }
 
     /// Puts a void in the place of a refused report, which stays readable inside it.
@@ -679,6 +690,11 @@ impl Store {
     /// Notes a receipt's time.
     pub(crate) fn note_receipt(&mut self, centre: Millis, now: Millis) -> Result<(), Note> {
         self.clock.receipt(centre, now);
+        self.keep_clock()
+    }
+
+    fn keep_clock(&mut self) -> Result<(), Note> {
+        let Some(centre) = self.clock.receipt else { return Ok(()) };
         // Once a minute is enough for what hangs on it, and spares the disk.
         let near = |kept: Millis| centre.0.abs_diff(kept.0) < 60_000;
         if !self.receipt_kept.is_some_and(near) {

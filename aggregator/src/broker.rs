@@ -148,12 +148,11 @@ pub struct Incoming {
 #[derive(Debug)]
 pub struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
-#[cfg(test)]
 impl Permit {
     /// A share of nothing, for a message that came by no broker.
     pub(crate) fn alone() -> Permit {
         let one = Arc::new(Semaphore::new(1));
-        Permit(one.try_acquire_owned().expect("nobody else has it"))
+        Permit(one.try_acquire_owned().expect("nobody else has this semaphore"))
     }
 }
 

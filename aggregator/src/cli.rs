@@ -38,6 +38,7 @@ macro_rules! tell_part {
 
 mod access;
 mod broker;
+mod bundle;
 mod enrol;
 mod keys;
 mod registry;
@@ -190,6 +191,11 @@ enum Command {
     Keys {
         #[command(subcommand)]
         command: keys::Keys,
+    },
+    /// U盘上报 Take in what agents without a line have sent on a stick
+    Bundle {
+        #[command(subcommand)]
+        command: bundle::Command,
     },
     /// 核验 Check the ledger's chain and signatures, and that the counts are what the ledger says
     Verify {
@@ -644,6 +650,9 @@ fn ask(command: Command, global: &Global, client: &Client) -> Result<ExitCode> {
             print_answer(&client.json(&Request::Report(call))?)?;
         }
         Command::Reports(command) => return reports::run(command, global, client),
+        Command::Bundle { command: bundle::Command::Import(args) } => {
+            return bundle::import(&args, global, client);
+        }
         Command::Init(_)
         | Command::Serve { .. }
         | Command::Restore { .. }

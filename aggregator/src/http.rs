@@ -152,6 +152,8 @@ pub enum Request {
     ImportCounts(crate::service::ImportCall),
     /// Writes a file of counts on the service's disk.
     ExportCounts(crate::service::ExportCall),
+    /// Takes in messages of a bundle.
+    BundleImport(crate::service::BundleCall),
     /// The agents put out, with their keys.
     Revocations,
     /// How the service is.
@@ -340,6 +342,7 @@ async fn carry_out(service: &Arc<Service>, who: &Who, request: Request) -> Resul
             let export = move |s: &Service| Ok(serde_json::to_value(s.export_counts(&call)?)?);
             blocking(service, export).await?
         }
+        Request::BundleImport(call) => serde_json::to_value(service.import_bundle(&call).await?)?,
         Request::Revocations => serde_json::to_value(service.revocations())?,
         Request::Status => service.status(),
         Request::UserAdd(call) => access::user_add(service, who, call).await?,

@@ -6,7 +6,10 @@
 //! commit is undone in memory and answers nothing; the agents send again. Operators' acts go through the
 //! same task, one commit each; what an act asks for (the scopes under a new registry, say) is stored in the
 //! same turn, whether whoever asked still waits or not. An act that is stored and cannot be folded ends the
-//! intake: what would be judged next is not what the ledger says.
+//! intake: what would be judged next is not what the ledger says. Bundles go through the same rounds, and their
+//! answers into a file (`by_hand`).
+
+mod by_hand;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -20,6 +23,8 @@ use banyan_shared::wire::{
     WireError,
 };
 use tokio::sync::{mpsc, oneshot, watch};
+
+pub use by_hand::{BundleRequest, Delivered};
 
 use crate::act::{Act, SignedAct};
 use crate::broker::{DownError, Downlink, Incoming, Permit};
@@ -68,6 +73,8 @@ counters! {
     entries,
     /// Batches that held nothing new.
     duplicates,
+    /// Entries that came again.
+    repeated,
     /// Entries refused.
     refused,
     /// Numbers that came again with other content.
@@ -129,12 +136,22 @@ pub struct ActRequest {
     pub reply: oneshot::Sender<Result<()>>,
 }
 
+/// What the intake is asked for beside the messages that come in by themselves.
+pub enum Ask {
+    /// To store acts.
+    Acts(ActRequest),
+    /// To take a bundle in.
+    Bundle(BundleRequest),
+}
+
 /// What the intake works with.
 pub struct Intake {
     state: SharedState,
     identity: Arc<Identity>,
     ledger: LedgerHandle,
     down: Arc<dyn Downlink>,
+    /// A bundle is being taken in: what is said goes into a file, and what its agent says of itself is old.
+    by_hand: bool,
     roll: Arc<Roll>,
     clock: Clock,
     counters: Arc<IntakeCounters>,
@@ -175,7 +192,8 @@ impl Intake {
     ) -> Intake {
         let (counters, told, broken) = Default::default();
         let roll = Arc::new(Roll::new(&state.read()));
-        Intake { state, identity, ledger, down, roll, clock, counters, told, broken }
+        let by_hand = false;
+        Intake { state, identity, ledger, down, by_hand, roll, clock, counters, told, broken }
     }
 
     /// Who may connect, kept up to date by this intake.
@@ -194,9 +212,9 @@ impl Intake {
     /// # Errors
     /// If an act is in the ledger that cannot be folded in.
     pub async fn run(
-        self,
+        mut self,
         mut incoming: mpsc::Receiver<Incoming>,
-        mut acts: mpsc::Receiver<ActRequest>,
+        mut acts: mpsc::Receiver<Ask>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<()> {
         let mut rejudge = tokio::time::interval(REJUDGE_EVERY);
@@ -212,7 +230,12 @@ impl Intake {
                 }
                 request = acts.recv(), if acts_open => match request {
                     None => acts_open = false,
-                    Some(request) => {
+                    Some(Ask::Bundle(request)) => {
+                        let delivered = self.bundle(request.agent, request.messages).await;
+                        // As with acts.
+                        let _ = request.reply.send(delivered);
+                    }
+                    Some(Ask::Acts(request)) => {
                         let result = self.act(&request.by, request.build).await;
                         // Whoever asked may have gone away; the act stands.
                         let _ = request.reply.send(result);
@@ -387,12 +410,17 @@ impl Intake {
         let agent = batch.agent;
         let mut state = self.state.write();
         if let (Some(hello), Some(known)) = (&batch.hello, state.agents.get_mut(&agent)) {
-            known.beacon = Some(((self.clock)(), hello.beacon.clone()));
-            known.nonce = Some(hello.nonce);
             let certificate = &self.identity.certificate;
-            known.knows_key =
-                Some(certificate.serial <= 1 || hello.operating == Some(certificate.key.tag()));
-            state.heard += 1;
+            let knows = certificate.serial <= 1 || hello.operating == Some(certificate.key.tag());
+            if self.by_hand {
+                // Written some time ago: what the agent says of itself there may be outdated by now.
+                known.knows_key = Some(knows || known.knows_key == Some(true));
+            } else {
+                known.beacon = Some(((self.clock)(), hello.beacon.clone()));
+                known.nonce = Some(hello.nonce);
+                known.knows_key = Some(knows);
+                state.heard += 1;
+            }
         }
         match state.judge(&batch) {
             Judgement::UnknownContext(context) => {
@@ -430,6 +458,8 @@ impl Intake {
                 if !store && !batch.entries.is_empty() {
                     count(&self.counters.duplicates, 1);
                 }
+                let other = added.len() + refused.len() + reused.len();
+                count(&self.counters.repeated, batch.entries.len().saturating_sub(other));
                 let stored = store;
                 Some(Work { batch, stored, refused, reused, added, offer, _permit: Some(permit) })
             }
@@ -479,7 +509,8 @@ impl Intake {
             position: state.position,
             lives,
             complete,
-            answers: asked.hello.or(agent.nonce),
+            // Only over a line is there a hello that these belong to.
+            answers: asked.hello.or(agent.nonce.filter(|_| !self.by_hand)),
             time: now,
             credit: CREDIT,
         };

@@ -153,8 +153,12 @@ pub(crate) fn made() -> Vec<Seed> {
     let elsewhere = Answer::Elsewhere { address: "broker.example.org:8883".to_owned() };
     add("answer", "elsewhere", &encode(&elsewhere));
     add("answer", "sealed", &body(&granted.seal(AGENT, &key(), &certificate(), &public())));
-    let file = Bundle { messages: vec![sealed.clone(), vec![1, 2, 3], vec![]] }.to_bytes();
+    let empty = seal(Kind::Introduce, AGENT, &[], &key());
+    let down = receipt().seal(AGENT, &key());
+    let file = Bundle { messages: vec![sealed.clone(), empty.clone(), empty] }.to_bytes();
     add("bundle", "three", &file[16..file.len() - 8]);
+    let answer = Bundle { messages: vec![down] }.to_bytes();
+    add("bundle", "answer", &answer[16..answer.len() - 8]);
     add("bundle", "file", &file);
     add("grant", "grant", &encode(&grant()));
     add("grant", "signed", &encode(&signed));

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::small::{Done, Small, json_of, record, run, sync};
 
 /// A centre whose recovery file was taken off the server, that file, and its code.
-fn country() -> (Small, PathBuf, String) {
+pub(crate) fn country() -> (Small, PathBuf, String) {
     let small = Small::new();
     let code = code_in(&small.init).expect("init shows a code");
     let away = small.world.dir().join("stick.recovery");
@@ -35,7 +35,7 @@ fn typed(small: &Small, arguments: &[&str], line: &str) -> Done {
 }
 
 /// Stops the centre, rolls its key over, and starts it again where it was.
-fn roll(small: &mut Small, file: &Path, code: &str, further: &[&str]) {
+pub(crate) fn roll(small: &mut Small, file: &Path, code: &str, further: &[&str]) {
     let served = small.served.take().unwrap();
     let (mqtt, http) = (served.mqtt(), served.http());
     served.stop().unwrap();

@@ -6,6 +6,7 @@ mod acts;
 mod attack;
 #[cfg(feature = "browser")]
 mod browser;
+mod bundles;
 mod clinic;
 mod clones;
 mod enrolment;

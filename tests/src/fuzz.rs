@@ -143,6 +143,10 @@ fn bundle(bytes: &[u8]) {
     file.extend_from_slice(&sum[..8]);
     let Ok(bundle) = Bundle::from_bytes(&file) else { return };
     assert_eq!(bundle.to_bytes(), file);
+    if let Ok((agent, _)) = bundle.heading() {
+        let of = |message: &Vec<u8>| Envelope::read(message).map(|envelope| envelope.agent);
+        assert!(bundle.messages.iter().all(|message| of(message) == Ok(agent)));
+    }
     for message in &bundle.messages {
         envelope(message);
     }

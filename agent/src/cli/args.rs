@@ -95,10 +95,47 @@ pub(crate) enum Verb {
     Import(Import),
     /// 本机状况 how this agent is
     Status,
+    /// 无网络时用U盘上报并取回回执 deliver by a USB stick where there is no line
+    #[command(
+        after_help = "一圈 / The round:\n  1. 诊所 clinic:  banyan-agent bundle export E:\\\n  2. 县中心 centre: \
+                            banyan-aggregator bundle import E:\\\n  3. 诊所 clinic:  banyan-agent bundle import \
+                            E:\\\n\n导出不改变任何数据：收到回执前，报表一直保留在本机。U盘上只有签名的业务数，没有密钥。\n\
+                            Writing a bundle changes nothing: entries stay here until the answer brings their \
+                            receipts. A stick holds signed counts and no key."
+    )]
+    Bundle {
+        #[command(subcommand)]
+        verb: BundleVerb,
+    },
     /// 队列：待发、被拒、暂存的报表 the queue: waiting, refused and parked reports
     Queue {
         #[command(subcommand)]
         verb: QueueVerb,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BundleVerb {
+    /// 把全部待上报数据写入文件 write all that waits into a file
+    #[command(
+        after_help = "例 / Examples:\n  bundle export E:\\            (写入 writes E:\\机构代码.bundle)\n  \
+                            bundle export /media/usb/clinic.bundle\n\n服务运行时也可使用；可随时重复，内容重叠无妨。\n\
+                            Works while the service runs; may be repeated at any time, overlaps do no harm."
+    )]
+    Export {
+        /// 文件或目录 a file, or a directory
+        #[arg(value_name = "F|DIR")]
+        file: PathBuf,
+    },
+    /// 读入县中心的回复 take in the centre's answer
+    #[command(
+        after_help = "例 / Examples:\n  bundle import E:\\            (目录中所有给本终端的回复 every answer in it for this \
+                            agent)\n  bundle import /media/usb/clinic.answer"
+    )]
+    Import {
+        /// 文件或目录 a file, or a directory
+        #[arg(value_name = "F|DIR")]
+        file: PathBuf,
     },
 }
 

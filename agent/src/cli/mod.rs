@@ -3,6 +3,7 @@
 //! Data goes to stdout, messages to stderr. Exit: 0 done, 1 failed, 2 wrong usage, 3 not finished in time.
 
 mod args;
+mod bundle;
 mod enroll;
 mod import;
 mod show;
@@ -21,7 +22,7 @@ use crate::core::{Core, Options};
 use crate::driver::Driver;
 use crate::local;
 use crate::note::{Note, note};
-use args::{Args, Format, QueueVerb, Verb};
+use args::{Args, BundleVerb, Format, QueueVerb, Verb};
 
 /// How long a command waits for a data directory that another one has open.
 const LOCKED_WAIT: Duration = Duration::from_secs(10);
@@ -203,6 +204,8 @@ fn run(ui: &Ui, verb: Verb) -> Exit {
             Reply::Status(status) => show::status(ui, &status),
             other => show::unexpected(ui, other),
         }),
+        Verb::Bundle { verb: BundleVerb::Export { file } } => bundle::export(ui, &file),
+        Verb::Bundle { verb: BundleVerb::Import { file } } => bundle::import(ui, &file),
         Verb::Queue { verb: QueueVerb::Ls } => {
             with_agent(ui, |agent| match agent.ask(Command::Queue) {
                 Reply::Queue(rows) => show::queue(ui, &rows),

@@ -37,7 +37,7 @@ pub(crate) fn json<T: Serialize>(value: &T) {
 }
 
 /// Prints a line; a closed pipe is nobody's fault.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stdout(), "{text}");
 }

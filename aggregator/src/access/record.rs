@@ -74,6 +74,11 @@ pub(crate) fn described(request: &Request) -> (&'static str, String) {
         Request::ImportCounts(call) => {
             ("import", format!("{} ({} rows)", call.file, call.rows.len()))
         }
+        Request::BundleImport(call) => {
+            let agent = call.bundle().ok().and_then(|bundle| bundle.heading().ok());
+            let agent = agent.map(|(agent, _)| agent.to_string()).unwrap_or_default();
+            ("bundle import", words(&[&agent, &call.file]))
+        }
         Request::UserAdd(call) => {
             let to = scope(call.scope.as_deref());
             ("user add", words(&[&call.name, call.role.code(), to]))
@@ -144,6 +149,7 @@ pub(crate) fn kind_of(
         | Request::Signoff(_)
         | Request::Lock(_)
         | Request::Unlock(_)
+        | Request::BundleImport(_)
         | Request::UserAdd(_)
         | Request::UserPassword(_)
         | Request::UserRemove { .. }

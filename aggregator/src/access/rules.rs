@@ -14,10 +14,12 @@ use banyan_shared::catalogue::{Catalogue, Class, Lang, NetworkKindIx};
 use banyan_shared::ids::{AgentId, Millis, UnitCode};
 use banyan_shared::organisation::{Found, Lookup, NetworkIx, Organisation, UnitIx};
 use banyan_shared::period::{Date, Period, Span};
+use banyan_shared::wire::{EnrolRequest, Envelope, Grant, Introduction, Kind, decode};
 
 use super::{Denied, Role, Scope, Who};
 use crate::http::Request;
 use crate::query::Membership;
+use crate::service::BundleCall;
 use crate::state::State;
 
 /// What a command needs beside the scope of the places it names.
@@ -69,6 +71,7 @@ pub(crate) fn need(request: &Request) -> Need {
         | Request::Signoff(_)
         | Request::Lock(_)
         | Request::Unlock(_)
+        | Request::BundleImport(_)
         | Request::ImportCounts(_) => (Operator, Places),
         Request::Claims { .. } => (Operator, Nothing),
         Request::ImportUnits(_) | Request::Publish(_) | Request::Verify { .. } => {
@@ -587,6 +590,7 @@ impl<'a> Inside<'a> {
                 self.named(&call.unit, &call.period)
             }
             Request::ImportCounts(call) => self.counts(&call.header, &call.rows),
+            Request::BundleImport(call) => self.bundle(call),
             // Whatever names its places in a way not known here is not let through.
             _ => Err(everything_denied(self.who)),
         }
@@ -601,6 +605,48 @@ impl<'a> Inside<'a> {
         };
         let good = agent.parse().ok().and_then(|id| inside(&id));
         if good == Some(true) { Ok(()) } else { Err(self.denied(agent)) }
+    }
+
+    /// A bundle is of whom its agent reports for; of one that is not known here, of whom the code or the
+    /// grants in it speak of. Nothing in it is believed for that: who signed it is looked at when it is
+    /// taken in.
+    fn bundle(&self, call: &BundleCall) -> Result<(), Denied> {
+        let bundle = call.bundle().ok();
+        let Some((agent, _)) = bundle.as_ref().and_then(|bundle| bundle.heading().ok()) else {
+            return Err(self.denied(&call.file));
+        };
+        let inside = if self.state.agents.contains_key(&agent) {
+            self.agent(&agent)
+        } else {
+            let messages = bundle.iter().flat_map(|bundle| &bundle.messages);
+            let introduced: Vec<bool> =
+                messages.filter_map(|message| self.introduced(message)).collect();
+            !introduced.is_empty() && introduced.into_iter().all(|inside| inside)
+        };
+        if inside { Ok(()) } else { Err(self.denied(&agent.to_string())) }
+    }
+
+    /// Whether all that a message would make its agent report for is inside; none if it makes it nothing.
+    fn introduced(&self, message: &[u8]) -> Option<bool> {
+        let envelope = Envelope::read(message).ok()?;
+        match envelope.kind {
+            Kind::Enrol => {
+                let request = EnrolRequest::open(&envelope).ok()?;
+                let contexts = &self.state.codes.get(&request.code)?.contexts;
+                let offered = |number| self.state.contexts.get(number);
+                let mut contexts = contexts.iter().filter_map(offered);
+                Some(contexts.all(|context| self.all(&context.facilities)))
+            }
+            Kind::Introduce => {
+                let introduction: Introduction = decode(envelope.unverified_body()).ok()?;
+                let grants = introduction.grants.iter().map(|signed| signed.unverified());
+                let of = |grant: Grant| -> Vec<UnitCode> {
+                    grant.offer.facilities.into_iter().map(|scope| scope.code).collect()
+                };
+                Some(grants.into_iter().all(|grant| grant.is_ok_and(|grant| self.all(&of(grant)))))
+            }
+            _ => None,
+        }
     }
 
     fn counts(&self, header: &[String], rows: &[(u32, Vec<String>)]) -> Result<(), Denied> {

@@ -4,6 +4,7 @@
 //! A [`Service`] owns the ledger and the state folded from it. It is opened with an exclusive lock, either
 //! by `serve`, which adds broker, front door and HTTP, or by one command for as long as it runs.
 
+mod bundle;
 mod catalogue;
 mod claims;
 mod enrol;
@@ -35,11 +36,12 @@ use crate::broker::{DownError, Downlink, Incoming};
 use crate::derived::{Derived, Keeper};
 use crate::front_door::Entrance;
 use crate::identity::Identity;
-use crate::intake::{ActBuilder, ActRequest, Clock, Intake, IntakeCounters, SharedState};
+use crate::intake::{ActBuilder, ActRequest, Ask, Clock, Intake, IntakeCounters, SharedState};
 use crate::ledger::{Ledger, LedgerHandle, LedgerReader, LedgerWriter, NewRow, RowKind, RowRef};
 use crate::roll::Roll;
 use crate::state::{State, StateError};
 
+pub use bundle::{BundleCall, BundleTaken};
 pub use catalogue::{CatalogueChange, PublishCall, PublishReport};
 pub use claims::{ClaimRow, DecideClaim};
 pub use enrol::{EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile};
@@ -111,7 +113,7 @@ pub struct Service {
     state: SharedState,
     identity: Arc<Identity>,
     ledger: LedgerHandle,
-    acts: mpsc::Sender<ActRequest>,
+    acts: mpsc::Sender<Ask>,
     clock: Clock,
     counters: Arc<IntakeCounters>,
     roll: Arc<Roll>,
@@ -355,7 +357,7 @@ impl Service {
     pub async fn act(&self, by: &str, build: ActBuilder) -> Result<()> {
         let (reply, done) = oneshot::channel();
         let request = ActRequest { by: by.to_owned(), build, reply };
-        if self.acts.send(request).await.is_err() {
+        if self.acts.send(Ask::Acts(request)).await.is_err() {
             bail!("the service is stopping");
         }
         done.await.context("the service is stopping")?

@@ -14,7 +14,7 @@ mod inbox;
 mod outbox;
 
 pub use inbox::{Fate, Inbox};
-pub use outbox::{Config, Cut, Effect, Event, Item, Outbox};
+pub use outbox::{CARRIED_MAX, Carried, Config, Cut, Effect, Event, Item, Mark, Outbox, Part};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,10 @@
 //! What an agent sends, and what a receipt means to it.
 
+mod by_hand;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use by_hand::{CARRIED_MAX, Carried, Mark, Part};
 
 use crate::codes::{ParkReason, Refusal};
 use crate::ids::{AgentId, ContextNumber, Epoch, Millis, Seq};
@@ -58,6 +62,8 @@ pub enum Event<'a> {
     Disconnected,
     /// A receipt whose signature is the centre's arrived.
     Receipt(&'a Receipt),
+    /// A receipt whose signature is the centre's came in the answer to a bundle, whether or not the line is up.
+    Brought(&'a Receipt),
     /// The centre has just been told who we are: everything in flight is sent again.
     Introduced,
     /// Time has passed, or entries were added.
@@ -139,6 +145,8 @@ pub enum Effect {
         /// Whether this is all there is; else only the entries named are touched.
         complete: bool,
     },
+    /// What is known of bundles written; replaces what was.
+    Carried(Vec<Carried>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,6 +258,8 @@ pub struct Outbox {
     beginning: bool,
     /// The context an empty hello speaks under; 0 as long as there is none.
     context: ContextNumber,
+    /// Bundles written, oldest first.
+    carried: Vec<Carried>,
 }
 
 impl Outbox {
@@ -268,6 +278,7 @@ impl Outbox {
             next_cut: 1,
             beginning: false,
             context: 0,
+            carried: Vec::new(),
         }
     }
 
@@ -353,6 +364,7 @@ impl Outbox {
                 (self.nonce, self.answered) = (None, false);
             }
             Event::Receipt(receipt) => self.receive(now, receipt, &mut effects),
+            Event::Brought(receipt) => self.brought(now, receipt, &mut effects),
             Event::Introduced => {
                 for flight in &mut self.in_flight {
                     flight.sent_at = now;
@@ -435,11 +447,6 @@ impl Outbox {
 
     fn receive(&mut self, now: Millis, receipt: &Receipt, effects: &mut Vec<Effect>) {
         let mine = !self.answered && self.nonce.is_some() && receipt.answers == self.nonce;
-        let moved = self.store != Some(receipt.store);
-        if moved && !mine {
-            // Another store's word, or a stranger's: it can prove nothing here.
-            return;
-        }
         // A refusal says nothing of the content it judged, so it is believed only of what is on its way:
         // the number may have been used by a twin, or before this disk was restored.
         let sent: BTreeSet<(Epoch, Seq)> = self
@@ -450,9 +457,27 @@ impl Outbox {
         if mine {
             self.answered = true;
             self.in_flight.retain(|flight| flight.cut.hello.is_none());
+            self.outdate(effects);
+        }
+        if self.believe(receipt, (mine, Sent { seqs: sent, ranges: Vec::new() }, now), effects) {
+            self.credit = receipt.credit;
+        }
+    }
+
+    /// Takes what a receipt proves; false if it can prove nothing here. With it comes whether it answers the
+    /// present hello, what was on its way when it came, and the time.
+    fn believe(
+        &mut self,
+        receipt: &Receipt,
+        (mine, sent, now): (bool, Sent, Millis),
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let moved = self.store != Some(receipt.store);
+        if moved && !mine {
+            // Another store's word, or a stranger's: it can prove nothing here.
+            return false;
         }
         let word = Word { answer: mine && receipt.complete, moved, now, sent };
-        self.credit = receipt.credit;
         let epochs: Vec<Epoch> = self.lives.keys().copied().collect();
         for epoch in epochs {
             let shown = receipt.lives.iter().find(|life| life.epoch == Some(epoch));
@@ -476,6 +501,7 @@ impl Outbox {
                     slot.is_some_and(|slot| slot.state == State::Waiting)
                 })
         });
+        true
     }
 
     fn apply(&mut self, epoch: Epoch, shown: &LifeReceipt, word: &Word, effects: &mut Vec<Effect>) {
@@ -532,7 +558,7 @@ impl Outbox {
         }
         for (seq, refusal) in &shown.refused {
             let Some(slot) = life.slots.get_mut(seq) else { continue };
-            if slot.state != State::Waiting || !word.sent.contains(&(epoch, *seq)) {
+            if slot.state != State::Waiting || !word.sent.has(epoch, *seq) {
                 continue;
             }
             if *refusal == Refusal::SeqReused {
@@ -595,8 +621,23 @@ struct Word {
     /// It is the first word of a store not known before.
     moved: bool,
     now: Millis,
-    /// What was on its way when it arrived.
-    sent: BTreeSet<(Epoch, Seq)>,
+    sent: Sent,
+}
+
+/// What was on its way when a receipt came.
+struct Sent {
+    seqs: BTreeSet<(Epoch, Seq)>,
+    /// Runs of numbers.
+    ranges: Vec<(Epoch, Seq, Seq)>,
+}
+
+impl Sent {
+    fn has(&self, epoch: Epoch, seq: Seq) -> bool {
+        let in_run = |(life, first, last): &(Epoch, Seq, Seq)| {
+            *life == epoch && (*first..=*last).contains(&seq)
+        };
+        self.seqs.contains(&(epoch, seq)) || self.ranges.iter().any(in_run)
+    }
 }
 
 /// An entry's bytes have changed, so no cut may hold it any more. Other cuts are cut anew when there is

@@ -332,3 +332,110 @@ proptest! {
         }
     }
 }
+
+/// All parts of a bundle: its batches, the hello first.
+fn exported(outbox: &mut Outbox, nonce: u64, bytes_max: usize) -> Vec<Cut> {
+    let (mut cuts, mut after) = (Vec::new(), None);
+    loop {
+        let part = outbox.export(nonce, after, bytes_max);
+        cuts.extend(part.cuts);
+        after = part.next;
+        if after.is_none() {
+            return cuts;
+        }
+    }
+}
+
+#[test]
+fn a_bundle_is_a_hello_and_all_that_waits_in_parts_of_any_size() {
+    for bytes_max in [1, 40, 100, 1 << 20] {
+        let mut outbox = outbox(900);
+        outbox.handle(Millis(0), Event::Connected { nonce: 1 });
+        outbox.handle(Millis(0), Event::Receipt(&receipt(&[(1, 300), (500, 500)], true, Some(1))));
+        let cuts = exported(&mut outbox, 7, bytes_max);
+        assert_eq!((cuts[0].hello, cuts[0].seqs.len()), (Some(7), 0));
+        assert!(cuts[1..].iter().all(|cut| cut.hello.is_none() && !cut.seqs.is_empty()));
+        let mut seqs: Vec<Seq> = cuts.iter().flat_map(|cut| cut.seqs.iter().copied()).collect();
+        assert_eq!(*seqs.iter().max().unwrap(), *cuts[1].seqs.last().unwrap(), "newest first");
+        seqs.sort_unstable();
+        let waits: Vec<Seq> = (301..=900).filter(|seq| *seq != 500).collect();
+        assert_eq!(seqs, waits, "each once, in parts of {bytes_max}");
+        let carried = outbox.carried();
+        assert_eq!(carried.len(), 1);
+        assert_eq!(carried[0].runs, [(LIFE, 501, 900), (LIFE, 301, 499)], "in {bytes_max}");
+        assert_eq!(outbox.waiting(), 599, "nothing is delivered by being written");
+    }
+    // Number 1 of a later life goes first, and what the centre would not take is left out.
+    let life = Epoch { counter: 2, random: 5 };
+    let mut outbox = Outbox::new(AGENT, life, None, Config::default());
+    for seq in 1..=4 {
+        outbox.add(life, seq, Item { context: u32::from(seq < 3), ..item(seq) });
+    }
+    outbox.add(LIFE, 1, item(1));
+    let cuts = exported(&mut outbox, 7, 1);
+    let order = cuts[1..].iter().flat_map(|cut| cut.seqs.iter().map(|s| (cut.epoch, *s)));
+    assert_eq!(order.collect::<Vec<_>>(), [(life, 1), (life, 4), (life, 3), (life, 2), (LIFE, 1)]);
+    let cuts = exported(&mut outbox, 8, 1 << 20);
+    let seqs: Vec<_> = cuts[1..].iter().map(|cut| (cut.context, cut.seqs.clone())).collect();
+    assert_eq!(seqs, [(1, vec![1]), (0, vec![3, 4]), (1, vec![2]), (1, vec![1])]);
+}
+
+#[test]
+fn an_answer_that_is_brought_is_believed_once_and_not_after_newer_words() {
+    let mut outbox = outbox(10);
+    exported(&mut outbox, 1, 1 << 20);
+    exported(&mut outbox, 2, 1 << 20);
+    exported(&mut outbox, 3, 1 << 20);
+    // Under a store not known yet only the answer to a bundle can prove anything.
+    assert_eq!(outbox.handle(Millis(0), Event::Brought(&receipt(&[(1, 2)], false, None))), []);
+    let effects = outbox.handle(Millis(0), Event::Brought(&receipt(&[(1, 5)], true, Some(1))));
+    assert_eq!(effects[0], Effect::Confirm { epoch: LIFE, ranges: vec![(1, 5)] });
+    assert!(effects.contains(&Effect::Store(STORE)));
+    assert!(matches!(effects.last(), Some(Effect::Carried(_))), "it is remembered last");
+    assert!(!outbox.is_answered(), "a line says hello for itself");
+    // The third is answered before the second: what that one says later can only add.
+    outbox.handle(Millis(0), Event::Brought(&receipt(&[(1, 7)], true, Some(3))));
+    let effects = outbox.handle(Millis(0), Event::Brought(&receipt(&[(8, 8)], true, Some(2))));
+    assert_eq!(effects, [Effect::Confirm { epoch: LIFE, ranges: vec![(8, 8)] }]);
+    // A restored centre's answer shows less: what it does not show waits again. Once more it can only add.
+    exported(&mut outbox, 4, 1 << 20);
+    let restored =
+        Receipt { store: StoreId { incarnation: 2, ..STORE }, ..receipt(&[(1, 3)], true, Some(4)) };
+    let effects = outbox.handle(Millis(0), Event::Brought(&restored));
+    assert!(
+        effects.contains(&Effect::Unconfirm { epoch: LIFE, ranges: vec![(4, 8)] }),
+        "{effects:?}"
+    );
+    let again = Receipt { lives: vec![], ..restored.clone() };
+    assert_eq!(outbox.handle(Millis(0), Event::Brought(&again)), []);
+    assert_eq!(outbox.waiting(), 7);
+    // A hello over the line is answered: bundles written before it are older than that.
+    exported(&mut outbox, 5, 1 << 20);
+    outbox.handle(Millis(0), Event::Connected { nonce: 50 });
+    let answer = Receipt { answers: Some(50), ..restored.clone() };
+    let effects = outbox.handle(Millis(0), Event::Receipt(&answer));
+    assert!(matches!(&effects[0], Effect::Carried(all) if all.iter().all(|one| one.answered)));
+    let older = receipt(&[(1, 10)], true, Some(5));
+    assert_eq!(outbox.handle(Millis(0), Event::Brought(&older)), [], "another store's word by now");
+    assert_eq!(outbox.waiting(), 7);
+    // More bundles than are remembered: the oldest answers only add.
+    for nonce in 100..120 {
+        exported(&mut outbox, nonce, 1 << 20);
+    }
+    assert_eq!(outbox.carried().len(), CARRIED_MAX);
+    assert!(!outbox.awaits(Some(111)) && outbox.awaits(Some(112)) && !outbox.awaits(None));
+}
+
+#[test]
+fn a_refusal_that_is_brought_is_believed_of_what_a_bundle_holds_only() {
+    let mut outbox = outbox(4);
+    exported(&mut outbox, 1, 1 << 20);
+    outbox.add(LIFE, 5, item(5));
+    let mut answer = receipt(&[(1, 3)], true, Some(1));
+    answer.lives[0].refused = vec![(4, Refusal::NotInScope), (5, Refusal::NotInScope)];
+    let effects = outbox.handle(Millis(0), Event::Brought(&answer));
+    let refused: Vec<_> =
+        effects.iter().filter(|effect| matches!(effect, Effect::Refused { .. })).collect();
+    assert_eq!(refused.len(), 1);
+    assert!(matches!(refused[0], Effect::Refused { seq: 4, .. }), "5 was in no bundle");
+}

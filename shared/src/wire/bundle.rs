@@ -1,6 +1,7 @@
 //! A bundle: the same envelopes in a file, for a clinic whose line is a USB stick.
 
-use super::WireError;
+use super::{Envelope, Kind, WireError};
+use crate::ids::AgentId;
 use crate::keys::sha256;
 use crate::limits::{BUNDLE_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
@@ -15,7 +16,46 @@ const MAGIC: &[u8] = b"BANYAN-BUNDLE-1\n";
 /// Bytes of SHA-256 that end the file: sticks are pulled out too early.
 const SUM_BYTES: usize = 8;
 
+/// Which way a bundle goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From an agent to the centre.
+    Up,
+    /// The centre's answer to it.
+    Down,
+}
+
 impl Bundle {
+    /// Whether these bytes claim to be a bundle.
+    pub fn is_one(bytes: &[u8]) -> bool {
+        bytes.starts_with(MAGIC)
+    }
+
+    /// How many bytes a bundle's beginning takes by which it is known.
+    pub const MAGIC_BYTES: usize = MAGIC.len();
+
+    /// Whose bundle it is and which way it goes. Nothing of it is believed yet.
+    ///
+    /// # Errors
+    /// [`WireError`] if it is empty, a message is none, or they are several agents' or go both ways: nobody
+    /// writes such a file.
+    pub fn heading(&self) -> Result<(AgentId, Way), WireError> {
+        let mut heading = None;
+        for message in &self.messages {
+            let envelope = Envelope::read(message)?;
+            let way = match envelope.kind {
+                Kind::Batch | Kind::Enrol | Kind::Introduce => Way::Up,
+                Kind::Receipt | Kind::Answer | Kind::Notice => Way::Down,
+                Kind::Act => return Err(WireError::Kind(envelope.kind as u8)),
+            };
+            let here = (envelope.agent, way);
+            if *heading.get_or_insert(here) != here {
+                return Err(WireError::Malformed("the messages of a bundle are several agents'"));
+            }
+        }
+        heading.ok_or(WireError::Malformed("a bundle without a message"))
+    }
+
     /// The file's bytes: magic, then each message with its length in four bytes, then a check sum.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
@@ -53,6 +93,10 @@ impl Bundle {
                     what: "bytes in a message",
                     max: PAYLOAD_BYTES_MAX,
                 });
+            }
+            // No message is as short; a file of nothing but lengths would take many times its size here.
+            if length < Envelope::BYTES_MIN {
+                return Err(WireError::Truncated);
             }
             let (message, after) = after.split_at_checked(length).ok_or(WireError::Truncated)?;
             messages.push(message.to_vec());

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use batch::{Batch, Beacon, Body, Entry, Hello, entry_hash, pack, unpack};
-pub use bundle::Bundle;
+pub use bundle::{Bundle, Way};
 pub use code::{CodeError, EnrolCode};
 pub use enrolment::{
     Answer, EnrolRefusal, EnrolRequest, EnrolmentFile, FacilityScope, Grant, Introduction, Notice,
@@ -123,6 +123,9 @@ pub struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
+    /// The size of a message with an empty body, in bytes.
+    pub const BYTES_MIN: usize = HEADER_BYTES + SIGNATURE_BYTES;
+
     /// Reads the outside of a message.
     ///
     /// # Errors
@@ -142,7 +145,7 @@ impl<'a> Envelope<'a> {
         if bytes.first().is_some_and(|version| *version != WIRE_VERSION) {
             return Err(WireError::Version(bytes[0]));
         }
-        if bytes.len() < HEADER_BYTES + SIGNATURE_BYTES {
+        if bytes.len() < Envelope::BYTES_MIN {
             return Err(WireError::Truncated);
         }
         let kind = Kind::of(bytes[1]).ok_or(WireError::Kind(bytes[1]))?;

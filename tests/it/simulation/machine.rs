@@ -8,7 +8,7 @@ use banyan_shared::ids::{AgentId, Epoch, Millis, Seq, VersionId};
 use banyan_shared::keys::SigningKey;
 use banyan_shared::period::{Period, PeriodType};
 use banyan_shared::report::{Content, EnteredAt, How, Value};
-use banyan_shared::sync::{Config, Cut, Effect, Item, Outbox};
+use banyan_shared::sync::{Carried, Config, Cut, Effect, Item, Mark, Outbox};
 use banyan_shared::wire::{Batch, Beacon, Body, Entry, Hello, Receipt, StoreId, entry_hash};
 
 use super::model::{Model, Register};
@@ -45,6 +45,7 @@ pub(super) struct Disk {
     pub(super) stated: BTreeMap<Epoch, Seq>,
     pub(super) store: Option<StoreId>,
     pub(super) parked: BTreeMap<(Epoch, Seq), ParkReason>,
+    pub(super) carried: Vec<Carried>,
 }
 
 impl Disk {
@@ -90,6 +91,9 @@ pub(super) struct Shared {
     pub(super) rng: Rng,
 }
 
+/// The messages of a part of a bundle, and where the next one begins.
+type WrittenPart = (Vec<Arc<[u8]>>, Option<Mark>);
+
 pub(super) struct Machine {
     /// Which of the run's agents it is.
     pub(super) agent: usize,
@@ -122,6 +126,7 @@ impl Machine {
             stated: BTreeMap::new(),
             store: None,
             parked: BTreeMap::new(),
+            carried: Vec::new(),
         };
         Machine {
             agent,
@@ -164,7 +169,23 @@ impl Machine {
         for ((epoch, seq), kept) in &self.disk.entries {
             outbox.add(*epoch, *seq, item(kept));
         }
+        outbox.load_carried(self.disk.carried.clone());
         self.outbox = Some(outbox);
+    }
+
+    /// Writes a part of a bundle: its messages, and where the next begins.
+    pub(super) fn export(
+        &mut self,
+        nonce: u64,
+        after: Option<Mark>,
+        bytes_max: usize,
+        key: &SigningKey,
+    ) -> Option<WrittenPart> {
+        let outbox = self.outbox.as_mut()?;
+        let part = outbox.export(nonce, after, bytes_max);
+        self.disk.carried = outbox.carried().to_vec();
+        let messages = part.cuts.iter().map(|cut| self.bytes_of(cut, key)).collect();
+        Some((messages, part.next))
     }
 
     fn put(&mut self, body: Body, content: Option<usize>, copy: bool, shared: &mut Shared) -> Seq {
@@ -251,6 +272,7 @@ impl Machine {
                 self.outbox.as_mut().unwrap().begin(epoch, first);
             }
             Effect::Store(store) => self.disk.store = Some(store),
+            Effect::Carried(carried) => self.disk.carried = carried,
             Effect::Parked { epoch, parked, complete } => {
                 if complete {
                     self.disk.parked.retain(|(e, _), _| *e != epoch);

@@ -1,7 +1,7 @@
 //! The real machines of delivery against a model, run by run from a seed.
 //!
 //! One to three clinics with real outboxes over a modelled disk, a centre with real inboxes over a modelled
-//! ledger, real signed bytes between them, and a network, disks and people that do their worst. After every
+//! ledger, real signed bytes between them, and a network, sticks, disks and people that do their worst. After every
 //! step nothing may be released that no ledger held; once the faults stop, every report saved and not lost
 //! with a disk is held once, and every figure is the one of in-order delivery. The same checks must catch
 //! each of the deliberately broken variants ([`Broken`]).
@@ -12,6 +12,7 @@ mod centre;
 mod check;
 mod machine;
 mod model;
+mod sticks;
 mod world;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,6 +54,10 @@ enum Broken {
     ReuseNumbers,
     /// A batch with anything new in it adds everything that is in it.
     HoldRefused,
+    /// The answer to a bundle counts as the centre's newest word whenever it is brought.
+    OldBundleAnswers,
+    /// What was written into a bundle counts as delivered.
+    ForgetOnExport,
 }
 
 /// A small generator of our own: the same seed is the same run on every machine and in every version.
@@ -188,4 +193,6 @@ caught! {
     a_moved_old_version_that_comes_back_is_caught: RenumberRegresses;
     numbers_used_again_after_a_crash_are_caught: ReuseNumbers;
     a_refused_entry_held_beside_a_new_one_is_caught: HoldRefused;
+    an_old_bundles_answer_taken_for_the_newest_word_is_caught: OldBundleAnswers;
+    forgetting_on_export_is_caught: ForgetOnExport;
 }

@@ -13,6 +13,7 @@ use super::centre::Centre;
 use super::check;
 use super::machine::{Disk, Machine, Shared, content_of};
 use super::model::{FUTURE, Model, OUT_OF_SCOPE, Register};
+use super::sticks::Stick;
 use super::{Broken, Keys, Rng};
 
 /// What runs must have seen, all together: a simulation that never meets a fault proves nothing.
@@ -41,10 +42,16 @@ pub(super) const SEEN: &[&str] = &[
     "unconfirmed",
     "parked reports",
     "conflicts",
+    "bundles",
+    "bundles taken in",
+    "bundles cut short",
+    "answers brought",
+    "old answers brought",
+    "runs that end without a line",
 ];
 
 /// Steps to come to rest once faults have stopped.
-const ROUNDS_TO_REST: usize = 60;
+pub(super) const ROUNDS_TO_REST: usize = 60;
 const MESSAGES_KEPT: usize = 24;
 
 #[derive(Clone)]
@@ -78,6 +85,7 @@ struct Faults {
     quarantine: usize,
     forge: usize,
     prune: usize,
+    sticks: usize,
 }
 
 struct Image {
@@ -88,7 +96,7 @@ struct Image {
 }
 
 pub(super) struct World<'k> {
-    keys: &'k Keys,
+    pub(super) keys: &'k Keys,
     pub(super) broken: Broken,
     pub(super) machines: Vec<Machine>,
     pub(super) centre: Centre,
@@ -97,6 +105,7 @@ pub(super) struct World<'k> {
     network: Vec<Message>,
     old: Vec<Message>,
     images: Vec<Image>,
+    pub(super) sticks: Vec<Stick>,
     faults: Faults,
     calm: bool,
     verify_all: bool,
@@ -119,6 +128,7 @@ impl<'k> World<'k> {
             quarantine: some(30, 3),
             forge: some(50, 6),
             prune: some(20, 4),
+            sticks: some(50, 25),
         };
         let agents = 1 + rng.below(3);
         let ids: Vec<AgentId> =
@@ -140,6 +150,7 @@ impl<'k> World<'k> {
             network: Vec::new(),
             old: Vec::new(),
             images: Vec::new(),
+            sticks: Vec::new(),
             faults,
             calm: false,
             verify_all: seed.is_multiple_of(8),
@@ -162,17 +173,17 @@ impl<'k> World<'k> {
         self.seen[at] += n;
     }
 
-    fn log(&mut self, line: impl FnOnce() -> String) {
+    pub(super) fn log(&mut self, line: impl FnOnce() -> String) {
         if self.tracing {
             let _ = writeln!(self.trace, "{}", line());
         }
     }
 
-    fn chance(&mut self, percent: usize) -> bool {
+    pub(super) fn chance(&mut self, percent: usize) -> bool {
         self.shared.rng.chance(percent)
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         self.shared.rng.below(n)
     }
 
@@ -195,6 +206,9 @@ impl<'k> World<'k> {
         let at = self.below(self.machines.len());
         if self.faulty(at)? {
             return Ok(());
+        }
+        if self.chance(self.faults.sticks) {
+            return self.stick(at);
         }
         match self.below(100) {
             0..25 => self.type_report(at)?,
@@ -256,6 +270,16 @@ impl<'k> World<'k> {
         Ok(true)
     }
 
+    /// Whether faults have stopped.
+    pub(super) fn is_calm(&self) -> bool {
+        self.calm
+    }
+
+    /// Whether a machine dies here.
+    pub(super) fn crashes_now(&mut self) -> bool {
+        !self.calm && self.chance(self.faults.crash)
+    }
+
     fn type_report(&mut self, at: usize) -> Result<(), String> {
         let agent = self.machines[at].agent;
         let own = u32::try_from(agent).unwrap();
@@ -314,7 +338,7 @@ impl<'k> World<'k> {
     }
 
     /// Gives a machine an event and carries out what it wants; it may die between any two effects.
-    fn feed(&mut self, at: usize, event: Event<'_>) -> Result<(), String> {
+    pub(super) fn feed(&mut self, at: usize, event: Event<'_>) -> Result<(), String> {
         let machine = &mut self.machines[at];
         machine.clock += 1;
         let now = machine.now();
@@ -405,7 +429,7 @@ impl<'k> World<'k> {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), String> {
+    pub(super) fn commit(&mut self) -> Result<(), String> {
         if !self.centre.has_pending() {
             return Ok(());
         }
@@ -421,7 +445,7 @@ impl<'k> World<'k> {
         Ok(())
     }
 
-    fn send_receipts(&mut self, receipts: Vec<(usize, Receipt)>) {
+    pub(super) fn send_receipts(&mut self, receipts: Vec<(usize, Receipt)>) {
         for (agent, receipt) in receipts {
             self.log(|| format!("  centre to {agent}: {receipt:?}"));
             let reused = receipt.lives.iter().flat_map(|life| &life.refused);
@@ -461,7 +485,7 @@ impl<'k> World<'k> {
         Ok(())
     }
 
-    fn crash(&mut self, at: usize) {
+    pub(super) fn crash(&mut self, at: usize) {
         self.note("agent crashes", 1);
         self.log(|| format!("machine {at} crashes"));
         self.machines[at].crash(&mut self.shared);
@@ -614,6 +638,10 @@ impl<'k> World<'k> {
             self.centre.release();
         }
         self.network.clear();
+        if self.faults.sticks > 0 && self.chance(30) {
+            self.note("runs that end without a line", 1);
+            return self.rest_by_hand();
+        }
         for at in 0..self.machines.len() {
             self.machines[at].crash(&mut self.shared);
             self.connect(at)?;

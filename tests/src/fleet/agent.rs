@@ -376,7 +376,8 @@ impl Agent {
                 }
                 Effect::Parked { parked, .. } => self.tally.parked += parked.len() as u64,
                 Effect::Renumber { .. } | Effect::NewLife { .. } => self.tally.faults += 1,
-                Effect::Store(_) => {}
+                // This one has a line, and writes no bundles.
+                Effect::Store(_) | Effect::Carried(_) => {}
             }
         }
         step

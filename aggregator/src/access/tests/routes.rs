@@ -208,6 +208,11 @@ fn commands() -> Vec<(Value, Role, Of)> {
             Admin,
             Server,
         ),
+        (
+            json!({ "command": "bundle_import", "file": "x.bundle", "messages": [strangers_hello()] }),
+            Operator,
+            Everything,
+        ),
         (json!({ "command": "revocations" }), Admin, Everything),
         (json!({ "command": "status" }), Viewer, Everything),
         (json!({ "command": "keys" }), Admin, Everything),
@@ -232,6 +237,21 @@ fn commands() -> Vec<(Value, Role, Of)> {
         (json!({ "command": "token_remove", "name": "viewer-T1" }), Admin, CountyOne),
         (json!({ "command": "audit" }), Admin, Everything),
     ]
+}
+
+/// The hello of an agent that is not known.
+fn strangers_hello() -> String {
+    use banyan_shared::wire::{Batch, Beacon, Hello};
+    let key = banyan_shared::keys::SigningKey::from_seed(&[9; 32]).unwrap();
+    let hello = Hello { nonce: 1, beacon: Beacon::default(), operating: None };
+    let batch = Batch {
+        agent: key.public().agent_id(),
+        epoch: banyan_shared::ids::Epoch { counter: 1, random: 1 },
+        context: 1,
+        hello: Some(hello),
+        entries: Vec::new(),
+    };
+    data_encoding::BASE64.encode(&batch.seal(&key))
 }
 
 fn merged(command: &str, common: &Value, more: Value) -> Value {
