@@ -144,15 +144,19 @@ pub struct Incoming {
     pub permit: Permit,
 }
 
-/// Credit held by a message, given back when dropped.
+/// Credit held by a message, given back when dropped: of the lane, and of its agent's share.
 #[derive(Debug)]
-pub struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub struct Permit {
+    _lane: OwnedSemaphorePermit,
+    _share: Option<OwnedSemaphorePermit>,
+}
 
 impl Permit {
     /// A share of nothing, for a message that came by no broker.
     pub(crate) fn alone() -> Permit {
         let one = Arc::new(Semaphore::new(1));
-        Permit(one.try_acquire_owned().expect("nobody else has this semaphore"))
+        let lane = one.try_acquire_owned().expect("nobody else has this semaphore");
+        Permit { _lane: lane, _share: None }
     }
 }
 
@@ -213,14 +217,14 @@ struct LaneCounters {
 
 /// What goes into a lane.
 enum Item {
-    Message { agent: AgentId, payload: Bytes, permit: OwnedSemaphorePermit },
+    Message { agent: AgentId, payload: Bytes, permit: Permit },
     Ping,
     Stop,
 }
 
 /// What a message leaves behind when it goes to the router, in order.
 enum Ticket {
-    Message { agent: AgentId, permit: OwnedSemaphorePermit },
+    Message { agent: AgentId, permit: Permit },
     Ping,
     Stop,
 }
@@ -258,14 +262,21 @@ pub struct Uplink(Lane);
 pub struct BrokerEnded;
 
 impl Uplink {
-    /// Hands a message to the broker, waiting while the intake is behind. Cancelling before it returns means
-    /// that the message may not have been handed over.
-    pub async fn send(&self, agent: AgentId, payload: Bytes) -> Result<(), BrokerEnded> {
+    /// Hands a message to the broker, waiting while the intake is behind; what it holds of its agent's share is
+    /// given back when the intake has done with it. Cancelling before it returns means that the message may not
+    /// have been handed over.
+    pub async fn send(
+        &self,
+        agent: AgentId,
+        payload: Bytes,
+        share: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), BrokerEnded> {
         debug_assert!(payload.len() <= PAYLOAD_BYTES_MAX);
-        let permit = Arc::clone(&self.0.credit)
+        let lane = Arc::clone(&self.0.credit)
             .acquire_many_owned(cost(payload.len()))
             .await
             .map_err(|_| BrokerEnded)?;
+        let permit = Permit { _lane: lane, _share: share };
         let item = Item::Message { agent, payload, permit };
         self.0.queue.send(item).await.map_err(|_| BrokerEnded)
     }
@@ -281,11 +292,12 @@ pub struct Inlet {
 impl Inlet {
     /// Hands a message to the intake, waiting while it is behind. Cancelling loses the message.
     pub async fn send(&self, agent: AgentId, payload: Bytes) -> Result<(), BrokerEnded> {
-        let permit = Arc::clone(&self.credit)
+        let lane = Arc::clone(&self.credit)
             .acquire_many_owned(cost(payload.len()))
             .await
             .map_err(|_| BrokerEnded)?;
-        let message = Incoming { agent, payload, permit: Permit(permit) };
+        let permit = Permit { _lane: lane, _share: None };
+        let message = Incoming { agent, payload, permit };
         self.to_intake.send(message).await.map_err(|_| BrokerEnded)
     }
 }
@@ -349,7 +361,7 @@ impl Broker {
         let from_router = to_intake.clone();
         let up = up.start(&connect, config.credit_up_bytes, &fault, &mut threads, {
             move |agent, payload, permit| {
-                let message = Incoming { agent, payload, permit: Permit(permit) };
+                let message = Incoming { agent, payload, permit };
                 // An intake that is gone ends with the process; its agents get no receipts.
                 from_router.try_send(message).is_ok()
             }
@@ -464,13 +476,12 @@ fn publish_down(lane: &Lane, agent: AgentId, payload: Bytes) -> Result<(), DownE
     if payload.len() > PAYLOAD_BYTES_MAX {
         return Err(DownError::TooLarge { bytes: payload.len() });
     }
-    let permit =
-        Arc::clone(&lane.credit).try_acquire_many_owned(cost(payload.len())).map_err(|error| {
-            match error {
-                TryAcquireError::NoPermits => DownError::Full,
-                TryAcquireError::Closed => DownError::Closed,
-            }
-        })?;
+    let credit = Arc::clone(&lane.credit).try_acquire_many_owned(cost(payload.len()));
+    let credit = credit.map_err(|error| match error {
+        TryAcquireError::NoPermits => DownError::Full,
+        TryAcquireError::Closed => DownError::Closed,
+    })?;
+    let permit = Permit { _lane: credit, _share: None };
     lane.queue.try_send(Item::Message { agent, payload, permit }).map_err(|error| match error {
         mpsc::error::TrySendError::Full(_) => DownError::Full,
         mpsc::error::TrySendError::Closed(_) => DownError::Closed,
@@ -527,7 +538,7 @@ impl Half {
         credit_bytes: usize,
         fault: &watch::Sender<Option<BrokerFault>>,
         threads: &mut Vec<JoinHandle<()>>,
-        deliver: impl FnMut(AgentId, Bytes, OwnedSemaphorePermit) -> bool + Send + 'static,
+        deliver: impl FnMut(AgentId, Bytes, Permit) -> bool + Send + 'static,
     ) -> Result<Lane, BrokerError> {
         let (publish_tx, _publish_rx) = connect(self.publish_link)?;
         let (mut drain_tx, mut drain_rx) = connect(self.drain_link)?;
@@ -721,7 +732,7 @@ struct Drain<F> {
     deliver: F,
 }
 
-impl<F: FnMut(AgentId, Bytes, OwnedSemaphorePermit) -> bool> Drain<F> {
+impl<F: FnMut(AgentId, Bytes, Permit) -> bool> Drain<F> {
     fn run(mut self) -> Result<(), BrokerFault> {
         loop {
             match self.link.recv().map_err(|error| self.gone(&error))? {

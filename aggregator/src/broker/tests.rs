@@ -52,7 +52,7 @@ async fn a_slow_intake_skips_nothing() {
             for number in 0..EACH {
                 let mut payload = vec![n; 36];
                 payload.extend(number.to_be_bytes());
-                uplink.send(agent(n), payload.into()).await.unwrap();
+                uplink.send(agent(n), payload.into(), None).await.unwrap();
             }
         });
     }
@@ -122,12 +122,12 @@ async fn a_skip_is_counted_and_its_credit_comes_back() {
         .unwrap();
     let uplink = Uplink(lane.clone());
     for _ in 0..2_000 {
-        uplink.send(agent(1), Bytes::from_static(&[7; 100])).await.unwrap();
+        uplink.send(agent(1), Bytes::from_static(&[7; 100]), None).await.unwrap();
     }
     until("all published", || lane.values().published == 2_000).await;
     go.send(()).unwrap();
     // One more, so that the reader meets the gap if it lies at the end.
-    uplink.send(agent(1), Bytes::from_static(b"last")).await.unwrap();
+    uplink.send(agent(1), Bytes::from_static(b"last"), None).await.unwrap();
     until("credit back", || lane.values().credit_used_bytes == 0).await;
     let values = lane.values();
     assert!(values.skipped > 0, "{values:?}");
@@ -154,7 +154,7 @@ async fn a_dead_router_is_a_fault() {
     assert!(matches!(told.await.unwrap().unwrap().as_ref(), Some(BrokerFault::LinkGone(..))));
     // Nobody waits for ever on a lane that is gone.
     let uplink = Uplink(lane);
-    while uplink.send(agent(1), Bytes::new()).await.is_ok() {}
+    while uplink.send(agent(1), Bytes::new(), None).await.is_ok() {}
 }
 
 #[tokio::test]
@@ -185,7 +185,7 @@ async fn stopping_lets_out_what_was_handed_over() {
     let (broker, mut incoming) = start(BrokerConfig::default());
     let (uplink, downlink) = (broker.uplink(), broker.downlink());
     for n in 0..200 {
-        uplink.send(agent(n), Bytes::copy_from_slice(&[n])).await.unwrap();
+        uplink.send(agent(n), Bytes::copy_from_slice(&[n]), None).await.unwrap();
     }
     broker.stop().await;
     for n in 0..200 {
@@ -193,7 +193,7 @@ async fn stopping_lets_out_what_was_handed_over() {
         assert_eq!((message.agent, &message.payload[..]), (agent(n), &[n][..]));
     }
     assert!(incoming.recv().await.is_none());
-    assert_eq!(uplink.send(agent(1), Bytes::new()).await, Err(BrokerEnded));
+    assert_eq!(uplink.send(agent(1), Bytes::new(), None).await, Err(BrokerEnded));
     assert_eq!(downlink.publish_down(agent(1), Bytes::new()), Err(DownError::Closed));
 }
 

@@ -150,6 +150,8 @@ counters! {
     contested,
     /// Times that a session was made to wait because it sent too fast.
     slowed,
+    /// Times that a session was made to wait because enough of its agent was on its way to the intake.
+    held_back,
     /// Filters refused in a SUBSCRIBE.
     filters_refused,
     /// Bytes read.

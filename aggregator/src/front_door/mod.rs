@@ -10,7 +10,8 @@
 //!
 //! Until a connection has proved who it is it costs little, in memory, time and number, in all and from its
 //! address, and gives way when others come ([`seats`]); after that one session an agent is what bounds it,
-//! since a county's clinics may share an address, and how fast it may go on ([`Rates`]).
+//! since a county's clinics may share an address, how fast it may go on ([`Rates`]), and how much of it may wait
+//! for the intake (`share`).
 
 mod admit;
 mod contest;
@@ -21,6 +22,7 @@ mod registry;
 mod seats;
 mod session;
 mod sessions;
+mod share;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -41,6 +43,7 @@ pub use rates::Rates;
 pub use registry::{DOWN_QUEUE_MESSAGES, Registry};
 use seats::{Caps, Seat, Seats};
 use session::Peer;
+pub use share::{SHARE_BYTES, SHARE_MESSAGES};
 pub use tls::DoorTls;
 use tls::Proof;
 

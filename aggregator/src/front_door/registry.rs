@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::contest::{Contest, Contests};
 use super::counters::{Counters, add};
 use super::rates::{Pace, Paces, Rates};
+use super::share::{Share, Shares};
 
 /// Messages that wait for one session; more are dropped, the agent asks again.
 pub const DOWN_QUEUE_MESSAGES: usize = 8;
@@ -32,6 +33,7 @@ struct Table {
     sessions: HashMap<AgentId, Slot>,
     contests: Contests,
     paces: Paces,
+    shares: Shares,
     tokens: u64,
 }
 
@@ -57,6 +59,8 @@ pub(crate) struct Entry {
     pub(crate) stop: Arc<Notify>,
     /// How fast the agent has been.
     pace: Pace,
+    /// How much of it may be on its way.
+    pub(crate) share: Share,
     /// Packets and bytes read that its pace does not know of yet.
     pub(crate) read: (usize, usize),
     /// What the take-over has shown, if it was one too many.
@@ -159,6 +163,7 @@ impl Registry {
     ) -> Entry {
         table.tokens += 1;
         let pace = table.paces.take(agent, rates, Instant::now());
+        let share = table.shares.of(agent);
         let token = table.tokens;
         let (to_session, down) = mpsc::channel(DOWN_QUEUE_MESSAGES);
         let (leaving, gone) = watch::channel(());
@@ -175,6 +180,7 @@ impl Registry {
             down,
             stop,
             pace,
+            share,
             read: (0, 0),
             contest: None,
             _gone: leaving,

@@ -248,7 +248,14 @@ where
                     } else {
                         messages += 1;
                         // Waits while the intake is behind: the client is slowed by its own socket.
-                        if shared.uplink.send(agent, payload).await.is_err() {
+                        let share = match entry.share.try_take(payload.len()) {
+                            Some(share) => Some(share),
+                            None => {
+                                add(&shared.counters.held_back, 1);
+                                entry.share.take(payload.len()).await
+                            }
+                        };
+                        if shared.uplink.send(agent, payload, share).await.is_err() {
                             return Err(End::Refused(Cause::Unavailable));
                         }
                         add(&shared.counters.messages_up, 1);

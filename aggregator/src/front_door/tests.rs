@@ -547,6 +547,70 @@ async fn who_sends_too_fast_is_slowed_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_has_no_more_than_its_share_on_the_way_and_others_go_on() {
+    const SENT: usize = 3 * SHARE_MESSAGES;
+    let registry = Registry::new(Arc::default());
+    let (broker, mut incoming) =
+        Broker::start(BrokerConfig::default(), Arc::clone(&registry)).unwrap();
+    let rates =
+        Rates { packets: 1 << 20, packets_burst: 1 << 20, bytes: 1 << 30, bytes_burst: 1 << 30 };
+    let config = DoorConfig { rates, ..DoorConfig::default() };
+    let any = "127.0.0.1:0".parse().unwrap();
+    let door = FrontDoor::bind(any, config, broker.uplink(), Arc::clone(&registry), plain());
+    let door = door.await.unwrap();
+    let addr = door.local_addr();
+    let (stop, stopped) = oneshot::channel();
+    let door = tokio::spawn(door.run(async {
+        stopped.await.ok();
+    }));
+    let flood = |me: AgentId, numbers: std::ops::Range<usize>| {
+        let mut bytes = connect(&me.to_string());
+        for n in numbers {
+            bytes.extend(publish(0x32, &topic::up(me), Some(1), &n.to_be_bytes()));
+        }
+        bytes
+    };
+    let up = || registry.counters().values().messages_up as usize;
+    let until = async |what: &str, condition: &dyn Fn() -> bool| {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(tokio::time::Instant::now() < deadline, "not in time: {what}; {}", up());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let held_back = || registry.counters().values().held_back;
+    // The intake is behind: it takes nothing.
+    let mut loud = TcpStream::connect(addr).await.unwrap();
+    loud.write_all(&flood(agent(1), 0..SENT)).await.unwrap();
+    until("the share is used up", &|| held_back() == 1).await;
+    assert_eq!(up(), SHARE_MESSAGES);
+    assert!(broker.up().credit_used_bytes < BrokerConfig::default().credit_up_bytes as u64 / 16);
+    // Another is let in at once, and a new connection of the same agent has no share of its own.
+    let mut quiet = TcpStream::connect(addr).await.unwrap();
+    quiet.write_all(&flood(agent(2), 0..1)).await.unwrap();
+    until("the other is let in", &|| up() == SHARE_MESSAGES + 1).await;
+    drop(loud);
+    let mut loud = TcpStream::connect(addr).await.unwrap();
+    loud.write_all(&flood(agent(1), SHARE_MESSAGES..SENT)).await.unwrap();
+    until("it is held back again", &|| held_back() == 2).await;
+    assert_eq!(up(), SHARE_MESSAGES + 1);
+    // The intake goes on: everything comes, in order, and as soon as there is room.
+    let mut numbers = Vec::new();
+    while numbers.len() < SENT {
+        let message = timeout(PATIENCE, incoming.recv()).await.unwrap().unwrap();
+        if message.agent == agent(1) {
+            numbers.push(usize::from_be_bytes(message.payload[..].try_into().unwrap()));
+        }
+    }
+    assert_eq!(numbers, (0..SENT).collect::<Vec<_>>(), "nothing is lost by waiting");
+    drop((loud, quiet));
+    until("gone", &|| registry.is_empty()).await;
+    stop.send(()).unwrap();
+    door.await.unwrap();
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_push_each_other_off_are_told_of() {
     let entrance = plain();
     let me = agent(1);
