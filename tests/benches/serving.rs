@@ -19,6 +19,7 @@ use banyan_shared::organisation::UnitIx;
 use banyan_shared::period::Period;
 use banyan_shared::topic;
 use banyan_shared::wire::Envelope;
+use banyan_tests::harness::copy;
 use banyan_tests::model::shipped;
 use banyan_tests::province::{Options, fixture};
 use banyan_tests::{Process, until};
@@ -121,20 +122,6 @@ impl Centre {
         let status = self.process.terminate(Duration::from_secs(60))?;
         if status.success() { Ok(()) } else { bail!("the aggregator ended with {status}") }
     }
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let path = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &path)?;
-        } else {
-            fs::copy(entry.path(), &path).with_context(|| path.display().to_string())?;
-        }
-    }
-    Ok(())
 }
 
 /// Delivers batches as agents do, each over a connection of its own, until told to stop; how many were

@@ -198,6 +198,12 @@ impl Agent {
     /// Packs and signs in advance what the outbox will cut of `count` entries a batch, in the order in which
     /// it does.
     pub(super) fn sign_ahead(&mut self, count: usize) {
+        self.signed = self.signed_ahead(count).into_iter().collect();
+    }
+
+    /// What [`Agent::sign_ahead`] makes: numbers and bytes of each batch.
+    pub(super) fn signed_ahead(&self, count: usize) -> Vec<(Vec<Seq>, Bytes)> {
+        let mut signed = Vec::new();
         let mut left: Vec<Seq> = (1..=self.notebook.len()).collect();
         while !left.is_empty() {
             // Number 1 goes first, then the newest.
@@ -206,8 +212,9 @@ impl Agent {
             seqs.extend(left.split_off(left.len() - more));
             let bytes = self.pack(&seqs, self.context, None);
             seqs.sort_unstable();
-            self.signed.insert(seqs, bytes);
+            signed.push((seqs, bytes));
         }
+        signed
     }
 
     fn pack(&self, seqs: &[Seq], context: ContextNumber, hello: Option<Hello>) -> Bytes {

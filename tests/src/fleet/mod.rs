@@ -7,6 +7,7 @@
 
 mod agent;
 mod client;
+mod export;
 mod life;
 mod line;
 mod measure;
@@ -17,6 +18,7 @@ mod random;
 mod report;
 mod run;
 mod scenario;
+mod signed;
 mod stage;
 mod world;
 
@@ -26,3 +28,4 @@ pub use options::{ClientKind, Format, Options, Scenario};
 pub use proof::Conservation;
 pub use report::{Cpu, Disk, Latencies, Layer, Lines, Report, Wire};
 pub use run::{Failure, main, run};
+pub use signed::{Signed, signed};

@@ -145,6 +145,9 @@ pub struct Options {
     /// Keep everything in this directory, which must be empty
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
+    /// Write what is typed into this directory, for other systems: reports.jsonl, facilities.csv
+    #[arg(long, value_name = "DIR")]
+    pub export: Option<PathBuf>,
     /// Leave out the comparison by queries; receipts and ledger are checked all the same
     #[arg(long)]
     pub no_queries: bool,

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::agent::{Agent, Tally};
 use super::client::Down;
+use super::export;
 use super::line::Ways;
 use super::measure::Percentiles;
 use super::options::{Format, Options, Scenario};
@@ -131,6 +132,10 @@ fn simulate(options: &Options, sockets: usize, bar: &ProgressBar) -> Result<Repo
         }
     };
     let mut made = make(world.dir(), options, |what| bar.set_message(what.to_owned()))?;
+    if let Some(dir) = &options.export {
+        bar.set_message("writing what is typed");
+        export::write(dir, &made)?;
+    }
     let plans = plans(&made, options);
     prepare(&mut made, options);
     let stage = Stage::new(options, sockets, bar)?;

@@ -35,6 +35,7 @@ const COUNTY: &str = "county";
 /// What was made.
 pub(super) struct Made {
     pub(super) catalogue: Arc<Catalogue>,
+    pub(super) organisation: Arc<Organisation>,
     pub(super) form: FormIx,
     pub(super) centre: Centre,
     /// The store the agents were enrolled at.
@@ -218,6 +219,7 @@ pub(super) fn make(dir: &Path, options: &Options, said: impl Fn(&str)) -> Result
         store,
         agents,
         homes: homes.iter().map(|home| organisation.code(*home).clone()).collect(),
+        organisation,
         addresses,
         areas,
         before,

@@ -13,9 +13,11 @@ pub use link::{LineState, Link};
 pub use process::{Process, kill_all};
 pub use world::{Agent, Aggregator, Answer, World};
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -39,6 +41,24 @@ pub fn until<T>(
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// Copies a directory with everything in it.
+///
+/// # Errors
+/// What the disk says.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| to.display().to_string())?;
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let entry = entry?;
+        let path = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &path)?;
+        } else {
+            fs::copy(entry.path(), &path).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
