@@ -23,6 +23,8 @@ mod mosquitto;
 mod nhs;
 mod operators;
 mod parked;
+#[cfg(all(feature = "peer", target_os = "linux"))]
+mod peer;
 #[cfg(all(feature = "power-cut", target_os = "linux"))]
 mod power_cut;
 #[cfg(feature = "recompute")]
