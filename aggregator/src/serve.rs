@@ -402,12 +402,14 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
     }
     let pages = tokio::spawn(sockets.run(app, stopped));
     let kept = tokio::spawn(checkpoints(service.clone(), stop.subscribe()));
+    // Before the file that says "ready": whoever reads it may ask for the end at once.
+    let asked_to_stop = stop_signal();
     set_public(dir, options.public_mqtt.map(|public| public.to_string()))?;
     write_secret(&addresses_file(dir), &serde_json::to_vec(&addresses)?)?;
     tracing::info!(mqtt = addresses.mqtt, http = addresses.http, "serving");
 
     let fault = tokio::select! {
-        () = stop_signal() => None,
+        () = asked_to_stop => None,
         () = renew(tls, &service) => None,
         fault = broker.fault() => Some(anyhow::Error::from(fault)),
         () = running.intake_ended() => {
@@ -484,20 +486,25 @@ async fn renew(tls: Option<Arc<DoorTls>>, service: &Service) {
     }
 }
 
-async fn stop_signal() {
+/// Ready when the process is asked to stop. It is listened for from this call on, not from the first wait.
+fn stop_signal() -> impl Future<Output = ()> {
     #[cfg(unix)]
-    {
+    let terminate = {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        signal(SignalKind::terminate()).ok()
+    };
+    async move {
+        #[cfg(unix)]
+        if let Some(mut terminate) = terminate {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = tokio::signal::ctrl_c() => {}
             }
             return;
         }
-    }
-    // Without signals there is nothing to wait for but the end of the process.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+        // Without signals there is nothing to wait for but the end of the process.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
