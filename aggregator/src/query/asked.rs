@@ -1,6 +1,6 @@
 //! One question: its moment, and what it has looked at so far.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use banyan_shared::report::Value;
 use foldhash::HashMap;
 
 use super::Engine;
-use super::complete::Complete;
+use super::complete::{Complete, MissingAs};
 use super::given::{Given, Run};
 use super::plan::{FormMap, WorkingDays};
 use super::request::Dims;
@@ -113,6 +113,7 @@ pub(super) struct Asked<'e> {
     given: RefCell<HashMap<GivenAsked, Rc<Given>>>,
     working: RefCell<HashMap<(Date, Date), Arc<WorkingDays>>>,
     complete: RefCell<Option<(CompleteAsked, Rc<Complete>)>>,
+    missing: RefCell<HashMap<GroupAt, Rc<[Cell<MissingAs>]>>>,
 }
 
 /// The sheets of a form that together hold its periods inside a span.
@@ -155,6 +156,7 @@ impl<'e> Asked<'e> {
             given: RefCell::default(),
             working: RefCell::default(),
             complete: RefCell::default(),
+            missing: RefCell::default(),
         }
     }
 
@@ -204,10 +206,18 @@ impl<'e> Asked<'e> {
         complete
     }
 
+    /// As what reports of each of a group's units are missing, as far as that was found out.
+    pub(super) fn missing_of(&self, group: &Group) -> Rc<[Cell<MissingAs>]> {
+        let mut missing = self.missing.borrow_mut();
+        let make = || vec![Cell::default(); group.units.len()].into();
+        missing.entry(place_of(group)).or_insert_with(make).clone()
+    }
+
     /// Forgets what was read of the groups of a row: no other row has them.
     pub(super) fn forget_row(&self) {
         self.given.borrow_mut().clear();
         self.runs.borrow_mut().clear();
+        self.missing.borrow_mut().clear();
         self.volumes.borrow_mut().clear();
     }
 

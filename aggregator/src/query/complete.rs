@@ -1,5 +1,6 @@
 //! F3 over sets: completeness and freshness.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -103,6 +104,18 @@ pub(super) struct Complete {
     pub(super) remarks: Remarks,
 }
 
+/// As what a unit's reports are missing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum MissingAs {
+    /// Not looked up yet.
+    #[default]
+    Unknown,
+    /// All for one cause.
+    All(MissingWhy),
+    /// Something stands against some of them: one by one.
+    Each,
+}
+
 /// One form and period, ready to judge its reports.
 pub(super) struct Owed<'a> {
     form: FormIx,
@@ -180,6 +193,7 @@ impl Engine<'_> {
         remarks: &mut Remarks,
     ) {
         let late = sheet.all_late(asked.when.now);
+        let missing_as = asked.missing_of(group);
         for run in asked.runs(group, sheet.form).iter() {
             let reports = sheet.reports(&asked.engine, asked.when, run.chunk);
             let there = run.place..run.place + run.len;
@@ -210,7 +224,11 @@ impl Engine<'_> {
                     sheet.late_bits(slot, asked.when.now)
                 });
                 counts.not_yet_due += u64::from((open & !late).count_ones());
-                self.count_missing(asked, sheet, unit, open & late, counts);
+                let missing = open & late;
+                if missing != 0 {
+                    let why = &missing_as[run.at + n];
+                    self.count_missing(asked, sheet, (unit, why), missing, counts);
+                }
             }
         }
     }
@@ -220,16 +238,18 @@ impl Engine<'_> {
         &self,
         asked: &Asked<'_>,
         sheet: &Sheet,
-        unit: UnitIx,
+        (unit, known): (UnitIx, &Cell<MissingAs>),
         missing: u32,
         counts: &mut Completeness,
     ) {
-        if missing == 0 {
-            return;
-        }
         let code = self.organisation.code(unit);
-        if self.sites.marks_of(code).is_none() {
-            let why = self.why(code, Mark::default(), asked.when);
+        if matches!(known.get(), MissingAs::Unknown) {
+            known.set(match self.sites.marks_of(code) {
+                None => MissingAs::All(self.why(code, Mark::default(), asked.when)),
+                Some(_) => MissingAs::Each,
+            });
+        }
+        if let MissingAs::All(why) = known.get() {
             counts.missing_by[why as usize] += u64::from(missing.count_ones());
             return;
         }
