@@ -85,7 +85,7 @@ impl Agent {
             let notes = Arc::clone(&self.notes);
             notes.note(&notes.attempts, notes.begun.elapsed());
             let mut answered = false;
-            if !*self.cut.borrow() {
+            if !*self.cut.borrow_and_update() {
                 // Whatever ends a connection, the driver does the same about it.
                 let _ = self.connection(&mut answered).await;
             }
