@@ -2,7 +2,9 @@
 //!
 //! Ratios, not seconds: how fast it is, the program `fleet` tells on a quiet machine.
 
-use banyan_tests::fleet::{Options, Report, Scenario, run};
+use std::process::Command;
+
+use banyan_tests::fleet::{Options, Report, Scenario, run, soak};
 
 /// Agents of a run in small.
 const AGENTS: u32 = 120;
@@ -56,4 +58,48 @@ fn a_morning_a_trickle_and_corrections() {
     assert_eq!(trickle.lines.not_pre_signed, u64::from(AGENTS), "only hellos");
     let corrected = done(&small(Scenario::Corrections, 3));
     assert_eq!(corrected.conservation.typed, u64::from(AGENTS) * 6);
+}
+
+/// A file system of its own, small enough to be filled up; unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new() -> SmallDisk {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1g", "tmpfs"])
+            .arg(dir.path())
+            .status();
+        assert!(mounted.unwrap().success(), "a tmpfs can be mounted (this suite needs root)");
+        SmallDisk(dir)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg(self.0.path()).status();
+        if !std::thread::panicking() {
+            assert!(done.unwrap().success(), "{} stays mounted", self.0.path().display());
+        }
+    }
+}
+
+#[test]
+fn a_year_in_five_minutes() {
+    let disk = SmallDisk::new();
+    let options = Options {
+        agents: 60,
+        minutes: 5,
+        limit: 240,
+        link: "delay=2ms,lose=0.003,cut=0.005,twice=0.05".parse().unwrap(),
+        keep: Some(disk.0.path().to_owned()),
+        ..Options::new(Scenario::Soak)
+    };
+    let year = soak(&options).unwrap_or_else(|failure| panic!("{failure:?}"));
+    println!("{}", year.text());
+    assert!(year.passed, "{}", year.text());
+    for fate in ["kill", "restart", "backup", "restore", "full_disk"] {
+        let year = serde_json::to_value(&year).unwrap();
+        assert!(year["fates"][fate].as_u64() >= Some(1), "{fate} did not happen");
+    }
 }

@@ -53,6 +53,9 @@ pub(super) struct Agent {
     nonce: u64,
     introductions: u32,
     waiting: u64,
+    /// What its PC's clock shows beyond the time since the fleet was born, in ms: told to the centre, and
+    /// nothing else goes by it.
+    pub(super) clock_ahead: i64,
     pub(super) tally: Tally,
 }
 
@@ -149,6 +152,7 @@ impl Agent {
             nonce: 0,
             introductions: 0,
             waiting: 0,
+            clock_ahead: 0,
             tally: Tally::default(),
         };
         agent.items = (1..=agent.notebook.len()).filter_map(|seq| agent.item(seq)).collect();
@@ -245,7 +249,7 @@ impl Agent {
                 waiting: u32::try_from(self.waiting).unwrap_or(u32::MAX),
                 oldest_waiting: None,
                 refused: 0,
-                clock_minute: u32::try_from(now.0 / 60_000).unwrap_or(0),
+                clock_minute: u32::try_from(now.plus(self.clock_ahead).0 / 60_000).unwrap_or(0),
                 clock_trusted: true,
                 free_disk_mib: 20_000,
                 last_error: 0,
@@ -259,6 +263,11 @@ impl Agent {
         }
         self.tally.signed_now += 1;
         self.pack(&cut.seqs, cut.context, hello)
+    }
+
+    /// Entries typed.
+    pub(super) fn written(&self) -> u64 {
+        self.written
     }
 
     /// Entries without a receipt.

@@ -1,9 +1,9 @@
 //! The life of one agent: it connects, types, sends, loses its line, waits and comes back.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use banyan_agent::backoff::backoff;
@@ -25,7 +25,7 @@ use super::random::Random;
 /// What all agents share.
 pub(super) struct Shared {
     /// Where the aggregator is.
-    pub(super) to: RwLock<SocketAddr>,
+    pub(super) to: SocketAddr,
     pub(super) client: ClientKind,
     pub(super) faults: Faults,
     pub(super) centre: Centre,
@@ -79,8 +79,7 @@ pub(super) struct Plan {
     pub(super) from: Option<IpAddr>,
     /// Whether it connects before the measured time.
     pub(super) early: bool,
-    /// After which time in the measured time each of the last entries of the notebook is typed; those before
-    /// them are typed already.
+    /// After which time in the measured time each of the next entries of the notebook is typed.
     pub(super) due: Vec<Duration>,
     /// Hangs up when everything has its receipt.
     pub(super) leaves: bool,
@@ -127,7 +126,7 @@ impl Life {
         random: Random,
         shared: Arc<Shared>,
     ) -> Life {
-        let before = agent.notebook.len() - plan.due.len() as u64;
+        let before = agent.written();
         Life {
             place,
             agent,
@@ -210,7 +209,6 @@ impl Life {
 
     fn dial(&mut self) -> Result<Dial, Down> {
         let shared = &self.shared;
-        let to = *shared.to.read().unwrap_or_else(PoisonError::into_inner);
         let tls = match &self.tls {
             Some(tls) => tls.clone(),
             None => {
@@ -227,7 +225,7 @@ impl Life {
         // Numbers of its own: a fault must not strike again only because the same draws come again.
         let random = Random::new(self.random.next(), 1);
         Ok(Dial {
-            to,
+            to: shared.to,
             from: self.plan.from.unwrap_or(any),
             agent: self.agent.id,
             tls,

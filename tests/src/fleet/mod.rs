@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod scenario;
 mod signed;
+mod soak;
 mod stage;
 mod world;
 
@@ -27,5 +28,6 @@ pub use measure::{Memory, Moment, Percentiles, Usage, memory_mib};
 pub use options::{ClientKind, Format, Options, Scenario};
 pub use proof::Conservation;
 pub use report::{Cpu, Disk, Latencies, Layer, Lines, Report, Wire};
-pub use run::{Failure, main, run};
+pub use run::{Failure, main, run, soak};
 pub use signed::{Signed, signed};
+pub use soak::{Season, Year};

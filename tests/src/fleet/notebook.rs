@@ -156,9 +156,10 @@ impl Notebook {
         self.cells[..end * self.width].iter().filter(|cell| **cell >= NUMBERS).count() as u64
     }
 
-    /// What must be counted: every day with its newest values.
-    pub(super) fn newest(&self) -> std::collections::BTreeMap<i32, &[u16]> {
-        (0..self.lines.len()).map(|at| (self.lines[at].day, self.cells_of(at))).collect()
+    /// What must be counted of the first `entries` entries: every day with its newest values.
+    pub(super) fn newest(&self, entries: u64) -> std::collections::BTreeMap<i32, &[u16]> {
+        let end = usize::try_from(entries).unwrap_or(usize::MAX).min(self.lines.len());
+        (0..end).map(|at| (self.lines[at].day, self.cells_of(at))).collect()
     }
 
     /// The number in a cell of [`Notebook::newest`], if it is one.

@@ -24,6 +24,9 @@ pub enum Scenario {
     Corrections,
     /// As steady, while clinics move on the map
     Regroup,
+    /// A year in --minutes: as churn, while the aggregator is killed, restarted, restored from older backups
+    /// and its disk fills up, and clocks jump
+    Soak,
 }
 
 impl Scenario {
@@ -37,6 +40,7 @@ impl Scenario {
             Scenario::Churn => "churn",
             Scenario::Corrections => "corrections",
             Scenario::Regroup => "regroup",
+            Scenario::Soak => "soak",
         }
     }
 
@@ -55,6 +59,7 @@ impl Scenario {
                 "from when connected agents have something to send to the last receipt; with --pre-signed \
                  packing and signing came before"
             }
+            Scenario::Soak => "season by season, each until its last receipt",
             Scenario::Steady | Scenario::Churn | Scenario::Corrections | Scenario::Regroup => {
                 "from the first report typed to the last receipt; the agents were connected before"
             }
@@ -65,13 +70,17 @@ impl Scenario {
     pub(super) fn is_live(self) -> bool {
         matches!(
             self,
-            Scenario::Steady | Scenario::Churn | Scenario::Corrections | Scenario::Regroup
+            Scenario::Steady
+                | Scenario::Churn
+                | Scenario::Corrections
+                | Scenario::Regroup
+                | Scenario::Soak
         )
     }
 
     /// Whether agents connect before the measured time.
     pub(super) fn is_connected_before(self) -> bool {
-        self.is_live() || self == Scenario::Trickle
+        (self.is_live() && self != Scenario::Soak) || self == Scenario::Trickle
     }
 }
 
@@ -106,7 +115,7 @@ pub struct Options {
     /// How many agents
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub agents: u32,
-    /// Days of reports each agent has [default: return 30, rebuild 400, trickle 20, others 2]
+    /// Days of reports each agent has [default: return 30, rebuild 400, trickle 20, soak 365, others 2]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=2_000))]
     pub days: Option<u32>,
     /// What counts, moments and faults are drawn from
@@ -115,6 +124,9 @@ pub struct Options {
     /// Seconds over which reports are typed, where they are typed during the run
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub over: u64,
+    /// Minutes that soak takes, about
+    #[arg(long, default_value_t = 45, value_parser = clap::value_parser!(u64).range(1..=10_080))]
+    pub minutes: u64,
     /// The line: perfect, 2g, satellite, bad, or parts as delay=200ms,rate=4000,lose=0.01,cut=0.01,twice=0.02
     #[arg(long, default_value = "perfect")]
     pub link: Faults,
@@ -169,6 +181,7 @@ impl Options {
             Scenario::Return => 30,
             Scenario::Rebuild => 400,
             Scenario::Trickle => 20,
+            Scenario::Soak => 365,
             _ => 2,
         })
     }

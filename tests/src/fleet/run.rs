@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
 use serde_json::json;
 
 use super::agent::{Agent, Tally};
@@ -20,6 +21,7 @@ use super::options::{Format, Options, Scenario};
 use super::proof::{self, Conservation};
 use super::report::{Cpu, Disk, Latencies, Layer, Lines, Report, Wire};
 use super::scenario::plans;
+use super::soak::{self, Year};
 use super::stage::{Measured, Stage};
 use super::world::{Made, config, make};
 use crate::harness::{Aggregator, Binaries, World, kill_all};
@@ -51,21 +53,23 @@ pub fn main() -> ExitCode {
         eprintln!("{} is not empty: name a new directory", dir.display());
         return ExitCode::from(2);
     }
-    match run(&options) {
-        Ok(report) => {
-            match options.format {
-                Format::Json => match serde_json::to_string_pretty(&report) {
-                    Ok(json) => println!("{json}"),
-                    Err(error) => eprintln!("{error}"),
-                },
-                Format::Table => print!("{}", report.text()),
-            }
+    let done = if options.scenario == Scenario::Soak {
+        soak(&options).map(|year| {
+            print(&options, &year, year.text());
+            if year.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        })
+    } else {
+        run(&options).map(|report| {
+            print(&options, &report, report.text());
             match (report.finished, report.passed) {
                 (false, _) => ExitCode::from(3),
                 (true, false) => ExitCode::FAILURE,
                 (true, true) => ExitCode::SUCCESS,
             }
-        }
+        })
+    };
+    match done {
+        Ok(code) => code,
         Err(Failure::Usage(text)) => {
             eprintln!("{text}");
             ExitCode::from(2)
@@ -78,6 +82,16 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn print(options: &Options, result: &impl Serialize, text: String) {
+    match options.format {
+        Format::Json => match serde_json::to_string_pretty(result) {
+            Ok(json) => println!("{json}"),
+            Err(error) => eprintln!("{error}"),
+        },
+        Format::Table => print!("{text}"),
+    }
+}
+
 /// Raises the soft limit of descriptors to the hard one; children inherit it. Gives how many there may be.
 fn descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
@@ -86,13 +100,38 @@ fn descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Simulates what the options say.
+/// Simulates what the options say, soak apart.
 ///
 /// # Errors
 /// [`Failure`]; what is lost or wrong is in the report.
 pub fn run(options: &Options) -> Result<Report, Failure> {
+    if options.scenario == Scenario::Soak {
+        return Err(Failure::Usage("soak has a report of its own".to_owned()));
+    }
+    let room = room(options)?;
+    let (bar, world) = (bar()?, world(options)?);
+    let result = simulate(options, (world, room), &bar);
+    bar.finish_and_clear();
+    Ok(result?)
+}
+
+/// Lives through a year.
+///
+/// # Errors
+/// [`Failure`]; what is lost or wrong or has grown is in the report.
+pub fn soak(options: &Options) -> Result<Year, Failure> {
+    let room = room(options)?;
+    let (bar, world) = (bar()?, world(options)?);
+    let result = soak::live(options, (world, room), &bar);
+    bar.finish_and_clear();
+    Ok(result?)
+}
+
+/// How many connections there may be, if the options make sense.
+fn room(options: &Options) -> Result<usize, Failure> {
     let room = descriptors().saturating_sub(OTHER_DESCRIPTORS);
-    let all_at_once = options.stay || options.scenario.is_connected_before();
+    let all_at_once =
+        options.stay || options.scenario.is_live() || options.scenario.is_connected_before();
     if all_at_once && u64::from(options.agents) > room {
         return Err(Failure::Usage(format!(
             "--agents {}: these stay connected, and a process may have {room} connections here; raise the \
@@ -110,27 +149,33 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     if options.assume_received && options.scenario != Scenario::Rebuild {
         return Err(Failure::Usage("--assume-received is for rebuild".to_owned()));
     }
-    let bar = ProgressBar::new(0).with_style(style()?);
+    Ok(usize::try_from(room).unwrap_or(usize::MAX))
+}
+
+fn bar() -> Result<ProgressBar> {
+    let style = "{spinner} {elapsed} {bar:30} {pos}/{len} {msg}";
+    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(style)?);
     bar.enable_steady_tick(Duration::from_millis(200));
-    let result = simulate(options, usize::try_from(room).unwrap_or(usize::MAX), &bar);
-    bar.finish_and_clear();
-    Ok(result?)
+    Ok(bar)
 }
 
-fn style() -> Result<ProgressStyle> {
-    Ok(ProgressStyle::with_template("{spinner} {elapsed} {bar:30} {pos}/{len} {msg}")?)
-}
-
-fn simulate(options: &Options, sockets: usize, bar: &ProgressBar) -> Result<Report> {
-    let world = match &options.aggregator {
-        None => World::new(options.keep.as_deref())?,
+fn world(options: &Options) -> Result<World> {
+    let dir = options.keep.as_deref();
+    match &options.aggregator {
+        None => World::new(dir),
         Some(aggregator) => {
             // Its agent is not run here.
             let agent = aggregator.with_file_name("banyan-agent");
-            let binaries = Binaries { agent, aggregator: aggregator.clone() };
-            World::of(binaries, options.keep.as_deref())?
+            World::of(Binaries { agent, aggregator: aggregator.clone() }, dir)
         }
-    };
+    }
+}
+
+fn simulate(
+    options: &Options,
+    (world, sockets): (World, usize),
+    bar: &ProgressBar,
+) -> Result<Report> {
     let mut made = make(world.dir(), options, |what| bar.set_message(what.to_owned()))?;
     if let Some(dir) = &options.export {
         bar.set_message("writing what is typed");
@@ -145,7 +190,8 @@ fn simulate(options: &Options, sockets: usize, bar: &ProgressBar) -> Result<Repo
         if !options.assume_received {
             bar.set_message("sending everything a first time");
             let agents = std::mem::take(&mut made.agents);
-            made.agents = stage.deliver(&centre, &made, agents, plans.clone())?;
+            let lives = (agents, plans.clone());
+            (made.agents, ()) = stage.deliver(centre.mqtt(), &made, lives, |_| Ok(()))?;
         }
         bar.set_message("emptying the aggregator");
         centre = empty(&world, centre)?;
@@ -158,7 +204,7 @@ fn simulate(options: &Options, sockets: usize, bar: &ProgressBar) -> Result<Repo
     let mut proof = Conservation::of_agents(&agents);
     if measured.finished && !options.no_queries {
         let form = (&*made.catalogue, made.form);
-        proof::compare(&centre, form, &made.areas, &agents, &mut proof, |cells| {
+        proof::compare(&centre, form, (&made.areas, None), &agents, &mut proof, |cells| {
             bar.set_message(format!("proving: {cells} cells"));
         })?;
     }
@@ -209,7 +255,7 @@ fn empty(world: &World, centre: Aggregator) -> Result<Aggregator> {
     world.serve()
 }
 
-fn sum(agents: &[Agent]) -> Tally {
+pub(super) fn sum(agents: &[Agent]) -> Tally {
     agents.iter().fold(Tally::default(), |sum, agent| sum.plus(&agent.tally))
 }
 

@@ -1,8 +1,9 @@
 //! Where agents live: started, let go, watched, and collected again.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -82,7 +83,7 @@ impl<'a> Stage<'a> {
 
     fn start(
         &self,
-        centre: &Aggregator,
+        to: SocketAddr,
         made: &Made,
         agents: Vec<Agent>,
         plans: Vec<Plan>,
@@ -92,7 +93,7 @@ impl<'a> Stage<'a> {
         // Taken only by a looker who waits: what is looked for has just been receipted.
         let (probes, probed) = sync_channel(0);
         let shared = Arc::new(Shared {
-            to: RwLock::new(centre.mqtt()),
+            to,
             client: self.options.client,
             faults: self.options.link,
             centre: made.centre,
@@ -163,24 +164,28 @@ impl<'a> Stage<'a> {
         Ok((lives.into_iter().map(|life| life.agent).collect(), latencies))
     }
 
-    /// Lets everything be delivered, unmeasured.
+    /// Lets agents do what they plan, unmeasured, `meanwhile` something else is done; until everything is
+    /// delivered.
     ///
     /// # Errors
-    /// It is not in time.
-    pub(super) fn deliver(
+    /// It is not in time, or what `meanwhile` says.
+    pub(super) fn deliver<T>(
         &self,
-        centre: &Aggregator,
+        to: SocketAddr,
         made: &Made,
-        agents: Vec<Agent>,
-        plans: Vec<Plan>,
-    ) -> Result<Vec<Agent>> {
-        let (alive, _probed) = self.start(centre, made, agents, plans);
+        (agents, plans): (Vec<Agent>, Vec<Plan>),
+        meanwhile: impl FnOnce(&Counters) -> Result<T>,
+    ) -> Result<(Vec<Agent>, T)> {
+        let (alive, _probed) = self.start(to, made, agents, plans);
         let ready = self.ready(&alive);
         alive.go.send_replace(Some(Instant::now()));
-        if !ready || !self.reach(&alive, &alive.shared.counters.settled, alive.agents) {
-            bail!("the first delivery was not finished within --limit");
+        let counters = alive.shared.counters.clone();
+        let done = meanwhile(&counters)?;
+        if !ready || !self.reach(&alive, &counters.settled, alive.agents) {
+            let settled = counters.settled.load(Ordering::Relaxed);
+            bail!("within --limit only {settled} of {} agents delivered everything", alive.agents);
         }
-        Ok(self.collect(alive)?.0)
+        Ok((self.collect(alive)?.0, done))
     }
 
     /// Lets agents do what they plan, and measures.
@@ -196,7 +201,7 @@ impl<'a> Stage<'a> {
     ) -> Result<(Vec<Agent>, Measured)> {
         let (own, pid) = (std::process::id(), centre.process().id());
         let resting = memory_mib(pid)?.0;
-        let (alive, probed) = self.start(centre, made, agents, plans);
+        let (alive, probed) = self.start(centre.mqtt(), made, agents, plans);
         let ready = self.ready(&alive);
         let (counters, traffic) = (alive.shared.counters.clone(), alive.shared.traffic.clone());
         let early = counters.receipts.load(Ordering::Relaxed);

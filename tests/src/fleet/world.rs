@@ -266,18 +266,20 @@ fn notebooks(
         let mut notebook = Notebook::draw(area, (form, model), home, &facts, days);
         let typed = notebook.len();
         let live = options.scenario.is_live();
-        if options.scenario != Scenario::Corrections {
-            return (notebook, if live { 0 } else { typed });
-        }
+        let corrections = match options.scenario {
+            Scenario::Corrections => typed,
+            Scenario::Soak => typed / 2,
+            _ => return (notebook, if live { 0 } else { typed }),
+        };
         let code = area.organisation.code(home).as_str();
         let index = code.bytes().fold(7u64, |sum, b| sum.wrapping_mul(131) + u64::from(b));
         let mut random = Random::new(options.seed, index);
-        // As many corrections as reports; some days get several, some none.
-        for _ in 0..typed {
+        // Some days get several corrections, some none.
+        for _ in 0..corrections {
             let at = random.below(typed);
             notebook.correct(usize::try_from(at).unwrap_or(0));
         }
-        (notebook, typed)
+        (notebook, if options.scenario == Scenario::Soak { 0 } else { typed })
     };
     let draw = &draw;
     let half = homes.len() / 2;
