@@ -229,6 +229,11 @@ class Banyan:
         token = (centre / "run/admin.token").read_text().strip()
         self.headers = {"authorization": f"Bearer {token}"}
 
+    def connect(self):
+        """Anew: the aggregator hangs up on those who say nothing for long."""
+        self.connection.close()
+        self.connection.connect()
+
     def ask(self, unit, span, elements):
         path = f"/v1/query?unit={unit}&period={span[0]}..{span[1]}&element={','.join(elements)}"
         self.connection.request("GET", path, headers=self.headers)
@@ -581,6 +586,7 @@ def ask_both(banyan, postgres, facilities, elements, first, last):
         # A few questions are asked more than once, or one time would say all.
         again = asked * max(1, 30 // len(asked))
         row = {}
+        banyan.connect()
         row["banyan_first"], ours = timed(lambda q: banyan.ask(q[1], q[2], order), asked)
         row["banyan_again"], _ = timed(lambda q: banyan.ask(q[1], q[2], order), again)
         row["group_by_first"], theirs = timed(lambda q: grouped(q, GROUPED, GROUPED_ALL), asked)
