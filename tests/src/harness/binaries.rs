@@ -56,7 +56,16 @@ fn build() -> Result<Binaries> {
     let target = folder.parent().context("the profile's folder lies in the target directory")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
-    let output = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    // What cargo tells its children of the caller's package: ring's build script would see that it has changed,
+    // and ring and everything on it would be built again, here and then for the caller.
+    for (name, _) in std::env::vars_os() {
+        let told = name.to_str().unwrap_or_default();
+        if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    let output = command
         .args(["build", "--quiet", "--offline", "--profile", profile])
         .args(like_the_caller)
         .args(["--bin", "banyan-agent", "--bin", "banyan-aggregator"])
