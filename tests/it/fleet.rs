@@ -106,6 +106,7 @@ fn months_in_minutes_through_kills_older_backups_and_a_full_disk() {
     for wrong in ["lost", "twice", "different", "foreign", "unexpected"] {
         assert_eq!(proof[wrong], 0, "{wrong}: {proof}");
     }
+    assert!(told["disk_noticed"].as_u64() >= Some(1), "the full disk was not noticed: {told}");
     for fate in ["kill", "restart", "backup", "restore", "full_disk"] {
         assert!(told["fates"][fate].as_u64() >= Some(1), "{fate} did not happen");
     }

@@ -63,11 +63,7 @@ pub fn enrolled(dir: &Path, n: usize) -> Result<Vec<Member>> {
     let applicants: Vec<Applicant> = homes
         .iter()
         .zip(&keys)
-        .map(|(home, key)| Applicant {
-            home: organisation.code(*home).clone(),
-            below: Vec::new(),
-            key: key.public(),
-        })
+        .map(|(home, key)| Applicant::alone(organisation.code(*home).clone(), key))
         .collect();
     let mut history = History::new(state, Identity::open(dir)?, ledger);
     let granted = history.enrol(&applicants, 0, founded.plus(DAY_MS))?;

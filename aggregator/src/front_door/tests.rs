@@ -36,6 +36,16 @@ struct House {
     door: JoinHandle<()>,
 }
 
+/// Looks at a condition until it holds.
+async fn until(registry: &Registry, what: &str, condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition() {
+        let values = registry.counters().values();
+        assert!(tokio::time::Instant::now() < deadline, "not in time: {what}; {values:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 impl House {
     async fn open(config: DoorConfig) -> Self {
         Self::behind(config, plain()).await
@@ -107,12 +117,7 @@ impl House {
     }
 
     async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while !condition(self) {
-            let values = self.registry.counters().values();
-            assert!(tokio::time::Instant::now() < deadline, "not in time: {what}; {values:?}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        until(&self.registry, what, || condition(self)).await;
     }
 
     async fn close(self) {
@@ -577,28 +582,21 @@ async fn an_agent_has_no_more_than_its_share_on_the_way_and_others_go_on() {
         bytes
     };
     let up = || registry.counters().values().messages_up as usize;
-    let until = async |what: &str, condition: &dyn Fn() -> bool| {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while !condition() {
-            assert!(tokio::time::Instant::now() < deadline, "not in time: {what}; {}", up());
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
     let held_back = || registry.counters().values().held_back;
     // The intake is behind: it takes nothing.
     let mut loud = TcpStream::connect(addr).await.unwrap();
     loud.write_all(&flood(agent(1), 0..SENT)).await.unwrap();
-    until("the share is used up", &|| held_back() == 1).await;
+    until(&registry, "the share is used up", || held_back() == 1).await;
     assert_eq!(up(), SHARE_MESSAGES);
     assert!(broker.up().credit_used_bytes < BrokerConfig::default().credit_up_bytes as u64 / 16);
     // Another is let in at once, and a new connection of the same agent has no share of its own.
     let mut quiet = TcpStream::connect(addr).await.unwrap();
     quiet.write_all(&flood(agent(2), 0..1)).await.unwrap();
-    until("the other is let in", &|| up() == SHARE_MESSAGES + 1).await;
+    until(&registry, "the other is let in", || up() == SHARE_MESSAGES + 1).await;
     drop(loud);
     let mut loud = TcpStream::connect(addr).await.unwrap();
     loud.write_all(&flood(agent(1), SHARE_MESSAGES..SENT)).await.unwrap();
-    until("it is held back again", &|| held_back() == 2).await;
+    until(&registry, "it is held back again", || held_back() == 2).await;
     assert_eq!(up(), SHARE_MESSAGES + 1);
     // The intake goes on: everything comes, in order, and as soon as there is room.
     let mut numbers = Vec::new();
@@ -610,7 +608,7 @@ async fn an_agent_has_no_more_than_its_share_on_the_way_and_others_go_on() {
     }
     assert_eq!(numbers, (0..SENT).collect::<Vec<_>>(), "nothing is lost by waiting");
     drop((loud, quiet));
-    until("gone", &|| registry.is_empty()).await;
+    until(&registry, "gone", || registry.is_empty()).await;
     stop.send(()).unwrap();
     door.await.unwrap();
     broker.stop().await;

@@ -27,6 +27,8 @@ const PUBLISHING: usize = 8;
 const WINDOW: usize = 100;
 /// Bytes of such a message.
 const MESSAGE_BYTES: usize = 256;
+/// How long a server at rest takes no CPU (which is counted in hundredths of a second).
+const AT_REST: Duration = Duration::from_millis(200);
 /// How long a client may wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -211,7 +213,7 @@ async fn crowd(name: &str, arguments: &[&str], way: &Way, many: usize) -> Result
     let memory_before = memory(id)?;
     let address = server.address;
     let (held, rate, cpu_each) = all_enter(&clients, &server).await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    at_rest(id).await?;
     let bytes_each = memory(id)?.saturating_sub(memory_before) as f64 / many as f64;
     let what = match way {
         Way::Plain => "connections with CONNECT and SUBSCRIBE",
@@ -238,6 +240,23 @@ async fn crowd(name: &str, arguments: &[&str], way: &Way, many: usize) -> Result
         row("", "the handshake's arithmetic alone", format!("{:.3} ms", arithmetic(many)? * 1e3));
     }
     Ok(())
+}
+
+/// Waits until a process has taken no CPU for a while.
+async fn at_rest(id: u32) -> Result<()> {
+    let begun = Instant::now();
+    let mut before = cpu(id)?;
+    loop {
+        tokio::time::sleep(AT_REST).await;
+        let now = cpu(id)?;
+        if now == before {
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            bail!("the server does not come to rest");
+        }
+        before = now;
+    }
 }
 
 fn entered(rate: f64, cpu_each: f64) -> String {

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ const CUT: Duration = Duration::from_secs(20);
 struct Notes {
     begun: Instant,
     nonce: AtomicU64,
-    online: AtomicUsize,
+    online: watch::Sender<usize>,
     attempts: Mutex<Vec<Duration>>,
     receipts: Mutex<Vec<(Duration, Duration)>>,
 }
@@ -72,7 +72,7 @@ struct Online<'a>(&'a Notes);
 
 impl Drop for Online<'_> {
     fn drop(&mut self) {
-        self.0.online.fetch_sub(1, Ordering::SeqCst);
+        self.0.online.send_modify(|online| *online -= 1);
     }
 }
 
@@ -120,7 +120,7 @@ impl Agent {
                     if first == 0x30 && online.is_none() && self.is_receipt(&body, nonce) {
                         *answered = true;
                         notes.note(&notes.receipts, (notes.begun.elapsed(), said.elapsed()));
-                        notes.online.fetch_add(1, Ordering::SeqCst);
+                        notes.online.send_modify(|online| *online += 1);
                         online = Some(Online(&notes));
                     }
                 }
@@ -160,12 +160,10 @@ fn serve(dir: &Path, port: u16) -> Result<(Process, SocketAddr)> {
 /// Waits until all are online, and tells how that went since `from`.
 async fn all_back(what: &str, notes: &Notes, n: usize, from: Duration, server: u32) -> Result<()> {
     let cpu_before = cpu(server)?;
-    let limit = Instant::now() + LIMIT;
-    while notes.online.load(Ordering::SeqCst) < n {
-        if Instant::now() > limit {
-            bail!("{what}: only {} are back", notes.online.load(Ordering::SeqCst));
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let mut online = notes.online.subscribe();
+    let all = tokio::time::timeout(LIMIT, online.wait_for(|online| *online >= n)).await;
+    if all.is_err() {
+        bail!("{what}: only {} are back", *notes.online.borrow());
     }
     let took = notes.begun.elapsed().saturating_sub(from);
     let attempts =
@@ -217,7 +215,7 @@ pub(crate) async fn all(many: usize, small: bool) -> Result<()> {
     let notes = Arc::new(Notes {
         begun: Instant::now(),
         nonce: AtomicU64::new(1),
-        online: AtomicUsize::new(0),
+        online: watch::Sender::new(0),
         attempts: Mutex::default(),
         receipts: Mutex::default(),
     });

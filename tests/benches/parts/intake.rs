@@ -23,6 +23,7 @@ use banyan_tests::harness::copy;
 use banyan_tests::model::shipped;
 use bytes::Bytes;
 use rusqlite::{Connection, params};
+use tokio::sync::Notify;
 
 use super::data::{JsonReport, Size, entries, fleet};
 use super::measure::{Bench, print, rate, scratch, timed};
@@ -167,13 +168,17 @@ fn all_counted(state: &State, made: &Signed) -> Result<()> {
     Ok(())
 }
 
-/// Counts what is sent down: nobody is connected.
-#[derive(Default)]
-struct Sent(AtomicU64);
+/// Counts what is sent down, and tells when it is all: nobody is connected.
+struct Sent {
+    left: AtomicU64,
+    all: Notify,
+}
 
 impl Downlink for Sent {
     fn publish_down(&self, _: AgentId, _: Bytes) -> Result<(), DownError> {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.all.notify_one();
+        }
         Ok(())
     }
 }
@@ -196,7 +201,8 @@ fn whole(what: &str, made: &Signed, (peer, peer_took): &(String, Duration)) -> R
 
 async fn serve(dir: &Path, made: &Signed) -> Result<(Duration, f64)> {
     let (broker, incoming) = Broker::start(BrokerConfig::default(), Arc::new(Registry::default()))?;
-    let sent = Arc::new(Sent::default());
+    let left = AtomicU64::new(made.batches.len() as u64);
+    let sent = Arc::new(Sent { left, all: Notify::new() });
     let (service, running) =
         Service::open(dir, system_clock(), Some((incoming, sent.clone()))).await?;
     let (uplink, batches) = (broker.uplink(), made.batches.clone());
@@ -208,11 +214,8 @@ async fn serve(dir: &Path, made: &Signed) -> Result<(Duration, f64)> {
         }
         anyhow::Ok(())
     });
-    let wanted = made.batches.len() as u64;
-    while sent.0.load(Ordering::Relaxed) < wanted {
-        ensure!(begun.elapsed() < WITHIN, "{:?}", service.counters().values());
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let all = tokio::time::timeout(WITHIN, sent.all.notified()).await;
+    ensure!(all.is_ok(), "not all is answered: {:?}", service.counters().values());
     let took = begun.elapsed();
     let used = Usage::of(pid)?.since(&before).cpu_s();
     sending.await??;

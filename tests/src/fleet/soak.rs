@@ -18,7 +18,7 @@ use banyan_shared::period::Date;
 use indicatif::ProgressBar;
 use rustix::fs::statvfs;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::agent::Agent;
 use super::life::Plan;
@@ -29,14 +29,14 @@ use super::random::Random;
 use super::run::sum;
 use super::stage::Stage;
 use super::world::{Made, make};
-use crate::harness::{Aggregator, World};
+use crate::harness::{Aggregator, World, until};
 
 /// How long a season's reports are typed.
 const TYPING: Duration = Duration::from_secs(10);
 /// How long a season is taken to last, until some have.
 const SEASON: Duration = Duration::from_secs(30);
-/// How long the disk stays full.
-const FULL_FOR: Duration = Duration::from_secs(3);
+/// How long the disk stays full at most, should nothing come that has to be stored.
+const FULL_AT_MOST: Duration = Duration::from_secs(20);
 /// Larger file systems are not filled up: they may be somebody's.
 const SMALL_DISK: u64 = 4 << 30;
 /// The least seasons there are: of the year, and of corrections.
@@ -104,7 +104,8 @@ pub struct Year {
     fates: BTreeMap<Fate, u64>,
     /// Whether the file system was small enough to be filled up.
     disk_is_small: bool,
-    /// Connections given up without a word, and the seasons in which clocks were off, are in each season.
+    /// How often a commit failed, or the aggregator ended, because it was full.
+    disk_noticed: u64,
     seasons: Vec<Season>,
     conservation: Conservation,
     /// What grew without need.
@@ -169,11 +170,19 @@ struct Ground<'a> {
     centre: Option<Aggregator>,
     backup: PathBuf,
     small: bool,
+    /// How often the aggregator found that its disk was full.
+    disk_noticed: u64,
 }
 
 impl Ground<'_> {
     fn centre(&self) -> Result<&Aggregator> {
         self.centre.as_ref().context("the aggregator runs")
+    }
+
+    /// Commits that failed since the aggregator started; none if it does not say.
+    fn failed_commits(&self) -> Option<u64> {
+        let counters = self.centre.as_ref()?.get("/v1/counters").ok()?;
+        serde_json::from_str::<Value>(&counters.body).ok()?["intake"]["failed_commits"].as_u64()
     }
 
     /// Ends the aggregator somehow, does something, and starts it where it was.
@@ -212,9 +221,14 @@ impl Ground<'_> {
                 })
             }
             Fate::FullDisk => {
+                let before = self.failed_commits();
                 let filler = fill(self.world.dir())?;
-                std::thread::sleep(FULL_FOR);
+                let noticed = until("the full disk is noticed", FULL_AT_MOST, || {
+                    let ended = self.centre()?.process().ended()?.is_some();
+                    Ok((ended || self.failed_commits() > before).then_some(()))
+                });
                 fs::remove_file(filler)?;
+                self.disk_noticed += u64::from(noticed.is_ok());
                 if self.centre()?.process().ended()?.is_some() {
                     self.interrupt(|_| Ok(()), |_| Ok(()))?;
                 }
@@ -238,7 +252,11 @@ impl Ground<'_> {
         let within = u64::try_from(TYPING.as_millis()).unwrap_or(u64::MAX);
         let mut fates: Vec<(Duration, Fate)> = fates
             .into_iter()
-            .map(|fate| (Duration::from_millis(random.below(within)), fate))
+            .map(|fate| {
+                // A full disk matters while there is more to come.
+                let within = if fate == Fate::FullDisk { within / 2 } else { within };
+                (Duration::from_millis(random.below(within)), fate)
+            })
             .collect();
         fates.sort_unstable();
         fates
@@ -289,7 +307,8 @@ pub(super) fn live(
     let disk = statvfs(world.dir())?;
     let small = disk.f_blocks.saturating_mul(disk.f_frsize) <= SMALL_DISK;
     let backup = world.dir().join("full.backup");
-    let mut ground = Ground { world: &world, centre: Some(world.serve()?), backup, small };
+    let mut ground =
+        Ground { world: &world, centre: Some(world.serve()?), backup, small, disk_noticed: 0 };
     let mut random = Random::new(options.seed, 0x736f_616b);
     let mut seasons: Vec<Season> = Vec::new();
     let mut fates: BTreeMap<Fate, u64> = BTreeMap::new();
@@ -355,6 +374,7 @@ pub(super) fn live(
         seconds: begun.elapsed().as_secs_f64(),
         fates,
         disk_is_small: small,
+        disk_noticed: ground.disk_noticed,
         passed: all && proof.holds() && grown.is_empty(),
         seasons,
         conservation: proof,

@@ -167,11 +167,7 @@ pub(super) fn make(dir: &Path, options: &Options, said: impl Fn(&str)) -> Result
     let applicants: Vec<Applicant> = homes
         .iter()
         .zip(&keys)
-        .map(|(home, key)| Applicant {
-            home: organisation.code(*home).clone(),
-            below: Vec::new(),
-            key: key.public(),
-        })
+        .map(|(home, key)| Applicant::alone(organisation.code(*home).clone(), key))
         .collect();
     let enrolled = history.enrol(&applicants, options.seed, founded.plus(86_400_000))?;
     let (state, _) = history.close(now)?;

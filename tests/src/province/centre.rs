@@ -9,7 +9,7 @@ use banyan_aggregator::identity::Identity;
 use banyan_aggregator::ledger::{Ledger, NewRow, SUBMISSION_ROWS_MAX};
 use banyan_aggregator::state::{Judgement, State};
 use banyan_shared::ids::{ContextNumber, Millis, Position, UnitCode};
-use banyan_shared::keys::{PublicKey, sha256};
+use banyan_shared::keys::{PublicKey, SigningKey, sha256};
 use banyan_shared::period::Date;
 use banyan_shared::wire::{EnrolRequest, encode};
 
@@ -28,6 +28,13 @@ pub(crate) struct Applicant {
     pub(crate) below: Vec<Below>,
     /// Its key.
     pub(crate) key: PublicKey,
+}
+
+impl Applicant {
+    /// One that reports for its own facility only.
+    pub(crate) fn alone(home: UnitCode, key: &SigningKey) -> Applicant {
+        Applicant { home, below: Vec::new(), key: key.public() }
+    }
 }
 
 /// Rows for the ledger, when they are received, and at which position they begin.
