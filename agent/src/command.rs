@@ -4,7 +4,7 @@
 use banyan_shared::codes::{ParkReason, Refusal};
 use banyan_shared::report::How;
 use banyan_shared::sync::Mark;
-use banyan_shared::wire::EnrolRefusal;
+use banyan_shared::wire::{EnrolRefusal, Message};
 use serde::{Deserialize, Serialize};
 
 pub use crate::capture::{Change, Draft, Saved};
@@ -213,25 +213,6 @@ pub struct SyncState {
     pub detail: Option<String>,
     /// Why the centre refused the agent, if it did.
     pub refusal: Option<EnrolRefusal>,
-}
-
-/// A message as it stands in JSON: base64.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Message(pub Vec<u8>);
-
-impl From<Message> for String {
-    fn from(message: Message) -> String {
-        data_encoding::BASE64.encode(&message.0)
-    }
-}
-
-impl TryFrom<String> for Message {
-    type Error = data_encoding::DecodeError;
-
-    fn try_from(text: String) -> Result<Message, data_encoding::DecodeError> {
-        data_encoding::BASE64.decode(text.as_bytes()).map(Message)
-    }
 }
 
 /// Where a part of a bundle begins.

@@ -232,8 +232,11 @@ impl Intake {
                     None => acts_open = false,
                     Some(Ask::Bundle(request)) => {
                         let delivered = self.bundle(request.agent, request.messages).await;
-                        // As with acts.
-                        let _ = request.reply.send(delivered);
+                        // What could not be folded in is not called delivered: the intake ends. Else as with
+                        // acts.
+                        if self.broken.get().is_none() {
+                            let _ = request.reply.send(delivered);
+                        }
                     }
                     Some(Ask::Acts(request)) => {
                         let result = self.act(&request.by, request.build).await;
@@ -451,6 +454,8 @@ impl Intake {
                 if let Some(known) = state.agents.get_mut(&agent)
                     && known.newest != batch.context
                     && known.offered != Some(known.newest)
+                    // It may be connected, and never see what goes into a file.
+                    && !self.by_hand
                 {
                     known.offered = Some(known.newest);
                     offer = true;
@@ -648,7 +653,7 @@ impl Intake {
                         let refusal = EnrolRefusal::Waiting;
                         self.answer(agent, &Answer::NotEnrolled { refusal });
                     }
-                    Err(error) => tracing::error!(%agent, %error, "a claim could not be stored"),
+                    Err(error) => self.not_stored(agent, "a claim", &error),
                 }
             }
             Ok(Some(act)) => match self.act("service", Box::new(move |_| Ok(vec![act]))).await {
@@ -656,9 +661,14 @@ impl Intake {
                     tracing::info!(%agent, code = request.code, "agent enrolled");
                     self.welcome(agent, None);
                 }
-                Err(error) => tracing::error!(%agent, %error, "enrolment could not be stored"),
+                Err(error) => self.not_stored(agent, "an enrolment", &error),
             },
         }
+    }
+
+    fn not_stored(&self, agent: AgentId, what: &str, error: &anyhow::Error) {
+        count(&self.counters.failed_commits, 1);
+        tracing::error!(%agent, %error, "{what} could not be stored");
     }
 
     /// Gives an agent its newest grant and a certificate over its key.
@@ -749,7 +759,7 @@ impl Intake {
         if !acts.is_empty() {
             match self.act("service", Box::new(move |_| Ok(acts))).await {
                 Ok(()) => tracing::info!(%agent, "agent readmitted by its grant"),
-                Err(error) => tracing::error!(%agent, %error, "grant could not be stored"),
+                Err(error) => self.not_stored(agent, "a grant", &error),
             }
         }
         // The agent sends its hello again when it hears from us.

@@ -486,19 +486,20 @@ async fn renew(tls: Option<Arc<DoorTls>>, service: &Service) {
     }
 }
 
-/// Ready when the process is asked to stop. It is listened for from this call on, not from the first wait.
+/// Ready when the process is asked to stop. On Unix that is listened for from this call on, not from the first
+/// wait.
 fn stop_signal() -> impl Future<Output = ()> {
     #[cfg(unix)]
-    let terminate = {
+    let asked = {
         use tokio::signal::unix::{SignalKind, signal};
-        signal(SignalKind::terminate()).ok()
+        (signal(SignalKind::terminate()).ok(), signal(SignalKind::interrupt()).ok())
     };
     async move {
         #[cfg(unix)]
-        if let Some(mut terminate) = terminate {
+        if let (Some(mut terminate), Some(mut interrupt)) = asked {
             tokio::select! {
                 _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
+                _ = interrupt.recv() => {}
             }
             return;
         }

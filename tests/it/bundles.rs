@@ -313,17 +313,17 @@ fn foreign_revoked_spliced_cut_and_flipped_bundles_get_nothing_in() {
     let body = Envelope::read(introduction).unwrap().unverified_body().to_vec();
     let agent = stranger.public().agent_id();
     let own = seal(Kind::Introduce, agent, &body, &stranger);
-    let done = bad(&Bundle { messages: vec![own] }.to_bytes(), "unknown_agent");
+    let strangers = Bundle { messages: vec![own] }.to_bytes();
+    // The answer that stands there is the clinic's: another's does not take its place.
+    let done = bad(&strangers, "not_answered");
+    assert!(done.out.contains("no answer to this agent"), "{}", done.out);
+    let answer = Bundle::from_bytes(&fs::read(small.world.dir().join("bad.answer")).unwrap());
+    let whose = answer.unwrap().heading().unwrap().0.to_string();
+    assert_eq!(whose, json_of(&clinic, &["status"])["agent"]);
+    let done = import(&small.file("stranger.bundle", &strangers)).exits(1);
+    assert!(done.out.contains("\"outcome\": \"unknown_agent\""), "{}", done.out);
     assert!(done.out.contains("enrolled at another one"), "{}", done.out);
-    assert!(
-        !small.world.dir().join("bad.answer").exists() || {
-            // What was answered above was for the clinic.
-            let answer =
-                Bundle::from_bytes(&fs::read(small.world.dir().join("bad.answer")).unwrap());
-            answer.unwrap().heading().unwrap().0.to_string()
-                == json_of(&clinic, &["status"])["agent"]
-        }
-    );
+    assert!(!small.world.dir().join("stranger.answer").exists());
 
     // Another centre's agent, and the other centre's answer.
     let elsewhere = Small::new();

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use banyan_shared::catalogue::Lang;
 use banyan_shared::limits::BUNDLE_BYTES_MAX;
-use banyan_shared::wire::{Bundle, Way, WireError};
+use banyan_shared::wire::{Bundle, Message, Way, WireError};
 use serde::Serialize;
 
 use super::args::Format;
 use super::{Agent, Exit, Ui, show};
-use crate::command::{Brought, BundlePart, Command, Message, Reply};
+use crate::command::{Brought, BundlePart, Command, Reply};
 use crate::files;
 use crate::note::{Note, note};
 

@@ -5,10 +5,10 @@
 //! messages and no key. Writing one owes nothing to anybody: only the answer, or a line, releases entries.
 
 use banyan_shared::sync::Event;
-use banyan_shared::wire::{Answer, Envelope, Kind, Receipt, SignedGrant};
+use banyan_shared::wire::{Answer, Envelope, Kind, Message, Receipt, SignedGrant};
 
 use super::{Core, draw_nonce, enrolment_open};
-use crate::command::{Brought, BundlePart, BundlePlace, Message, Reply};
+use crate::command::{Brought, BundlePart, BundlePlace, Reply};
 use crate::identity::Issued;
 use crate::note::Note;
 
@@ -141,6 +141,9 @@ impl Core {
                 came.refusal = Some(refusal);
             }
             Answer::WhoAreYou { .. } => came.unknown = true,
+            // An older answer's certificate does not take the place of a newer one.
+            Answer::Certified { expires, .. }
+                if self.identity.issued().is_some_and(|known| known.expires > expires) => {}
             Answer::Certified { certificate, renew_from, expires } => {
                 if !self.take_certificate(Issued { renew_from, expires, certificate })? {
                     return Ok(false);

@@ -75,8 +75,7 @@ pub(crate) fn described(request: &Request) -> (&'static str, String) {
             ("import", format!("{} ({} rows)", call.file, call.rows.len()))
         }
         Request::BundleImport(call) => {
-            let agent = call.bundle().ok().and_then(|bundle| bundle.heading().ok());
-            let agent = agent.map(|(agent, _)| agent.to_string()).unwrap_or_default();
+            let agent = call.heading().map(|(agent, _)| agent.to_string()).unwrap_or_default();
             ("bundle import", words(&[&agent, &call.file]))
         }
         Request::UserAdd(call) => {

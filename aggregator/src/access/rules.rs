@@ -607,27 +607,23 @@ impl<'a> Inside<'a> {
         if good == Some(true) { Ok(()) } else { Err(self.denied(agent)) }
     }
 
-    /// A bundle is of whom its agent reports for; of one that is not known here, of whom the code or the
-    /// grants in it speak of. Nothing in it is believed for that: who signed it is looked at when it is
-    /// taken in.
+    /// A bundle is of whom its agent reports for, and of whom the codes in it speak of; of an agent that is
+    /// not known here, of whom the grants in it speak of too. Nothing in it is believed for that: who signed
+    /// it is looked at when it is taken in.
     fn bundle(&self, call: &BundleCall) -> Result<(), Denied> {
-        let bundle = call.bundle().ok();
-        let Some((agent, _)) = bundle.as_ref().and_then(|bundle| bundle.heading().ok()) else {
-            return Err(self.denied(&call.file));
-        };
-        let inside = if self.state.agents.contains_key(&agent) {
-            self.agent(&agent)
-        } else {
-            let messages = bundle.iter().flat_map(|bundle| &bundle.messages);
-            let introduced: Vec<bool> =
-                messages.filter_map(|message| self.introduced(message)).collect();
-            !introduced.is_empty() && introduced.into_iter().all(|inside| inside)
-        };
+        let Ok((agent, _)) = call.heading() else { return Err(self.denied(&call.file)) };
+        let known = self.state.agents.contains_key(&agent);
+        // A known agent's old grants may name facilities it has left.
+        let introduced: Vec<bool> =
+            call.messages.iter().filter_map(|message| self.introduced(&message.0, known)).collect();
+        let first = if known { self.agent(&agent) } else { !introduced.is_empty() };
+        let inside = first && introduced.into_iter().all(|inside| inside);
         if inside { Ok(()) } else { Err(self.denied(&agent.to_string())) }
     }
 
-    /// Whether all that a message would make its agent report for is inside; none if it makes it nothing.
-    fn introduced(&self, message: &[u8]) -> Option<bool> {
+    /// Whether all that a message would make its agent report for is inside; none if it makes it nothing, as
+    /// the grants of a known agent.
+    fn introduced(&self, message: &[u8], known: bool) -> Option<bool> {
         let envelope = Envelope::read(message).ok()?;
         match envelope.kind {
             Kind::Enrol => {
@@ -637,13 +633,15 @@ impl<'a> Inside<'a> {
                 let mut contexts = contexts.iter().filter_map(offered);
                 Some(contexts.all(|context| self.all(&context.facilities)))
             }
-            Kind::Introduce => {
+            Kind::Introduce if !known => {
                 let introduction: Introduction = decode(envelope.unverified_body()).ok()?;
                 let grants = introduction.grants.iter().map(|signed| signed.unverified());
                 let of = |grant: Grant| -> Vec<UnitCode> {
                     grant.offer.facilities.into_iter().map(|scope| scope.code).collect()
                 };
-                Some(grants.into_iter().all(|grant| grant.is_ok_and(|grant| self.all(&of(grant)))))
+                let some = !introduction.grants.is_empty();
+                let mut inside = grants.map(|grant| grant.is_ok_and(|grant| self.all(&of(grant))));
+                Some(some && inside.all(|inside| inside))
             }
             _ => None,
         }

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use banyan_shared::catalogue::Lang;
+use banyan_shared::ids::AgentId;
 use banyan_shared::limits::BUNDLE_BYTES_MAX;
-use banyan_shared::wire::{Bundle, Way};
+use banyan_shared::wire::{Bundle, Message, Way};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -61,6 +62,8 @@ struct Row {
     new: u64,
     known: u64,
     refused: u64,
+    /// Entries whose number is held with other content.
+    reused: u64,
     /// `taken`, or why not all of it was.
     outcome: &'static str,
     /// In words, where it was not.
@@ -125,7 +128,14 @@ fn bundles(paths: &[PathBuf], lang: Lang) -> Result<Vec<PathBuf>> {
                 inside.push(file);
             }
             if inside.len() > FILES_MAX {
-                return Err(usage(format!("{}: > {FILES_MAX}", path.display())));
+                let shown = path.display();
+                return Err(usage(say(
+                    lang,
+                    format!("{shown} 中数据包超过 {FILES_MAX} 个：请分目录导入"),
+                    format!(
+                        "there are more than {FILES_MAX} bundles in {shown}: import them from several directories"
+                    ),
+                )));
             }
         }
         if inside.is_empty() {
@@ -164,14 +174,15 @@ fn one(
         new: 0,
         known: 0,
         refused: 0,
+        reused: 0,
         outcome: "damaged",
         why: None,
         answer: None,
     };
-    let bundle = match read(&row.file, lang) {
+    let (bundle, agent) = match read(&row.file, lang) {
         Ok((bundle, agent)) => {
-            row.agent = Some(agent);
-            bundle
+            row.agent = Some(agent.to_string());
+            (bundle, agent)
         }
         Err(error) => {
             row.why = Some(format!("{error:#}"));
@@ -180,13 +191,13 @@ fn one(
     };
     // Before anything is taken in: what cannot be answered is not half done.
     let place = answer_place(&row.file, args.output.as_deref());
-    if let Err(error) = may_write(&place, written, lang) {
+    if let Err(error) = may_write(&place, agent, written, lang) {
         (row.outcome, row.why) = ("not_answered", Some(format!("{error:#}")));
         return Ok(row);
     }
     let mut taken = BundleTaken::default();
     for part in parts(&bundle) {
-        let messages = part.iter().map(|message| data_encoding::BASE64.encode(message)).collect();
+        let messages = part.iter().cloned().map(Message).collect();
         let name = row.file.display().to_string();
         let call = BundleCall { file: name, messages, lang };
         match client.call::<BundleTaken>(&Request::BundleImport(call)) {
@@ -208,11 +219,12 @@ fn one(
     }
     (row.home, row.name) = (taken.home.clone(), taken.name.clone());
     (row.new, row.known, row.refused) = (taken.new, taken.known, taken.refused);
+    row.reused = taken.reused;
     if row.why.is_none() {
         (row.outcome, row.why) = judged(&taken, lang);
     }
     if !taken.answer.is_empty() {
-        write_answer(&place, &taken)?;
+        write_answer(&place, std::mem::take(&mut taken.answer))?;
         row.answer = Some(place);
     }
     Ok(row)
@@ -234,6 +246,26 @@ fn judged(taken: &BundleTaken, lang: Lang) -> (&'static str, Option<String>) {
         );
         return ("unknown_agent", Some(text));
     }
+    let n = taken.without_grant;
+    if n > 0 {
+        let text = say(
+            lang,
+            format!("{n} 批缺少本中心认可的授权，未导入；请把回复带回诊所，重新导出后再导入"),
+            format!(
+                "{n} batches come without a grant that is known here and were not taken in: take the answer back, \
+                 export and import once more"
+            ),
+        );
+        return ("without_grant", Some(text));
+    }
+    if taken.left_aside == 0 {
+        let text = say(
+            lang,
+            "数据已导入，但回复太长，未能全部写下；请把回复带回诊所，重新导出后再导入",
+            "the counts are in, but not all of the answer had room: take it back, export and import once more",
+        );
+        return ("partly_answered", Some(text));
+    }
     let n = taken.left_aside;
     let text = say(
         lang,
@@ -243,7 +275,7 @@ fn judged(taken: &BundleTaken, lang: Lang) -> (&'static str, Option<String>) {
     ("left_aside", Some(text))
 }
 
-fn read(file: &Path, lang: Lang) -> Result<(Bundle, String)> {
+fn read(file: &Path, lang: Lang) -> Result<(Bundle, AgentId)> {
     let size = fs::metadata(file)?.len();
     if size > BUNDLE_BYTES_MAX as u64 {
         bail!(say(
@@ -268,7 +300,7 @@ fn read(file: &Path, lang: Lang) -> Result<(Bundle, String)> {
             "this is the answer to an agent: take it back to the clinic, for banyan-agent bundle import",
         ));
     }
-    Ok((bundle, agent.to_string()))
+    Ok((bundle, agent))
 }
 
 /// `V1-VC.bundle` → `V1-VC.answer`.
@@ -278,23 +310,38 @@ fn answer_place(file: &Path, folder: Option<&Path>) -> PathBuf {
     folder.map_or_else(|| file.with_file_name(&name), |folder| folder.join(&name))
 }
 
-/// Refuses to write over anything but an answer of an earlier run.
-fn may_write(place: &Path, written: &mut HashSet<PathBuf>, lang: Lang) -> Result<()> {
+/// Refuses to write over anything but an earlier answer to the same agent, or one that is damaged.
+fn may_write(
+    place: &Path,
+    agent: AgentId,
+    written: &mut HashSet<PathBuf>,
+    lang: Lang,
+) -> Result<()> {
     let shown = place.display();
     if !written.insert(place.to_owned()) {
         bail!(say(
             lang,
-            format!("两个数据包的回复同名（{shown}），未导入；请分开导入"),
+            format!("两个数据包的回复同名（{shown}），未导入；请换个目录（-o）另行导入"),
             format!(
-                "two answers would have one name ({shown}), it was not taken in: import them one by one"
+                "two answers would have one name ({shown}), it was not taken in: import it with another directory, -o"
             ),
         ));
     }
-    if place.exists() && !is_bundle(place).unwrap_or(false) {
+    // A damaged one of ours is nobody's loss.
+    let whose = |bundle: Bundle| bundle.heading().ok();
+    let other = fs::read(place).ok().and_then(|bytes| Bundle::from_bytes(&bytes).ok()).map(whose);
+    let may = match other {
+        Some(heading) => heading == Some((agent, Way::Down)),
+        None => !place.exists() || is_bundle(place).unwrap_or(false),
+    };
+    if !may {
         bail!(say(
             lang,
-            format!("{shown} 已存在且不是回复，未覆盖、未导入"),
-            format!("{shown} is there and no answer: it was left alone, and nothing taken in"),
+            format!("{shown} 已存在，且不是给此终端的回复：未覆盖、未导入；请换个目录（-o）"),
+            format!(
+                "{shown} is there and no answer to this agent: it was left alone, and nothing taken in; take \
+                 another directory, -o"
+            ),
         ));
     }
     Ok(())
@@ -315,9 +362,8 @@ fn parts(bundle: &Bundle) -> Vec<&[Vec<u8>]> {
 }
 
 /// Writes the answer beside its place and moves it there once it is on the stick.
-fn write_answer(place: &Path, taken: &BundleTaken) -> Result<()> {
-    let messages = taken.answer.iter().map(|text| data_encoding::BASE64.decode(text.as_bytes()));
-    let messages = messages.collect::<Result<_, _>>().context("the service's answer")?;
+fn write_answer(place: &Path, answer: Vec<Message>) -> Result<()> {
+    let messages = answer.into_iter().map(|Message(bytes)| bytes).collect();
     let mut beside = place.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
@@ -331,7 +377,13 @@ fn write_answer(place: &Path, taken: &BundleTaken) -> Result<()> {
     let mut out = fs::File::create(&beside).with_context(writing)?;
     out.write_all(&Bundle { messages }.to_bytes()).with_context(writing)?;
     out.sync_all().with_context(writing)?;
-    fs::rename(&beside, place).with_context(writing)
+    fs::rename(&beside, place).with_context(writing)?;
+    // The name too is on the stick before it is said to be.
+    #[cfg(unix)]
+    if let Some(folder) = place.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(writing)?;
+    }
+    Ok(())
 }
 
 fn print(rows: &[Row], global: &Global) -> Result<()> {
@@ -342,7 +394,31 @@ fn print(rows: &[Row], global: &Global) -> Result<()> {
             &answer,
             "bundles",
             format,
-            &["file", "agent", "home", "name", "new", "known", "refused", "outcome", "answer"],
+            &[
+                "file", "agent", "home", "name", "new", "known", "refused", "reused", "outcome",
+                "answer",
+            ],
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_wholly_taken_in_is_called_taken() {
+        let all = BundleTaken { new: 3, ..BundleTaken::default() };
+        assert_eq!(judged(&all, Lang::En), ("taken", None));
+        let cases = [
+            (BundleTaken { left_aside: 1, ..all.clone() }, "left_aside"),
+            (BundleTaken { without_grant: 1, left_aside: 1, ..all.clone() }, "without_grant"),
+            (BundleTaken { unsaid: 1, ..all.clone() }, "partly_answered"),
+            (BundleTaken { unknown: true, without_grant: 1, ..all }, "unknown_agent"),
+        ];
+        for (taken, outcome) in cases {
+            let (told, why) = judged(&taken, Lang::En);
+            assert!(told == outcome && why.is_some(), "{told}: {why:?}");
+        }
     }
 }

@@ -34,24 +34,36 @@ pub struct Delivered {
 impl Delivered {
     /// By how much a counter rose.
     pub fn count(&self, name: &str) -> u64 {
+        debug_assert!(
+            self.counted.is_empty() || self.counted.iter().any(|(known, _)| *known == name),
+            "there is no counter {name}"
+        );
         self.counted.iter().find(|(known, _)| *known == name).map_or(0, |(_, n)| *n)
     }
 }
 
-/// The way down into a file.
+/// Most bytes of answers to one request. What has no room is not said: the agent asks again with its next bundle.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// The way down into a file: how many bytes, and the messages.
 #[derive(Default)]
-struct Collected(Mutex<Vec<Bytes>>);
+struct Collected(Mutex<(usize, Vec<Bytes>)>);
 
 impl Downlink for Collected {
     fn publish_down(&self, _: AgentId, payload: Bytes) -> Result<(), DownError> {
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(DownError::TooLarge { bytes: payload.len() });
         }
-        let mut answer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bytes, answer) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Every batch of an agent that is out is told the same.
-        if answer.last() != Some(&payload) {
-            answer.push(payload);
+        if answer.last() == Some(&payload) {
+            return Ok(());
         }
+        if *bytes + payload.len() > ANSWER_BYTES_MAX {
+            return Err(DownError::Full);
+        }
+        *bytes += payload.len();
+        answer.push(payload);
         Ok(())
     }
 }
@@ -77,6 +89,24 @@ impl Intake {
         let counted = self.counters.values().into_iter().zip(before);
         let counted = counted.map(|((name, now), (_, before))| (name, now - before)).collect();
         let mut answer = collected.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Delivered { answer: std::mem::take(&mut *answer), counted }
+        Delivered { answer: std::mem::take(&mut answer.1), counted }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_one_request_is_bounded_and_repeats_nothing() {
+        let (down, agent) = (Collected::default(), AgentId([1; 6]));
+        let large = |n: u8| Bytes::from(vec![n; PAYLOAD_BYTES_MAX]);
+        down.publish_down(agent, large(0)).unwrap();
+        down.publish_down(agent, large(0)).unwrap();
+        assert_eq!(down.0.lock().unwrap().1.len(), 1);
+        let taken = (1..=u8::MAX).take_while(|n| down.publish_down(agent, large(*n)).is_ok());
+        let taken = 1 + taken.count();
+        assert_eq!(taken, ANSWER_BYTES_MAX / PAYLOAD_BYTES_MAX);
+        assert_eq!(down.0.lock().unwrap().1.len(), taken);
     }
 }

@@ -7,13 +7,20 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use banyan_shared::catalogue::Lang;
-use banyan_shared::wire::{Answer, Bundle, EnrolRefusal, Envelope, Kind, Way};
+use banyan_shared::ids::AgentId;
+use banyan_shared::limits::BUNDLE_BYTES_MAX;
+use banyan_shared::wire::{Answer, Bundle, EnrolRefusal, Envelope, Kind, Message, Way, WireError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{Service, say, usage};
 use crate::intake::{Ask, BundleRequest, Delivered};
+
+/// Most bytes of messages in one request: nothing else is taken in meanwhile.
+const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// Most bytes of messages in an answer: half of what an agent reads, lengths and all.
+const ANSWER_BYTES_MAX: usize = BUNDLE_BYTES_MAX / 2;
 
 /// Messages of a bundle, all of them or a part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,21 +29,19 @@ pub struct BundleCall {
     /// The file's name, for the log.
     pub file: String,
     /// The messages in order, base64.
-    pub messages: Vec<String>,
+    pub messages: Vec<Message>,
     /// Language of messages.
     #[serde(default)]
     pub lang: Lang,
 }
 
 impl BundleCall {
-    /// The messages.
+    /// Whose messages they say they are, and which way they go.
     ///
     /// # Errors
-    /// [`super::Usage`] if they are not base64.
-    pub(crate) fn bundle(&self) -> Result<Bundle> {
-        let decode = |text: &String| data_encoding::BASE64.decode(text.as_bytes());
-        let messages = self.messages.iter().map(decode).collect::<Result<_, _>>();
-        Ok(Bundle { messages: messages.map_err(|error| usage(error.to_string()))? })
+    /// As [`Bundle::heading`].
+    pub(crate) fn heading(&self) -> Result<(AgentId, Way), WireError> {
+        Bundle::heading_of(self.messages.iter().map(|Message(bytes)| bytes.as_slice()))
     }
 }
 
@@ -63,8 +68,12 @@ pub struct BundleTaken {
     pub unknown: bool,
     /// Why the agent is not accepted.
     pub refusal: Option<EnrolRefusal>,
+    /// Batches of scopes the agent has no grant for here, and brought none.
+    pub without_grant: u64,
+    /// Answers that had no room.
+    pub unsaid: u64,
     /// Messages for the agent, base64.
-    pub answer: Vec<String>,
+    pub answer: Vec<Message>,
 }
 
 impl BundleTaken {
@@ -77,13 +86,24 @@ impl BundleTaken {
         self.left_aside += later.left_aside;
         self.unknown |= later.unknown;
         self.refusal = self.refusal.or(later.refusal);
-        self.answer.extend(later.answer);
+        self.without_grant += later.without_grant;
+        self.unsaid += later.unsaid;
+        let mut bytes: usize = self.answer.iter().map(|Message(bytes)| bytes.len()).sum();
+        for message in later.answer {
+            bytes += message.0.len();
+            if bytes > ANSWER_BYTES_MAX {
+                self.unsaid += 1;
+            } else {
+                self.answer.push(message);
+            }
+        }
         (self.agent, self.home, self.name) = (later.agent, later.home, later.name);
     }
 
     /// Whether all of it was taken in.
     pub fn is_whole(&self) -> bool {
-        self.left_aside == 0 && !self.unknown && self.refusal.is_none()
+        let all = [self.left_aside, self.without_grant, self.unsaid] == [0; 3];
+        all && !self.unknown && self.refusal.is_none()
     }
 }
 
@@ -94,8 +114,17 @@ impl Service {
     /// [`super::Usage`] if this is no agent's bundle, or that it could not be stored: what was not is not
     /// receipted.
     pub async fn import_bundle(self: &Arc<Self>, call: &BundleCall) -> Result<BundleTaken> {
-        let bundle = call.bundle()?;
-        let (agent, way) = bundle.heading().map_err(|error| usage(error.to_string()))?;
+        let (agent, way) = call.heading().map_err(|error| usage(error.to_string()))?;
+        let bytes: usize = call.messages.iter().map(|Message(bytes)| bytes.len()).sum();
+        if bytes > REQUEST_BYTES_MAX {
+            return Err(usage(say(
+                call.lang,
+                format!("一次请求最多 {REQUEST_BYTES_MAX} 字节消息，本次 {bytes}；请分几次提交"),
+                format!(
+                    "one request takes {REQUEST_BYTES_MAX} bytes of messages, not {bytes}: send them in parts"
+                ),
+            )));
+        }
         if way == Way::Down {
             return Err(usage(say(
                 call.lang,
@@ -103,7 +132,8 @@ impl Service {
                 "this is the answer to an agent: take it in at the clinic with banyan-agent bundle import",
             )));
         }
-        let messages = bundle.messages.into_iter().map(Bytes::from).collect();
+        let messages =
+            call.messages.iter().map(|Message(bytes)| Bytes::copy_from_slice(bytes)).collect();
         let (reply, done) = oneshot::channel();
         let request = BundleRequest { agent, messages, reply };
         if self.acts.send(Ask::Bundle(request)).await.is_err() {
@@ -135,12 +165,14 @@ impl Service {
             refused: delivered.count("refused"),
             reused: delivered.count("reused"),
             left_aside: delivered.count("malformed") + delivered.count("bad_signature"),
+            without_grant: known.map_or(0, |_| delivered.count("unknown_agent")),
+            unsaid: delivered.count("not_taken"),
             unknown: known.is_none(),
             refusal: self.refusal_in(&delivered),
             // Whoever is not known here believes nothing that is said here.
             answer: match known {
                 None if self.refusal_in(&delivered).is_none() => Vec::new(),
-                _ => delivered.answer.iter().map(|m| data_encoding::BASE64.encode(m)).collect(),
+                _ => delivered.answer.iter().map(|message| Message(message.to_vec())).collect(),
             },
         })
     }

@@ -461,6 +461,10 @@ impl Outbox {
         }
         if self.believe(receipt, (mine, Sent { seqs: sent, ranges: Vec::new() }, now), effects) {
             self.credit = receipt.credit;
+            if self.answered {
+                // Whatever comes over a line that was answered is newer than the bundles written by now.
+                self.outdate(effects);
+            }
         }
     }
 
@@ -477,7 +481,7 @@ impl Outbox {
             // Another store's word, or a stranger's: it can prove nothing here.
             return false;
         }
-        let word = Word { answer: mine && receipt.complete, moved, now, sent };
+        let word = Word { mine, answer: mine && receipt.complete, moved, now, sent };
         let epochs: Vec<Epoch> = self.lives.keys().copied().collect();
         for epoch in epochs {
             let shown = receipt.lives.iter().find(|life| life.epoch == Some(epoch));
@@ -575,8 +579,10 @@ impl Outbox {
                 recut(&mut self.in_flight, &mut self.next_cut, (epoch, *seq), word.now, effects);
             }
         }
-        if word.answer || !shown.parked.is_empty() {
-            let parked = shown.parked.clone();
+        // An old word cannot tell what has been released since: of what it proves nothing new it says nothing.
+        let fresh = |seq: &Seq| word.mine || confirmed.contains(seq);
+        let parked: Vec<_> = shown.parked.iter().filter(|(seq, _)| fresh(seq)).copied().collect();
+        if word.answer || !parked.is_empty() {
             effects.push(Effect::Parked { epoch, parked, complete: word.answer });
         }
         if twice && current {
@@ -616,6 +622,8 @@ impl Outbox {
 
 /// How much a receipt may say.
 struct Word {
+    /// It answers the present hello.
+    mine: bool,
     /// It answers the present hello and is all there is: it may show less than before.
     answer: bool,
     /// It is the first word of a store not known before.

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::codes::Refusal;
+use crate::codes::{ParkReason, Refusal};
 use crate::ids::{AgentId, Epoch, Millis, Seq};
 use crate::wire::{Body, LifeReceipt, RangeSum, Receipt, StoreId, entry_hash};
 
@@ -438,4 +438,35 @@ fn a_refusal_that_is_brought_is_believed_of_what_a_bundle_holds_only() {
         effects.iter().filter(|effect| matches!(effect, Effect::Refused { .. })).collect();
     assert_eq!(refused.len(), 1);
     assert!(matches!(refused[0], Effect::Refused { seq: 4, .. }), "5 was in no bundle");
+}
+
+#[test]
+fn what_a_line_says_outdates_bundles_and_old_answers_park_nothing_again() {
+    let mut outbox = outbox(10);
+    let parked =
+        |answer: &mut Receipt| answer.lives[0].parked = vec![(3, ParkReason::FuturePeriod)];
+    outbox.handle(Millis(0), Event::Connected { nonce: 1 });
+    outbox.handle(Millis(0), Event::Receipt(&receipt(&[(1, 10)], true, Some(1))));
+    outbox.add(LIFE, 11, item(11));
+    exported(&mut outbox, 7, 1 << 20);
+    outbox.add(LIFE, 12, item(12));
+    // The line, answered before the bundle was written, goes on.
+    outbox.handle(Millis(0), Event::Receipt(&receipt(&[(11, 12)], false, None)));
+    assert_eq!(outbox.waiting(), 0);
+    let mut older = receipt(&[(1, 11)], true, Some(7));
+    parked(&mut older);
+    assert_eq!(
+        outbox.handle(Millis(0), Event::Brought(&older)),
+        [],
+        "12 stays, 3 was released since"
+    );
+    // What an answer proves anew it may also say to be parked; once more it says nothing.
+    let mut outbox = self::outbox(10);
+    exported(&mut outbox, 8, 1 << 20);
+    let mut answer = receipt(&[(1, 10)], true, Some(8));
+    parked(&mut answer);
+    let told =
+        Effect::Parked { epoch: LIFE, parked: vec![(3, ParkReason::FuturePeriod)], complete: true };
+    assert!(outbox.handle(Millis(0), Event::Brought(&answer)).contains(&told));
+    assert_eq!(outbox.handle(Millis(0), Event::Brought(&answer)), []);
 }

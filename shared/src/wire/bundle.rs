@@ -1,5 +1,7 @@
 //! A bundle: the same envelopes in a file, for a clinic whose line is a USB stick.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Envelope, Kind, WireError};
 use crate::ids::AgentId;
 use crate::keys::sha256;
@@ -10,6 +12,25 @@ use crate::limits::{BUNDLE_BYTES_MAX, PAYLOAD_BYTES_MAX};
 pub struct Bundle {
     /// The messages, each a whole envelope.
     pub messages: Vec<Vec<u8>>,
+}
+
+/// A message as it stands in JSON: base64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Message(pub Vec<u8>);
+
+impl From<Message> for String {
+    fn from(message: Message) -> String {
+        data_encoding::BASE64.encode(&message.0)
+    }
+}
+
+impl TryFrom<String> for Message {
+    type Error = data_encoding::DecodeError;
+
+    fn try_from(text: String) -> Result<Message, data_encoding::DecodeError> {
+        data_encoding::BASE64.decode(text.as_bytes()).map(Message)
+    }
 }
 
 const MAGIC: &[u8] = b"BANYAN-BUNDLE-1\n";
@@ -40,8 +61,18 @@ impl Bundle {
     /// [`WireError`] if it is empty, a message is none, or they are several agents' or go both ways: nobody
     /// writes such a file.
     pub fn heading(&self) -> Result<(AgentId, Way), WireError> {
+        Bundle::heading_of(self.messages.iter().map(Vec::as_slice))
+    }
+
+    /// The same of messages that are not in a bundle yet.
+    ///
+    /// # Errors
+    /// As [`Bundle::heading`].
+    pub fn heading_of<'a>(
+        messages: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(AgentId, Way), WireError> {
         let mut heading = None;
-        for message in &self.messages {
+        for message in messages {
             let envelope = Envelope::read(message)?;
             let way = match envelope.kind {
                 Kind::Batch | Kind::Enrol | Kind::Introduce => Way::Up,

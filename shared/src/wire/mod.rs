@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use batch::{Batch, Beacon, Body, Entry, Hello, entry_hash, pack, unpack};
-pub use bundle::{Bundle, Way};
+pub use bundle::{Bundle, Message, Way};
 pub use code::{CodeError, EnrolCode};
 pub use enrolment::{
     Answer, EnrolRefusal, EnrolRequest, EnrolmentFile, FacilityScope, Grant, Introduction, Notice,

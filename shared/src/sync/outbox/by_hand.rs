@@ -208,7 +208,7 @@ impl Outbox {
         effects.push(Effect::Carried(self.carried.clone()));
     }
 
-    /// A hello over the line is answered: whatever comes of bundles written before is older than that.
+    /// The line has spoken: whatever comes of bundles written before is older than that.
     pub(super) fn outdate(&mut self, effects: &mut Vec<Effect>) {
         if self.carried.iter().any(|bundle| !bundle.answered) {
             for bundle in &mut self.carried {
