@@ -125,7 +125,8 @@ class Peak(threading.Thread):
     def run(self):
         last = False
         while not last:
-            last = self.over.wait(0.5)
+            # To look at the memory of all of PostgreSQL's processes takes time from the same cores.
+            last = self.over.wait(2)
             for name, tree in self.trees.items():
                 self.peak[name] = max(self.peak[name], tree.memory_mib())
 
@@ -148,8 +149,6 @@ class Work:
         with open(self.folder / f"{name}.log", "ab") as log:
             more = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, **more}
             process = subprocess.Popen(command, **more)
-        with open(self.folder / "pids", "a") as pids:
-            print(process.pid, file=pids)
         self.running.append((name, process))
         return process
 
@@ -597,8 +596,9 @@ def ask_both(banyan, postgres, facilities, elements, first, last):
             if one != of(other):
                 fail(f"{name} {question}: Banyan says {one}, PostgreSQL {of(other)}")
             equal += len(one)
-        if of(stored[0]) != of(theirs[0]):
-            fail(f"{name}: the materialized view says {of(stored[0])}, the counts {of(theirs[0])}")
+        for question, one, other in zip(asked, stored, theirs):
+            if of(one) != of(other):
+                fail(f"{name} {question}: the materialized view says {of(one)}, the counts {of(other)}")
         result[name] = row
     return result, equal
 
