@@ -1,6 +1,7 @@
 //! Figures of one server at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -8,16 +9,17 @@ use banyan_aggregator::identity::Identity;
 use banyan_aggregator::service::system_clock;
 use banyan_shared::ids::AgentId;
 use banyan_shared::topic;
+use banyan_tests::fleet::{Usage, memory_mib};
 use banyan_tests::herd::key;
 use banyan_tests::raw::{Card, connect, publish, publish_with, read_packet, subscribe, tcp, tls};
 use ring::agreement::{self, EphemeralPrivateKey, X25519, agree_ephemeral};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 
-use crate::server::{ASKS, BARE, DOOR, Server, cpu, memory};
+use crate::server::{ASKS, BARE, DOOR, Server};
 
 /// Clients that connect at a time.
 const CONNECTING: usize = 64;
@@ -46,6 +48,8 @@ pub(crate) enum Way {
 pub(crate) struct Client {
     agent: AgentId,
     config: Option<Arc<ClientConfig>>,
+    /// Whether its last handshake resumed a session.
+    resumed: AtomicBool,
 }
 
 impl Way {
@@ -58,7 +62,7 @@ impl Way {
                 Some(Card::issued(identity, key, system_clock()())?.config(ca)?)
             }
         };
-        Ok(Client { agent, config })
+        Ok(Client { agent, config, resumed: AtomicBool::new(false) })
     }
 }
 
@@ -67,7 +71,12 @@ impl Client {
         let stream = tcp(server, None).await?;
         let mut stream: Box<dyn Stream> = match &self.config {
             None => Box::new(stream),
-            Some(config) => Box::new(tls(stream, config).await?),
+            Some(config) => {
+                let stream = tls(stream, config).await?;
+                let kind = stream.get_ref().1.handshake_kind();
+                self.resumed.store(kind == Some(HandshakeKind::Resumed), Ordering::Relaxed);
+                Box::new(stream)
+            }
         };
         let down = topic::down(self.agent);
         stream.write_all(&connect(&self.agent.to_string())).await?;
@@ -210,11 +219,11 @@ async fn crowd(name: &str, arguments: &[&str], way: &Way, many: usize) -> Result
     first.asks(&mut first.enter(server.address).await?, 128).await?;
     let clients: Vec<Arc<Client>> =
         (1..=many as u32).map(|number| way.client(number).map(Arc::new)).collect::<Result<_>>()?;
-    let memory_before = memory(id)?;
+    let memory_before = memory_mib(id)?.0;
     let address = server.address;
     let (held, rate, cpu_each) = all_enter(&clients, &server).await?;
     at_rest(id).await?;
-    let bytes_each = memory(id)?.saturating_sub(memory_before) as f64 / many as f64;
+    let bytes_each = (memory_mib(id)?.0 - memory_before) * 1_048_576.0 / many as f64;
     let what = match way {
         Way::Plain => "connections with CONNECT and SUBSCRIBE",
         Way::Tls { .. } => "full handshakes with CONNECT and SUBSCRIBE",
@@ -236,6 +245,11 @@ async fn crowd(name: &str, arguments: &[&str], way: &Way, many: usize) -> Result
     );
     if matches!(way, Way::Tls { .. }) {
         let (_, rate, cpu_each) = all_enter(&clients, &server).await?;
+        let resumed =
+            clients.iter().filter(|client| client.resumed.load(Ordering::Relaxed)).count();
+        if resumed < many {
+            bail!("only {resumed} of {many} sessions were resumed");
+        }
         row("the same, resumed", name, entered(rate, cpu_each));
         row("", "the handshake's arithmetic alone", format!("{:.3} ms", arithmetic(many)? * 1e3));
     }
@@ -245,10 +259,10 @@ async fn crowd(name: &str, arguments: &[&str], way: &Way, many: usize) -> Result
 /// Waits until a process has taken no CPU for a while.
 async fn at_rest(id: u32) -> Result<()> {
     let begun = Instant::now();
-    let mut before = cpu(id)?;
+    let mut before = Usage::of(id)?.cpu_s();
     loop {
         tokio::time::sleep(AT_REST).await;
-        let now = cpu(id)?;
+        let now = Usage::of(id)?.cpu_s();
         if now == before {
             return Ok(());
         }
@@ -268,7 +282,7 @@ async fn all_enter(
     clients: &[Arc<Client>],
     server: &Server,
 ) -> Result<(Vec<Box<dyn Stream>>, f64, f64)> {
-    let (before, begun) = (cpu(server.id())?, Instant::now());
+    let (before, begun) = (Usage::of(server.id())?.cpu_s(), Instant::now());
     let address = server.address;
     let mut entering = JoinSet::new();
     let mut held = Vec::with_capacity(clients.len());
@@ -283,7 +297,7 @@ async fn all_enter(
         held.push(entered??);
     }
     let n = clients.len() as f64;
-    Ok((held, n / begun.elapsed().as_secs_f64(), (cpu(server.id())? - before) / n))
+    Ok((held, n / begun.elapsed().as_secs_f64(), (Usage::of(server.id())?.cpu_s() - before) / n))
 }
 
 /// Seconds of the arithmetic that a server cannot do without for a full handshake with client certificates: a

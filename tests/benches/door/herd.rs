@@ -19,6 +19,7 @@ use banyan_shared::keys::{PublicKey, SigningKey};
 use banyan_shared::limits::{CONNECT_TIMEOUT_S, KEEP_ALIVE_S};
 use banyan_shared::topic;
 use banyan_shared::wire::{Envelope, Receipt};
+use banyan_tests::fleet::{Usage, memory_mib};
 use banyan_tests::herd::{Member, enrolled};
 use banyan_tests::raw::{
     Card, PINGREQ, centre_of, connect, hello, payload, publish, read_packet, subscribe, tcp, tls,
@@ -29,8 +30,6 @@ use rand::{Rng, SeedableRng};
 use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
-
-use crate::server::{cpu, memory};
 
 /// Networks they come from: a province has some ninety counties.
 const ADDRESSES: usize = 90;
@@ -159,10 +158,11 @@ fn serve(dir: &Path, port: u16) -> Result<(Process, SocketAddr)> {
 
 /// Waits until all are online, and tells how that went since `from`.
 async fn all_back(what: &str, notes: &Notes, n: usize, from: Duration, server: u32) -> Result<()> {
-    let cpu_before = cpu(server)?;
+    let cpu_before = Usage::of(server)?.cpu_s();
     let mut online = notes.online.subscribe();
-    let all = tokio::time::timeout(LIMIT, online.wait_for(|online| *online >= n)).await;
-    if all.is_err() {
+    // What it gives holds a lock on the number: it is let go of at once.
+    let late = tokio::time::timeout(LIMIT, online.wait_for(|online| *online >= n)).await.is_err();
+    if late {
         bail!("{what}: only {} are back", *notes.online.borrow());
     }
     let took = notes.begun.elapsed().saturating_sub(from);
@@ -197,8 +197,8 @@ async fn all_back(what: &str, notes: &Notes, n: usize, from: Duration, server: u
         &by_second[..by_second.len().min(10)],
         at(50).unwrap_or_default().as_secs_f64() * 1e3,
         at(99).unwrap_or_default().as_secs_f64() * 1e3,
-        cpu(server)? - cpu_before,
-        memory(server)? as f64 / 1e6,
+        Usage::of(server)?.cpu_s() - cpu_before,
+        memory_mib(server)?.0 * 1.048_576,
     );
     Ok(())
 }

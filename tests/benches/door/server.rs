@@ -179,22 +179,3 @@ impl Drop for Server {
         let _ = self.child.wait();
     }
 }
-
-/// Resident memory of a process, in bytes.
-pub(crate) fn memory(id: u32) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = text.lines().find(|line| line.starts_with("VmRSS:")).context("VmRSS")?;
-    let kib: u64 = line.split_whitespace().nth(1).context("VmRSS")?.parse()?;
-    Ok(kib * 1024)
-}
-
-/// CPU time a process has taken, in seconds.
-pub(crate) fn cpu(id: u32) -> Result<f64> {
-    let text = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
-    // The name may hold anything; it ends with the last parenthesis.
-    let rest = text.rsplit_once(')').context("stat")?.1;
-    let ticks: Vec<u64> =
-        rest.split_whitespace().skip(11).take(2).map_while(|n| n.parse().ok()).collect();
-    // Linux counts in hundredths for all programs.
-    Ok(ticks.iter().sum::<u64>() as f64 / 100.0)
-}

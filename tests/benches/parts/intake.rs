@@ -214,11 +214,11 @@ async fn serve(dir: &Path, made: &Signed) -> Result<(Duration, f64)> {
         }
         anyhow::Ok(())
     });
+    sending.await??;
     let all = tokio::time::timeout(WITHIN, sent.all.notified()).await;
     ensure!(all.is_ok(), "not all is answered: {:?}", service.counters().values());
     let took = begun.elapsed();
     let used = Usage::of(pid)?.since(&before).cpu_s();
-    sending.await??;
     all_counted(&service.state().read(), made)?;
     drop(service);
     broker.stop().await;

@@ -66,11 +66,5 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             forget()?;
             open(&runtime, dir.path(), now)
         })],
-    )?;
-    bench.line(
-        (PART, "with derived.db, in all"),
-        Of(1.0, "start"),
-        &mut || open(&runtime, dir.path(), now),
-        &mut [],
     )
 }
