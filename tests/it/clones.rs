@@ -1,28 +1,13 @@
 //! One identity on two machines, and one history on two machines one after the other.
 
-use std::fs;
-use std::path::Path;
-
 use banyan_agent::command::{Command, Draft, Reply};
 use banyan_agent::identity::Identity;
 use banyan_agent::{Core, Options};
 use banyan_tests::Agent;
+use banyan_tests::harness::copy;
 use serde_json::{Value, json};
 
 use crate::small::{Small, json_of, record, run, settle, sync};
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
 
 /// The agent of a home in `fleet`, in this state.
 fn fleet_row(small: &Small, agent: &str) -> Value {
@@ -92,7 +77,7 @@ fn twins(first: Option<u64>, second: Option<u64>) {
     clinic.sync();
     let id = clinic.id();
     let twin = Pc { agent: small.world.agent("twin"), machine: second };
-    copy(clinic.agent.dir(), twin.agent.dir());
+    copy(clinic.agent.dir(), twin.agent.dir()).unwrap();
     assert_eq!(fleet_row(&small, &id)["state"], "active");
     clinic.record("2026-01-06", 6);
     twin.record("2026-01-06", 60);

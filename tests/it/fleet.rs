@@ -101,7 +101,8 @@ fn months_in_minutes_through_kills_older_backups_and_a_full_disk() {
     // So few seasons say nothing of growth: that is for longer runs of the program.
     let told = serde_json::to_value(&year).unwrap();
     let proof = &told["conservation"];
-    assert!(proof["typed"].as_u64() > Some(0), "{proof}");
+    assert_eq!(proof["typed"], 40 * (90 + 45), "{proof}");
+    assert_eq!(proof["receipted"], proof["typed"], "{proof}");
     assert_eq!(proof["in_ledger"], proof["typed"], "{proof}");
     for wrong in ["lost", "twice", "different", "foreign", "unexpected"] {
         assert_eq!(proof[wrong], 0, "{wrong}: {proof}");

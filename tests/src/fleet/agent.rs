@@ -53,8 +53,7 @@ pub(super) struct Agent {
     nonce: u64,
     introductions: u32,
     waiting: u64,
-    /// What its PC's clock shows beyond the time since the fleet was born, in ms: told to the centre, and
-    /// nothing else goes by it.
+    /// How far its PC's clock is ahead, in ms: what it shows is told to the centre, and nothing else goes by it.
     pub(super) clock_ahead: i64,
     pub(super) tally: Tally,
 }
@@ -240,8 +239,9 @@ impl Agent {
         Bytes::from(batch.seal(&self.key))
     }
 
-    fn sealed(&mut self, cut: &Cut, now: Millis) -> Bytes {
+    fn sealed(&mut self, cut: &Cut) -> Bytes {
         self.tally.batches += 1;
+        let clock: Millis = jiff::Timestamp::now().into();
         let hello = cut.hello.map(|nonce| Hello {
             nonce,
             beacon: Beacon {
@@ -249,7 +249,7 @@ impl Agent {
                 waiting: u32::try_from(self.waiting).unwrap_or(u32::MAX),
                 oldest_waiting: None,
                 refused: 0,
-                clock_minute: u32::try_from(now.plus(self.clock_ahead).0 / 60_000).unwrap_or(0),
+                clock_minute: u32::try_from(clock.plus(self.clock_ahead).0 / 60_000).unwrap_or(0),
                 clock_trusted: true,
                 free_disk_mib: 20_000,
                 last_error: 0,
@@ -370,7 +370,7 @@ impl Agent {
         let mut step = Step::default();
         for effect in self.outbox.handle(now, event) {
             match effect {
-                Effect::Send(cut) => step.send.push(self.sealed(&cut, now)),
+                Effect::Send(cut) => step.send.push(self.sealed(&cut)),
                 Effect::Confirm { ranges, .. } => {
                     for (first, last) in ranges {
                         self.waiting = self.waiting.saturating_sub(last - first + 1);

@@ -1,6 +1,6 @@
 //! A year in little time: agents type it season by season over bad lines, while the aggregator is killed,
 //! restarted, put back to older backups, and its disk fills up. After each season everything must be proved.
-//! When the year is typed, corrections to it go on for half as many seasons; in these, with no new month to keep,
+//! When the year is typed, corrections to it follow, half as many entries; in these, with no new month to keep,
 //! memory and files must not grow.
 //!
 //! What is compressed is the typing: each season is some days of the year before now, typed within seconds. The
@@ -37,6 +37,8 @@ const TYPING: Duration = Duration::from_secs(10);
 const SEASON: Duration = Duration::from_secs(30);
 /// How long the disk stays full at most, should nothing come that has to be stored.
 const FULL_AT_MOST: Duration = Duration::from_secs(20);
+/// Within which time something is stored once there is room again.
+const STORED_WITHIN: Duration = Duration::from_secs(120);
 /// Larger file systems are not filled up: they may be somebody's.
 const SMALL_DISK: u64 = 4 << 30;
 /// The least seasons there are: of the year, and of corrections.
@@ -179,10 +181,29 @@ impl Ground<'_> {
         self.centre.as_ref().context("the aggregator runs")
     }
 
-    /// Commits that failed since the aggregator started; none if it does not say.
-    fn failed_commits(&self) -> Option<u64> {
+    /// One of the intake's counters since the aggregator started; none if it does not say.
+    fn counted(&self, name: &str) -> Option<u64> {
         let counters = self.centre.as_ref()?.get("/v1/counters").ok()?;
-        serde_json::from_str::<Value>(&counters.body).ok()?["intake"]["failed_commits"].as_u64()
+        serde_json::from_str::<Value>(&counters.body).ok()?["intake"][name].as_u64()
+    }
+
+    fn has_ended(&self) -> Result<bool> {
+        Ok(self.centre()?.process().ended()?.is_some())
+    }
+
+    /// How the aggregator is, for whoever looks for what went wrong.
+    fn condition(&self) -> String {
+        let Some(centre) = &self.centre else { return "the aggregator does not run".to_owned() };
+        let process = centre.process();
+        let ended = match process.ended() {
+            Ok(None) => "runs".to_owned(),
+            Ok(Some(status)) => format!("ended ({status})"),
+            Err(error) => error.to_string(),
+        };
+        let counters =
+            centre.get("/v1/counters").map_or_else(|error| error.to_string(), |said| said.body);
+        let log = process.log_end();
+        format!("the aggregator {ended}; it counts {counters}; the end of its log:\n{log}")
     }
 
     /// Ends the aggregator somehow, does something, and starts it where it was.
@@ -221,15 +242,25 @@ impl Ground<'_> {
                 })
             }
             Fate::FullDisk => {
-                let before = self.failed_commits();
+                let before = self.counted("failed_commits").unwrap_or(0);
                 let filler = fill(self.world.dir())?;
                 let noticed = until("the full disk is noticed", FULL_AT_MOST, || {
-                    let ended = self.centre()?.process().ended()?.is_some();
-                    Ok((ended || self.failed_commits() > before).then_some(()))
+                    let failed = self.counted("failed_commits").is_some_and(|now| now > before);
+                    Ok((failed || self.has_ended()?).then_some(()))
                 });
+                let stored = self.counted("entries");
                 fs::remove_file(filler)?;
-                self.disk_noticed += u64::from(noticed.is_ok());
-                if self.centre()?.process().ended()?.is_some() {
+                if noticed.is_err() {
+                    return Ok(());
+                }
+                self.disk_noticed += 1;
+                // What failed comes again: it is stored now, or the aggregator ends, which whoever runs it
+                // starts anew.
+                until("something is stored after the disk was full", STORED_WITHIN, || {
+                    let more = self.counted("entries") > stored;
+                    Ok((more || self.has_ended()?).then_some(()))
+                })?;
+                if self.has_ended()? {
                     self.interrupt(|_| Ok(()), |_| Ok(()))?;
                 }
                 Ok(())
@@ -285,8 +316,13 @@ fn bytes_in(dir: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let meta = entry.metadata()?;
-        sum += if meta.is_dir() { bytes_in(&entry.path())? } else { meta.len() };
+        match entry.metadata() {
+            Ok(meta) if meta.is_dir() => sum += bytes_in(&entry.path())?,
+            Ok(meta) => sum += meta.len(),
+            // The aggregator lives on meanwhile: files come and go.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(sum)
 }
@@ -331,7 +367,8 @@ pub(super) fn live(
         let season = Instant::now();
         bar.set_message(format!("entry {} of {entries}", typed + next));
         let lost = sum(&made.agents).lost_by_centre;
-        pass(&stage, &mut ground, &mut made, next, &happened, &mut random)?;
+        pass(&stage, &mut ground, &mut made, next, &happened, &mut random)
+            .with_context(|| format!("a season with {happened:?}: {}", ground.condition()))?;
         typed += next;
         let restored = happened.iter().any(|(_, fate)| *fate == Fate::Restore);
         let from = made.agents.first().and_then(|agent| agent.notebook.day(typed - next + 1));
@@ -450,6 +487,10 @@ fn prove(ground: &Ground<'_>, made: &Made, from: Option<Date>) -> Result<Conserv
 fn grown(seasons: &[Season]) -> Vec<String> {
     let mut grown = Vec::new();
     let late: Vec<&Season> = seasons.iter().filter(|season| season.corrections).collect();
+    if late.len() < 2 {
+        grown.push("too few seasons of corrections to tell whether anything grows".to_owned());
+        return grown;
+    }
     let (first, last) = late.split_at(late.len() / 2);
     let most = |seasons: &[&Season], of: fn(&Season) -> f64| {
         seasons.iter().map(|season| of(season)).fold(0.0, f64::max)
