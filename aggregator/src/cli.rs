@@ -385,6 +385,8 @@ pub fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // To tell of a line that cannot be written it would write to stderr, and panic where that is full too.
+        .log_internal_errors(false)
         .init();
     match run(cli.command, &cli.global) {
         Ok(code) => code,

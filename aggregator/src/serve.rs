@@ -1,5 +1,6 @@
 //! `serve`: front door, broker, intake and HTTP in one process, until SIGTERM or Ctrl-C.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use banyan_shared::address::MqttAddress;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::access::{Access, HttpListener, Listening, self_made, tls_config};
@@ -266,10 +267,46 @@ impl Beside {
         broker: &Broker,
         service: &Service,
         stopped: watch::Receiver<bool>,
+        watch: &Watch,
     ) -> tokio::task::JoinHandle<()> {
         let identity = service.identity();
         let dial = Dial { address: self.at.address, identity, clock: service.clock() };
-        tokio::spawn(self.client.run(dial, broker.inlet(), stopped))
+        watch.spawn("the external broker's client", self.client.run(dial, broker.inlet(), stopped))
+    }
+}
+
+/// Starts tasks that the service cannot do without, and tells when one has ended, by a panic too: a service
+/// with no door, say, would look alive.
+struct Watch(mpsc::UnboundedSender<&'static str>);
+
+impl Watch {
+    fn new() -> (Watch, mpsc::UnboundedReceiver<&'static str>) {
+        let (tell, ended) = mpsc::unbounded_channel();
+        (Watch(tell), ended)
+    }
+
+    fn spawn(
+        &self,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> tokio::task::JoinHandle<()> {
+        let end = TellEnd { what, tell: self.0.clone() };
+        tokio::spawn(async move {
+            let _end = end;
+            task.await;
+        })
+    }
+}
+
+struct TellEnd {
+    what: &'static str,
+    tell: mpsc::UnboundedSender<&'static str>,
+}
+
+impl Drop for TellEnd {
+    fn drop(&mut self) {
+        // After the end was asked for nobody listens.
+        let _ = self.tell.send(self.what);
     }
 }
 
@@ -387,8 +424,9 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
     let until = |mut stopped: watch::Receiver<bool>| async move { told(&mut stopped).await };
     let external = beside.as_ref().map(Beside::counters);
     let counted = Counted { door: door.counters(), external };
-    let beside = beside.map(|beside| beside.start(&broker, &service, stop.subscribe()));
-    let door = tokio::spawn(door.run(until(stopped.clone())));
+    let (watch, mut ended) = Watch::new();
+    let beside = beside.map(|beside| beside.start(&broker, &service, stop.subscribe(), &watch));
+    let door = watch.spawn("the front door", door.run(until(stopped.clone())));
     let app = HttpApp {
         site: Arc::new(Site::new(service.clone())),
         counted,
@@ -400,8 +438,8 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
             "no user has been made: whoever can use this machine sees everything at the HTTP address"
         );
     }
-    let pages = tokio::spawn(sockets.run(app, stopped));
-    let kept = tokio::spawn(checkpoints(service.clone(), stop.subscribe()));
+    let pages = watch.spawn("the HTTP server", sockets.run(app, stopped));
+    let kept = watch.spawn("the checkpoints", checkpoints(service.clone(), stop.subscribe()));
     // Before the file that says "ready": whoever reads it may ask for the end at once.
     let asked_to_stop = stop_signal();
     set_public(dir, options.public_mqtt.map(|public| public.to_string()))?;
@@ -414,6 +452,9 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
         fault = broker.fault() => Some(anyhow::Error::from(fault)),
         () = running.intake_ended() => {
             Some(anyhow::anyhow!("the intake has ended by a fault of its own; start the service again"))
+        }
+        Some(what) = ended.recv() => {
+            Some(anyhow::anyhow!("{what} ended by a fault of its own; start the service again"))
         }
     };
     retire_addresses(dir)?;
@@ -507,5 +548,22 @@ fn stop_signal() -> impl Future<Output = ()> {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_ends_is_named_by_a_panic_too() {
+        let (watch, mut ended) = Watch::new();
+        let pending = watch.spawn("one that lives", std::future::pending());
+        watch.spawn("one that panics", async { panic!("on purpose") }).await.unwrap_err();
+        assert_eq!(ended.recv().await, Some("one that panics"));
+        watch.spawn("one that returns", async {}).await.unwrap();
+        assert_eq!(ended.recv().await, Some("one that returns"));
+        assert!(ended.try_recv().is_err());
+        pending.abort();
     }
 }

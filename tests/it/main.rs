@@ -12,6 +12,8 @@ mod clones;
 mod enrolment;
 #[cfg(all(feature = "fleet", target_os = "linux"))]
 mod fleet;
+#[cfg(target_os = "linux")]
+mod full_log;
 mod golden;
 mod harness;
 mod import;

@@ -171,7 +171,12 @@ pub fn run_args(args: Vec<OsString>) -> u8 {
     };
     // By level only: a filter language would bring a regex engine, a tenth of the program. In a process
     // that runs several commands the first one's log stays.
-    let _ = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        // To tell of a line that cannot be written it would write to stderr, and panic where that is full too.
+        .log_internal_errors(false)
+        .try_init();
     let ui = Ui {
         lang: args.global.lang.into(),
         format: args.global.format,

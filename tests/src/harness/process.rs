@@ -113,7 +113,10 @@ impl Process {
 
     /// The end of what it wrote.
     pub fn log_end(&self) -> String {
-        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        // It may be led to a device, which has no end.
+        let is_file = std::fs::metadata(&self.log).is_ok_and(|log| log.is_file());
+        let read = is_file.then(|| std::fs::read(&self.log).ok()).flatten();
+        let bytes = read.unwrap_or_default();
         let end = &bytes[bytes.len().saturating_sub(4000)..];
         String::from_utf8_lossy(end).into_owned()
     }
