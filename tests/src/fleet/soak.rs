@@ -51,6 +51,8 @@ const DESCRIPTORS_SLACK: u64 = 16;
 const GROWTH_MAX: f64 = 1.25;
 /// MiB that count for nothing.
 const MEMORY_SLACK_MIB: f64 = 24.0;
+/// MiB of files that come and go: the ledger's log and that of `derived.db`, before they are cut back.
+const FILES_SLACK_MIB: f64 = 48.0;
 
 /// What happens to the aggregator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -89,7 +91,9 @@ pub struct Season {
     centre_mib: f64,
     /// Its open descriptors.
     descriptors: u64,
-    /// Bytes of its files beyond those before the first report, backups left out, for each report it holds.
+    /// Reports and corrections it holds.
+    held: u64,
+    /// Bytes of its files beyond those before the first report, backups left out, for each it holds.
     bytes_a_report: f64,
 }
 
@@ -386,6 +390,7 @@ pub(super) fn live(
             cells: now.cells,
             centre_mib: memory_mib(pid)?.0,
             descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64,
+            held: reports,
             bytes_a_report: bytes_in(&world.centre())?.saturating_sub(empty) as f64
                 / reports as f64,
         });
@@ -502,7 +507,10 @@ fn grown(seasons: &[Season]) -> Vec<String> {
     }
     let bytes = |season: &Season| season.bytes_a_report;
     let (before, after) = (most(first, bytes), most(last, bytes));
-    if after > before * GROWTH_MAX {
+    let allowed = |season: &Season| {
+        before * GROWTH_MAX * season.held as f64 + FILES_SLACK_MIB * f64::from(1 << 20)
+    };
+    if last.iter().any(|season| bytes(season) * season.held as f64 > allowed(season)) {
         grown.push(format!("files grew from {before:.0} to {after:.0} bytes a report"));
     }
     let (least, most) = seasons.iter().fold((u64::MAX, 0), |(least, most), season| {
