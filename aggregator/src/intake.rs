@@ -1,7 +1,7 @@
 //! The intake: takes messages in, judges, commits and answers, in rounds.
 //!
 //! One task owns the order of everything that changes the ledger. It judges all messages that have come
-//! meanwhile, commits what is new as one, and only when that is on disk counts it and sends receipts: a
+//! meanwhile, opened ahead by a thread of their own (`opening`), commits what is new as one, and only when that is on disk counts it and sends receipts: a
 //! receipt is never sent before its commit, and nothing is judged on top of what may still fail. A failed
 //! commit is undone in memory and answers nothing; the agents send again. Operators' acts go through the
 //! same task, one commit each; what an act asks for (the scopes under a new registry, say) is stored in the
@@ -10,6 +10,7 @@
 //! answers into a file (`by_hand`).
 
 mod by_hand;
+mod opening;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -19,12 +20,12 @@ use banyan_shared::ids::{AgentId, Millis, Seq};
 use banyan_shared::keys::PublicKey;
 use banyan_shared::period::Date;
 use banyan_shared::wire::{
-    Answer, Batch, EnrolRefusal, EnrolRequest, Envelope, Introduction, Kind, Receipt, SignedGrant,
-    WireError,
+    Answer, EnrolRefusal, EnrolRequest, Envelope, HashedBatch, Receipt, SignedGrant, WireError,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use by_hand::{BundleRequest, Delivered};
+use opening::{Opened, Opening};
 
 use crate::act::{Act, SignedAct};
 use crate::broker::{DownError, Downlink, Incoming, Permit};
@@ -153,6 +154,7 @@ pub struct Intake {
     /// A bundle is being taken in: what is said goes into a file, and what its agent says of itself is old.
     by_hand: bool,
     roll: Arc<Roll>,
+    opening: Arc<Opening>,
     clock: Clock,
     counters: Arc<IntakeCounters>,
     told: Told,
@@ -171,7 +173,7 @@ struct Told {
 
 /// A batch on its way to the ledger, or one that only wants its receipt.
 struct Work {
-    batch: Batch,
+    batch: HashedBatch,
     stored: bool,
     refused: Refusals,
     reused: Vec<Seq>,
@@ -193,7 +195,20 @@ impl Intake {
         let (counters, told, broken) = Default::default();
         let roll = Arc::new(Roll::new(&state.read()));
         let by_hand = false;
-        Intake { state, identity, ledger, down, by_hand, roll, clock, counters, told, broken }
+        let opening = Arc::new(Opening::new(roll.clone(), identity.clone()));
+        Intake {
+            state,
+            identity,
+            ledger,
+            down,
+            by_hand,
+            roll,
+            opening,
+            clock,
+            counters,
+            told,
+            broken,
+        }
     }
 
     /// Who may connect, kept up to date by this intake.
@@ -210,13 +225,14 @@ impl Intake {
     /// with the broker.
     ///
     /// # Errors
-    /// If an act is in the ledger that cannot be folded in.
+    /// If an act is in the ledger that cannot be folded in, or messages can no longer be opened.
     pub async fn run(
         mut self,
-        mut incoming: mpsc::Receiver<Incoming>,
+        incoming: mpsc::Receiver<Incoming>,
         mut acts: mpsc::Receiver<Ask>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<()> {
+        let mut rounds = self.opening.clone().ahead(incoming)?;
         let mut rejudge = tokio::time::interval(REJUDGE_EVERY);
         let mut day = None;
         let (mut batches_open, mut acts_open, mut stopping) = (true, true, false);
@@ -245,17 +261,9 @@ impl Intake {
                     }
                 },
                 _ = rejudge.tick() => self.look_around(&mut day).await,
-                message = incoming.recv(), if batches_open => match message {
+                round = rounds.next(), if batches_open => match round? {
                     None => batches_open = false,
-                    Some(message) => {
-                        let mut messages = vec![message];
-                        while messages.len() < ROUND_MESSAGES_MAX
-                            && let Ok(next) = incoming.try_recv()
-                        {
-                            messages.push(next);
-                        }
-                        self.round(messages).await;
-                    }
+                    Some(opened) => self.round(opened).await,
                 },
             }
             if let Some(why) = self.broken.get() {
@@ -285,14 +293,18 @@ impl Intake {
     }
 
     /// Judges messages, commits what is new, and answers.
-    async fn round(&self, messages: Vec<Incoming>) {
-        count(&self.counters.messages, messages.len());
+    async fn round(&self, opened: Vec<Opened>) {
+        count(&self.counters.messages, opened.len());
         let mut works = Vec::new();
         let mut rows = Vec::new();
-        for opened in self.open_all(messages) {
+        for opened in opened {
             if self.broken.get().is_some() {
                 return;
             }
+            let opened = match opened {
+                Opened::NotLetIn(message) => self.open_now(message),
+                opened => opened,
+            };
             match opened {
                 Opened::Batch(batch, bytes, permit) => {
                     if let Some(work) = self.judge(batch, permit) {
@@ -315,10 +327,34 @@ impl Intake {
                     self.commit(&mut works, &mut rows).await;
                     self.readmit(agent, grants).await;
                 }
-                Opened::Nothing => {}
+                Opened::Bad(agent, error) => self.drop_bad(agent, &error),
+                Opened::NotLetIn(message) => self.turn_away(message.agent),
             }
         }
         self.commit(&mut works, &mut rows).await;
+    }
+
+    /// Opens a batch of an agent that was not let in when it was looked at ahead.
+    fn open_now(&self, message: Incoming) -> Opened {
+        let key = self.state.read().agents.get(&message.agent).map(|agent| agent.key);
+        self.opening.open_by(message, key)
+    }
+
+    /// A batch of an agent that is not known here.
+    fn turn_away(&self, agent: AgentId) {
+        count(&self.counters.unknown_agent, 1);
+        self.answer(agent, &Answer::WhoAreYou { contexts: Vec::new() });
+    }
+
+    fn drop_bad(&self, agent: AgentId, error: &WireError) {
+        let counter = match error {
+            WireError::Key(_) => &self.counters.bad_signature,
+            _ => &self.counters.malformed,
+        };
+        count(counter, 1);
+        if let Some(since) = self.told.dropped.due((self.clock)()) {
+            tracing::warn!(%agent, %error, since, "message dropped");
+        }
     }
 
     /// Commits the rows as one, then counts and answers. Nothing is judged meanwhile: what is judged next
@@ -340,76 +376,8 @@ impl Intake {
         self.complete(works, committed);
     }
 
-    /// Reads messages and checks their signatures, on both cores when there are many.
-    fn open_all(&self, messages: Vec<Incoming>) -> Vec<Opened> {
-        let state = self.state.read();
-        let open = |message: Incoming| self.open(&state, message);
-        if messages.len() < 8 {
-            return messages.into_iter().map(open).collect();
-        }
-        let mut first = messages;
-        let second = first.split_off(first.len() / 2);
-        let open = &open;
-        std::thread::scope(|scope| {
-            let other = scope.spawn(move || second.into_iter().map(open).collect::<Vec<_>>());
-            let mut opened: Vec<Opened> = first.into_iter().map(open).collect();
-            match other.join() {
-                Ok(rest) => opened.extend(rest),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-            opened
-        })
-    }
-
-    fn open(&self, state: &State, message: Incoming) -> Opened {
-        match self.try_open(state, message) {
-            Ok(opened) => opened,
-            Err((agent, error)) => {
-                let counter = match error {
-                    WireError::Key(_) => &self.counters.bad_signature,
-                    _ => &self.counters.malformed,
-                };
-                count(counter, 1);
-                if let Some(since) = self.told.dropped.due((self.clock)()) {
-                    tracing::warn!(%agent, %error, since, "message dropped");
-                }
-                Opened::Nothing
-            }
-        }
-    }
-
-    fn try_open(&self, state: &State, message: Incoming) -> Result<Opened, (AgentId, WireError)> {
-        let agent = message.agent;
-        let fail = |error| (agent, error);
-        let envelope = Envelope::read(&message.payload).map_err(fail)?;
-        if envelope.agent != agent {
-            return Err(fail(WireError::Malformed("the sender names another agent")));
-        }
-        match envelope.kind {
-            Kind::Batch => {
-                let Some(known) = state.agents.get(&agent) else {
-                    count(&self.counters.unknown_agent, 1);
-                    self.answer(agent, &Answer::WhoAreYou { contexts: Vec::new() });
-                    return Ok(Opened::Nothing);
-                };
-                envelope.open(&known.key).map_err(fail)?;
-                let batch = Batch::read(&envelope).map_err(fail)?;
-                Ok(Opened::Batch(batch, message.payload.to_vec(), message.permit))
-            }
-            Kind::Enrol => {
-                let request = EnrolRequest::open(&envelope).map_err(fail)?;
-                Ok(Opened::Enrol(agent, request))
-            }
-            Kind::Introduce => {
-                let grants = Introduction::open(&envelope, &self.identity.root).map_err(fail)?;
-                Ok(Opened::Introduce(agent, grants.into_iter().map(|(_, g)| g).collect()))
-            }
-            other => Err(fail(WireError::Kind(other as u8))),
-        }
-    }
-
     /// Decides what becomes of a batch and notes it in the inbox ahead of the commit.
-    fn judge(&self, batch: Batch, permit: Permit) -> Option<Work> {
+    fn judge(&self, batch: HashedBatch, permit: Permit) -> Option<Work> {
         let agent = batch.agent;
         let mut state = self.state.write();
         if let (Some(hello), Some(known)) = (&batch.hello, state.agents.get_mut(&agent)) {
@@ -492,9 +460,12 @@ impl Intake {
             }
         }
         let state = self.state.read();
-        for asked in receipts {
-            self.receipt(&state, &asked, now);
-        }
+        // A signature each: an agent's are told on one core, in order.
+        opening::on_every_core_by(
+            &receipts,
+            |asked| usize::from(asked.agent.0[0]),
+            |asked| self.receipt(&state, asked, now),
+        );
     }
 
     fn receipt(&self, state: &State, asked: &Asked, now: Millis) {
@@ -784,13 +755,6 @@ impl Intake {
             }
         }
     }
-}
-
-enum Opened {
-    Batch(Batch, Vec<u8>, Permit),
-    Enrol(AgentId, EnrolRequest),
-    Introduce(AgentId, Vec<SignedGrant>),
-    Nothing,
 }
 
 /// What a receipt has to speak of.

@@ -8,7 +8,7 @@ use banyan_shared::period::Date;
 use banyan_shared::report::{Content, EnteredAt, How, Reason, Value};
 use banyan_shared::tables::TableName;
 use banyan_shared::wire::{
-    self, Batch, Body, Entry, FacilityScope, Grant, Offer, SignedGrant, deflate,
+    self, Batch, Body, Entry, FacilityScope, Grant, HashedBatch, Offer, SignedGrant, deflate,
 };
 use proptest::prelude::*;
 
@@ -168,6 +168,7 @@ impl World {
         let context = if n == 2 { 2 } else { 1 };
         let batch = Batch { agent, epoch: *epoch, context, hello: None, entries };
         *last += batch.entries.len() as u64;
+        let batch = HashedBatch::from(batch);
         let Judgement::Answer { store: true, refused, .. } = self.state.judge(&batch) else {
             return;
         };

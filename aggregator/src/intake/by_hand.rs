@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use banyan_shared::ids::AgentId;
 use banyan_shared::limits::PAYLOAD_BYTES_MAX;
-use banyan_shared::wire::Kind;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -77,12 +76,9 @@ impl Intake {
         let before = self.counters.values();
         let incoming =
             |payload: &Bytes| Incoming { agent, payload: payload.clone(), permit: Permit::alone() };
-        // A round opens its messages before it carries any out: who a batch is of must be known by then.
-        let is_batch = |bytes: &Bytes| bytes.get(1) == Some(&(Kind::Batch as u8));
-        for alike in messages.chunk_by(|a, b| is_batch(a) && is_batch(b)) {
-            for round in alike.chunks(ROUND_MESSAGES_MAX) {
-                self.round(round.iter().map(incoming).collect()).await;
-            }
+        for round in messages.chunks(ROUND_MESSAGES_MAX) {
+            let opened = self.opening.open_all(round.iter().map(incoming).collect());
+            self.round(opened).await;
         }
         self.by_hand = false;
         self.down = line;

@@ -9,7 +9,7 @@ use banyan_shared::period::{Date, Period};
 use banyan_shared::report::Content;
 use banyan_shared::sync::Fate;
 use banyan_shared::tables::registry::Status;
-use banyan_shared::wire::{Batch, Body, Entry, entry_hash};
+use banyan_shared::wire::{Body, Entry, HashedBatch};
 
 use super::{Agent, Context, State};
 
@@ -36,7 +36,7 @@ pub enum Judgement {
 
 impl State {
     /// Judges a batch of a known agent.
-    pub fn judge(&self, batch: &Batch) -> Judgement {
+    pub fn judge(&self, batch: &HashedBatch) -> Judgement {
         let Some(agent) = self.agents.get(&batch.agent) else {
             return Judgement::UnknownContext(batch.context);
         };
@@ -58,11 +58,10 @@ impl State {
         let mut store = false;
         let mut refused = Vec::new();
         let mut reused = Vec::new();
-        for entry in &batch.entries {
+        for (entry, hash) in batch.hashed() {
             if !agent.inbox.has_room(batch.epoch) {
                 break;
             }
-            let hash = entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
             match agent.inbox.fate(batch.epoch, entry.seq, hash, begins_here) {
                 Fate::New => {
                     store = true;

@@ -26,7 +26,7 @@ use banyan_shared::period::Date;
 use banyan_shared::sync::Fate;
 use banyan_shared::tables::registry::ExtensionRow;
 use banyan_shared::tables::{RowError, TableName, Tables};
-use banyan_shared::wire::{Batch, Body, Envelope, WireError, entry_hash, inflate};
+use banyan_shared::wire::{Batch, Body, Envelope, HashedBatch, WireError, inflate};
 use serde::{Deserialize, Serialize};
 
 use crate::act::{Act, Extended, SignedAct, TableFile};
@@ -283,7 +283,7 @@ impl State {
             }
             RowKind::Batch => {
                 let envelope = Envelope::read(row.bytes).map_err(wire)?;
-                let batch = Batch::read(&envelope).map_err(wire)?;
+                let batch = HashedBatch::from(Batch::read(&envelope).map_err(wire)?);
                 let refused: Refusals = if row.refused.is_empty() {
                     Vec::new()
                 } else {
@@ -451,13 +451,12 @@ impl State {
 
     /// Notes in the sender's inbox what a batch adds, before or after it is in the ledger. What is there
     /// already stays. Returns what was added, to be undone if the commit fails.
-    pub fn hold(&mut self, batch: &Batch, refused: &Refusals) -> Vec<Seq> {
+    pub fn hold(&mut self, batch: &HashedBatch, refused: &Refusals) -> Vec<Seq> {
         let Some(agent) = self.agents.get_mut(&batch.agent) else { return Vec::new() };
         let mut added = Vec::new();
         let begins_here = begins_here(batch);
-        for entry in &batch.entries {
+        for (entry, hash) in batch.hashed() {
             let (epoch, seq) = (batch.epoch, entry.seq);
-            let hash = entry_hash(batch.agent, epoch, seq, batch.context, &entry.body);
             if agent.inbox.fate(epoch, seq, hash, begins_here) != Fate::New {
                 continue;
             }
@@ -473,7 +472,7 @@ impl State {
     /// Counts what a committed batch adds: the entries that [`State::hold`] named, without the refused ones.
     pub fn apply_batch(
         &mut self,
-        batch: Batch,
+        batch: HashedBatch,
         added: &[Seq],
         refused: &Refusals,
         position: Position,
@@ -491,15 +490,15 @@ impl State {
         let Some(held) = self.catalogues.get(&context.catalogue) else { return };
         let catalogue = held.catalogue.clone();
         let today = self.catalogue.day_at(received_at);
-        for entry in batch.entries {
+        let (writer, epoch) = (batch.agent, batch.epoch);
+        for (entry, hash) in batch.into_hashed() {
             if added.binary_search(&entry.seq).is_err() {
                 continue;
             }
-            let id = VersionId { writer: batch.agent, epoch: batch.epoch, seq: entry.seq };
-            let hash = entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
+            let id = VersionId { writer, epoch, seq: entry.seq };
             let refused_here = refused.iter().any(|(seq, _)| *seq == entry.seq);
-            let Some(agent) = self.agents.get(&batch.agent) else { return };
-            if !refused_here && agent.inbox.hash(batch.epoch, entry.seq) != Some(hash) {
+            let Some(agent) = self.agents.get(&writer) else { return };
+            if !refused_here && agent.inbox.hash(epoch, entry.seq) != Some(hash) {
                 // Refused earlier, or held with other content: this batch adds nothing here.
                 continue;
             }
@@ -510,7 +509,7 @@ impl State {
                     continue;
                 }
                 Body::Begins { earlier, .. } => {
-                    self.cube.begins(batch.agent, batch.epoch, earlier);
+                    self.cube.begins(writer, epoch, earlier);
                     continue;
                 }
                 Body::Report { facility, form, period, content } => {

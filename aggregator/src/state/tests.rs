@@ -92,6 +92,7 @@ pub(crate) fn batch(entries: Vec<(Seq, Body)>) -> Batch {
 
 /// Judges, stores and counts a batch as the intake does.
 pub(crate) fn take(state: &mut State, batch: Batch) -> (bool, Refusals, Vec<Seq>) {
+    let batch = HashedBatch::from(batch);
     let Judgement::Answer { store, refused, reused } = state.judge(&batch) else {
         panic!("{:?}", state.judge(&batch));
     };
@@ -222,13 +223,13 @@ fn strangers_foreign_contexts_and_revoked_agents_get_nothing_in() {
     let mut state = state(&["A"]);
     let mut sent = batch(vec![(1, report(0, 0, "2026-02-01", two(1, 1)))]);
     sent.context = 2;
-    assert_eq!(state.judge(&sent), Judgement::UnknownContext(2));
+    assert_eq!(state.judge(&sent.clone().into()), Judgement::UnknownContext(2));
     sent.context = 1;
     sent.agent = AgentId([9; 6]);
-    assert_eq!(state.judge(&sent), Judgement::UnknownContext(1));
+    assert_eq!(state.judge(&sent.clone().into()), Judgement::UnknownContext(1));
     sent.agent = key(1).public().agent_id();
     state.apply_act(&act(Act::Revoked { agent: sent.agent }), 60, NOW).unwrap();
-    assert_eq!(state.judge(&sent), Judgement::Revoked);
+    assert_eq!(state.judge(&sent.into()), Judgement::Revoked);
 }
 
 #[test]
@@ -334,7 +335,7 @@ fn a_context_of_ones_own_facilities_may_be_used_and_anothers_not() {
     assert!(take(&mut state, sent.clone()).0);
     assert_eq!(counted(&state, "B", "daily", "2026-02-01"), Some(3));
     sent.context = 41;
-    assert_eq!(state.judge(&sent), Judgement::UnknownContext(41));
+    assert_eq!(state.judge(&sent.into()), Judgement::UnknownContext(41));
 }
 
 #[test]

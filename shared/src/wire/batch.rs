@@ -1,5 +1,7 @@
 //! A batch: an agent's entries, column by column, and the hello of its connection.
 
+use std::ops::Deref;
+
 use serde::{Deserialize, Serialize};
 
 use super::column::{Reader, Writer};
@@ -124,6 +126,42 @@ pub struct Batch {
     pub hello: Option<Hello>,
     /// The entries.
     pub entries: Vec<Entry>,
+}
+
+/// A batch and the hashes of its entries, worked out once for all who look at them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashedBatch {
+    batch: Batch,
+    hashes: Vec<u64>,
+}
+
+impl From<Batch> for HashedBatch {
+    fn from(batch: Batch) -> HashedBatch {
+        let Batch { agent, epoch, context, entries, .. } = &batch;
+        let hash = |entry: &Entry| entry_hash(*agent, *epoch, entry.seq, *context, &entry.body);
+        let hashes = entries.iter().map(hash).collect();
+        HashedBatch { batch, hashes }
+    }
+}
+
+impl Deref for HashedBatch {
+    type Target = Batch;
+
+    fn deref(&self) -> &Batch {
+        &self.batch
+    }
+}
+
+impl HashedBatch {
+    /// The entries, each with its [`entry_hash`].
+    pub fn hashed(&self) -> impl Iterator<Item = (&Entry, u64)> {
+        self.batch.entries.iter().zip(self.hashes.iter().copied())
+    }
+
+    /// The same, taken out.
+    pub fn into_hashed(self) -> impl Iterator<Item = (Entry, u64)> {
+        self.batch.entries.into_iter().zip(self.hashes)
+    }
 }
 
 const FLAG_HELLO: u8 = 1;

@@ -14,7 +14,7 @@ mod receipt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use batch::{Batch, Beacon, Body, Entry, Hello, entry_hash, pack, unpack};
+pub use batch::{Batch, Beacon, Body, Entry, HashedBatch, Hello, entry_hash, pack, unpack};
 pub use bundle::{Bundle, Message, Way};
 pub use code::{CodeError, EnrolCode};
 pub use enrolment::{

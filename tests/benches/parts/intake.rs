@@ -17,7 +17,7 @@ use banyan_aggregator::ledger::{Ledger, NewRow};
 use banyan_aggregator::service::{Service, fold, ledger_dir, system_clock};
 use banyan_aggregator::state::{Judgement, State};
 use banyan_shared::ids::AgentId;
-use banyan_shared::wire::{Batch, Envelope, Receipt};
+use banyan_shared::wire::{Batch, Envelope, HashedBatch, Receipt};
 use banyan_tests::fleet::{Signed, Usage};
 use banyan_tests::harness::copy;
 use banyan_tests::model::shipped;
@@ -91,8 +91,10 @@ fn steps(what: &str, made: &Signed, (peer, peer_took): &(String, Duration)) -> R
         let batches: Vec<Batch> = steps.add("decode", || {
             envelopes.iter().map(|envelope| Ok(Batch::read(envelope)?)).collect()
         })?;
+        let batches: Vec<HashedBatch> =
+            steps.add("hash", || Ok(batches.into_iter().map(HashedBatch::from).collect()))?;
         let added = steps.add("judge", || {
-            let judge = |batch: &Batch| match state.judge(batch) {
+            let judge = |batch: &HashedBatch| match state.judge(batch) {
                 Judgement::Answer { store: true, refused, .. } if refused.is_empty() => {
                     Ok(state.hold(batch, &refused))
                 }

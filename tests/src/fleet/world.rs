@@ -30,6 +30,8 @@ use crate::province::centre::{Applicant, Centre as History};
 
 const KIND: &str = "village_clinic";
 const FORM: &str = "vc_daily";
+/// Where `closed`, and behind it `status`, stand in a row of the units.
+const CLOSED: usize = 5;
 const COUNTY: &str = "county";
 
 /// What was made.
@@ -69,7 +71,9 @@ fn write_units(path: &Path, clinics: usize) -> Result<()> {
     for row in reader.records() {
         let row = row?;
         writer.write_record(&row)?;
-        if &row[2] == KIND {
+        // Closed ones, and those only planned, are nobody's home.
+        let is_open = |field: usize| row.get(field).is_none_or(str::is_empty);
+        if &row[2] == KIND && (CLOSED..).take(2).all(is_open) {
             rows.push(row);
         }
     }

@@ -11,7 +11,7 @@ use banyan_aggregator::state::{Judgement, State};
 use banyan_shared::ids::{ContextNumber, Millis, Position, UnitCode};
 use banyan_shared::keys::{PublicKey, SigningKey, sha256};
 use banyan_shared::period::Date;
-use banyan_shared::wire::{EnrolRequest, encode};
+use banyan_shared::wire::{EnrolRequest, HashedBatch, encode};
 
 use super::desk::Sent;
 use super::{SENDING, Summary};
@@ -186,6 +186,7 @@ impl Centre {
         summary: &mut Summary,
     ) -> Result<NewRow> {
         let Sent { batch, bytes, reports, counts, .. } = one;
+        let batch = HashedBatch::from(batch);
         let Judgement::Answer { store: true, refused, reused } = self.state.judge(&batch) else {
             bail!("a batch of {} was not taken", batch.agent);
         };

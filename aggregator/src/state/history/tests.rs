@@ -2,7 +2,7 @@
 
 use banyan_shared::ids::Seq;
 use banyan_shared::report::Value;
-use banyan_shared::wire::{Batch, Body, deflate};
+use banyan_shared::wire::{Batch, Body, HashedBatch, deflate};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -142,6 +142,7 @@ impl World {
     }
 
     fn put(&mut self, sent: Batch) {
+        let sent = HashedBatch::from(sent);
         let Judgement::Answer { store: true, refused, .. } = self.state.judge(&sent) else {
             return;
         };
