@@ -1,12 +1,13 @@
 //! One form and period: the columns, and for every slot the versions behind them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use banyan_shared::figures;
 use banyan_shared::ids::{AgentId, Millis, Position, VersionId};
 use banyan_shared::report::{Content, EnteredAt, How, Lineage, Value, Version, choices};
+use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::column::{Column, Scan};

@@ -1,12 +1,13 @@
 //! One form's slots, columns and blocks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use banyan_shared::ids::{ElementCode, FormCode, Millis};
 use banyan_shared::period::{Period, PeriodType};
 use banyan_shared::report::VersionVector;
+use foldhash::HashMap;
 
 use super::decision::{Decisions, Lock};
 use super::{Block, BlockRef, FacilityNo, FormFrame, Month, Older, Slot};
@@ -54,9 +55,9 @@ impl FormStore {
         let layout = Layout {
             code,
             columns: Vec::new(),
-            column_numbers: HashMap::new(),
+            column_numbers: HashMap::default(),
             slots: Vec::new(),
-            slot_of: HashMap::new(),
+            slot_of: HashMap::default(),
         };
         FormStore {
             number,

@@ -14,7 +14,7 @@ mod form;
 mod month;
 mod pack;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use banyan_shared::catalogue::{Catalogue, CatalogueHash, FormIx};
@@ -23,6 +23,7 @@ use banyan_shared::ids::{
 };
 use banyan_shared::period::Period;
 use banyan_shared::report::{Content, Lineage, Reason, Value, VersionVector};
+use foldhash::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use crate::act::Stage;
