@@ -64,6 +64,12 @@ pub struct Report {
     pub versions: usize,
 }
 
+/// For how many more elements a list of a form's slots makes room when it grows to `length`. Agents that come
+/// for the first time add a slot each, to every period's lists: without some to spare each would move them all.
+pub(super) fn room(now: usize, length: usize) -> usize {
+    (length - now).max(now / 8 + 64)
+}
+
 pub(super) const PRESENT: u8 = 1;
 /// The versions stand in `histories`.
 pub(super) const HISTORY: u8 = 2;
@@ -90,7 +96,7 @@ impl Rows {
     pub(super) fn grow(&mut self, length: usize) {
         fn to<T: Clone + Default>(list: &mut Vec<T>, length: usize) {
             if list.len() < length {
-                list.reserve_exact(length - list.len());
+                list.reserve_exact(room(list.len(), length));
                 list.resize(length, T::default());
             }
         }

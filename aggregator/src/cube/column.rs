@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use banyan_shared::report::Value;
 
 use super::Slot;
+use super::block::room;
 
 /// No number: no report, or a report that leaves the element open.
 const MISSING: u32 = u32::MAX;
@@ -50,7 +51,7 @@ impl Column {
                 return;
             }
             let length = slots.max(at + 1);
-            self.cells.reserve_exact(length - self.cells.len());
+            self.cells.reserve_exact(room(self.cells.len(), length));
             self.cells.resize(length, MISSING);
         }
         if self.cells[at] == LARGE {
