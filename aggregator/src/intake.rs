@@ -37,6 +37,9 @@ use crate::state::{Judgement, Refusals, State};
 
 /// Messages judged before a commit is begun.
 const ROUND_MESSAGES_MAX: usize = 2048;
+/// Bytes of their payloads beyond which no more are taken into a round: read, they are a hundred times as large, and
+/// three rounds are under way at once.
+const ROUND_BYTES_MAX: usize = 256 * 1024;
 /// Batches an agent may have in flight.
 const CREDIT: u16 = 4;
 /// How often parked entries are judged again without any change: a new day may have begun.

@@ -8,7 +8,8 @@ use banyan_shared::limits::PAYLOAD_BYTES_MAX;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Intake, ROUND_MESSAGES_MAX};
+use super::Intake;
+use super::opening::a_round;
 use crate::broker::{DownError, Downlink, Incoming, Permit};
 
 /// A request to take in messages of a bundle.
@@ -76,9 +77,13 @@ impl Intake {
         let before = self.counters.values();
         let incoming =
             |payload: &Bytes| Incoming { agent, payload: payload.clone(), permit: Permit::alone() };
-        for round in messages.chunks(ROUND_MESSAGES_MAX) {
-            let opened = self.opening.open_all(round.iter().map(incoming).collect());
-            self.round(opened).await;
+        let mut messages = messages.iter().map(incoming);
+        loop {
+            let round = a_round(|| messages.next());
+            if round.is_empty() {
+                break;
+            }
+            self.round(self.opening.open_all(round)).await;
         }
         self.by_hand = false;
         self.down = line;

@@ -17,7 +17,7 @@ use banyan_shared::wire::{
 };
 use tokio::sync::mpsc;
 
-use super::ROUND_MESSAGES_MAX;
+use super::{ROUND_BYTES_MAX, ROUND_MESSAGES_MAX};
 use crate::broker::{Incoming, Permit};
 use crate::identity::Identity;
 use crate::roll::{Roll, Standing};
@@ -62,12 +62,8 @@ impl Opening {
         let (give, rounds) = mpsc::channel(1);
         let work = move || {
             while let Some(first) = incoming.blocking_recv() {
-                let mut messages = vec![first];
-                while messages.len() < ROUND_MESSAGES_MAX
-                    && let Ok(next) = incoming.try_recv()
-                {
-                    messages.push(next);
-                }
+                let mut first = Some(first);
+                let messages = a_round(|| first.take().or_else(|| incoming.try_recv().ok()));
                 if give.blocking_send(self.open_all(messages)).is_err() {
                     return;
                 }
@@ -120,6 +116,19 @@ impl Opening {
             other => return Err(WireError::Kind(other as u8)),
         })
     }
+}
+
+/// As many messages as one round takes; none when there are none.
+pub(super) fn a_round(mut next: impl FnMut() -> Option<Incoming>) -> Vec<Incoming> {
+    let (mut messages, mut bytes) = (Vec::new(), 0);
+    while messages.len() < ROUND_MESSAGES_MAX
+        && bytes < ROUND_BYTES_MAX
+        && let Some(message) = next()
+    {
+        bytes += message.payload.len();
+        messages.push(message);
+    }
+    messages
 }
 
 /// Rounds of opened messages, as they come.
