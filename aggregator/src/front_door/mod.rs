@@ -35,7 +35,7 @@ use banyan_shared::ids::AgentId;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 pub use contest::Contest;
 pub use counters::{Cause, CounterValues, Counters};
@@ -70,7 +70,8 @@ pub struct DoorConfig {
 /// How long things may take.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
-    /// From the connection to a whole CONNECT, TLS included.
+    /// From the connection to a whole CONNECT, TLS included; what a handshake waits for its turn is not the
+    /// client's time.
     pub connect: Duration,
     /// From the first to the last byte of a packet.
     pub packet: Duration,
@@ -221,6 +222,8 @@ impl FrontDoor {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let mut sessions = JoinSet::new();
         let mut revocations = self.shared.roll.revocations();
+        // A newcomer for whom there is no place as long as all who hold one wait for us.
+        let mut waiting: Option<(TcpStream, IpAddr)> = None;
         tokio::pin!(stop);
         loop {
             tokio::select! {
@@ -233,8 +236,13 @@ impl FrontDoor {
                         tracing::error!(%error, "an MQTT session panicked; the others go on");
                     }
                 }
-                taken = self.listener.accept() => match taken {
-                    Ok((stream, peer)) => self.admit(stream, peer.ip(), &mut sessions),
+                () = self.shared.seats.changed(), if waiting.is_some() => {
+                    if let Some((stream, peer)) = waiting.take() {
+                        waiting = self.admit(stream, peer, &mut sessions);
+                    }
+                }
+                taken = self.listener.accept(), if waiting.is_none() => match taken {
+                    Ok((stream, peer)) => waiting = self.admit(stream, peer.ip(), &mut sessions),
                     Err(error) => {
                         if let Some(since) = self.refused.due((self.shared.clock)()) {
                             tracing::warn!(%error, since, "cannot take MQTT connections for a moment");
@@ -247,12 +255,22 @@ impl FrontDoor {
         sessions.shutdown().await;
     }
 
-    fn admit(&self, stream: TcpStream, peer: IpAddr, sessions: &mut JoinSet<()>) {
+    /// Gives a newcomer a place and lets it begin, or refuses it; what has to wait for a place is given back.
+    fn admit(
+        &self,
+        stream: TcpStream,
+        peer: IpAddr,
+        sessions: &mut JoinSet<()>,
+    ) -> Option<(TcpStream, IpAddr)> {
         let shared = Arc::clone(&self.shared);
         // A place is taken before the task runs, so that a burst cannot slip past the caps.
         let seat = match shared.seats.take(peer) {
             Ok(seat) => seat,
-            Err(cause) => return shared.refuse(cause, peer, None, &"before anything was read"),
+            Err(Cause::UnprovenFull) => return Some((stream, peer)),
+            Err(cause) => {
+                shared.refuse(cause, peer, None, &"before anything was read");
+                return None;
+            }
         };
         counters::add(&shared.counters.accepted, 1);
         sessions.spawn(async move {
@@ -270,6 +288,7 @@ impl FrontDoor {
                 () = Self::serve(stream, &seat, &shared) => {}
             }
         });
+        None
     }
 
     /// Ends the session of an agent that was put out; of all such, if some were missed.
@@ -287,18 +306,22 @@ impl FrontDoor {
 
     /// Runs one connection to its end: the handshake, if there is TLS, and the session.
     async fn serve(stream: TcpStream, seat: &Seat, shared: &Shared) {
-        let deadline = Instant::now() + shared.config.timeouts.connect;
+        let mut patience = shared.config.timeouts.connect;
         let end = match &shared.tls {
-            None => session::serve(stream, &Peer::new(seat, Proof::Plain, deadline), shared).await,
+            None => {
+                let peer = Peer::new(seat, Proof::Plain, Instant::now() + patience);
+                session::serve(stream, &peer, shared).await
+            }
             Some(tls) => {
                 // A handshake takes more memory than a session has use for afterwards.
-                let stream = match timeout_at(deadline, Box::pin(tls.accept(stream, seat))).await {
+                let stream = match Box::pin(tls.accept(stream, seat, &mut patience)).await {
                     Ok(Ok(stream)) => stream,
                     Ok(Err(error)) => return shared.refuse(Cause::Tls, seat.peer(), None, &error),
                     Err(late) => {
                         return shared.refuse(Cause::ConnectTimeout, seat.peer(), None, &late);
                     }
                 };
+                let deadline = Instant::now() + patience;
                 counters::add(&shared.counters.handshakes, 1);
                 if stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
                     counters::add(&shared.counters.resumed, 1);

@@ -4,8 +4,9 @@
 //! is no place left, one gives way that waits for its client: the oldest of the newcomer's address if that
 //! has its full share, otherwise the oldest of the address that holds the most. What waits for *us* (a
 //! handshake in the queue) is never thrown out, so that a herd that comes back all at once is worked off
-//! and not begun anew for ever. Only if nobody can give way the newcomer is refused. Whoever has proved who
-//! it is has left these places.
+//! and not begun anew for ever. If nobody can give way, all wait for us: then the newcomer waits too, and
+//! those behind it in the system's queue, which costs neither side anything; it is refused only where its own
+//! address or the door as a whole is full. Whoever has proved who it is has left these places.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -35,6 +36,8 @@ pub(super) struct Seats {
     caps: Caps,
     counters: Arc<Counters>,
     table: Mutex<Table>,
+    /// A place was given back, or its holder waits for its client now.
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -128,7 +131,12 @@ impl Table {
 
 impl Seats {
     pub(super) fn new(caps: Caps, counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self { caps, counters, table: Mutex::default() })
+        Arc::new(Self { caps, counters, table: Mutex::default(), changed: Notify::new() })
+    }
+
+    /// Done when a newcomer that found no place may find one.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// A place for a connection from `peer`, or why there is none.
@@ -183,12 +191,16 @@ impl Seat {
         table.proven += 1;
         self.proven.store(true, Ordering::Relaxed);
         self.seats.counters.unproven.store(table.len as u64, Ordering::Relaxed);
+        self.seats.changed.notify_one();
         true
     }
 
     /// Notes whether the connection waits for its client from here on.
     pub(super) fn idle(&self, idle: bool) {
         self.place.idle.store(idle, Ordering::Relaxed);
+        if idle {
+            self.seats.changed.notify_one();
+        }
     }
 
     /// Done when the connection has to give way, with the reason.
@@ -211,6 +223,7 @@ impl Drop for Seat {
             table.proven -= 1;
         }
         self.seats.counters.connections.fetch_sub(1, Ordering::Relaxed);
+        self.seats.changed.notify_one();
     }
 }
 

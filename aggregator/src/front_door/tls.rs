@@ -31,6 +31,7 @@ use rustls::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use webpki::{EndEntityCert, KeyUsage, ring as signatures};
@@ -143,16 +144,21 @@ impl DoorTls {
 
     /// The server's side of a handshake. The stream comes boxed: it is large, and a future that it is moved
     /// through has room for it at every step.
+    ///
+    /// # Errors
+    /// [`Late`] if the client took longer than `patience`, of which the rest is left.
     pub(super) async fn accept<S>(
         &self,
         stream: S,
         seat: &Seat,
-    ) -> std::io::Result<Box<TlsStream<S>>>
+        patience: &mut Duration,
+    ) -> Result<std::io::Result<Box<TlsStream<S>>>, Late>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let handshake = self.acceptor.accept(stream);
-        paced(&self.computing, handshake, |idle| seat.idle(idle)).await.map(Box::new)
+        let done = paced(&self.computing, handshake, |idle| seat.idle(idle), patience).await?;
+        Ok(done.map(Box::new))
     }
 
     /// What the client at the other end has shown, as of `now`.
@@ -265,9 +271,20 @@ impl ClientCertVerifier for AnyKey {
     }
 }
 
+/// The client took too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the client took too long")]
+pub(super) struct Late;
+
 /// Runs `future` to its end, each step of it under a permit of `computing`, which is given back while the
-/// future waits; `idle` is told when it begins and ends to wait.
-async fn paced<F: Future>(computing: &Semaphore, future: F, idle: impl Fn(bool)) -> F::Output {
+/// future waits; `idle` is told when it begins and ends to wait. All its waiting together may take `patience`,
+/// of which the rest is left; waiting for a permit is not its own.
+async fn paced<F: Future>(
+    computing: &Semaphore,
+    future: F,
+    idle: impl Fn(bool),
+    patience: &mut Duration,
+) -> Result<F::Output, Late> {
     let mut future = pin!(future);
     loop {
         // The semaphore is never closed.
@@ -275,17 +292,60 @@ async fn paced<F: Future>(computing: &Semaphore, future: F, idle: impl Fn(bool))
         let step = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
         drop(permit);
         if let Poll::Ready(output) = step {
-            return output;
+            return Ok(output);
         }
         // Whatever wakes the future wakes this task, and the next look goes on.
         idle(true);
+        let begun = Instant::now();
         let mut woken = false;
-        poll_fn(
-            |_| {
-                if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending }
-            },
-        )
-        .await;
+        let wake = poll_fn(|_| {
+            if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending }
+        });
+        // Whether it was woken or the time was up, the clock tells.
+        let _ = timeout(*patience, wake).await;
+        *patience = patience.saturating_sub(begun.elapsed());
+        if patience.is_zero() {
+            return Err(Late);
+        }
         idle(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn waiting_for_a_turn_is_not_the_clients_time() {
+        let computing = Semaphore::new(1);
+        let held = computing.acquire().await.unwrap();
+        let mut patience = Duration::from_secs(1);
+        let client = async {
+            sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(20)).await;
+        };
+        let handshake = paced(&computing, client, |_| {}, &mut patience);
+        let turn = async {
+            sleep(Duration::from_millis(1500)).await;
+            drop(held);
+        };
+        let (done, ()) = tokio::join!(handshake, turn);
+        done.unwrap();
+        assert!(patience <= Duration::from_millis(960), "{patience:?}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_its_time_piece_by_piece_runs_out_of_it() {
+        let computing = Semaphore::new(1);
+        let mut patience = Duration::from_millis(200);
+        let client = async {
+            for _ in 0..3 {
+                sleep(Duration::from_millis(80)).await;
+            }
+        };
+        paced(&computing, client, |_| {}, &mut patience).await.unwrap_err();
+        assert_eq!((patience, computing.available_permits()), (Duration::ZERO, 1));
     }
 }
