@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::column::{Column, Scan};
 use super::decision::Lock;
+use super::minutes::{Minutes, grow};
 use super::{Author, Authors, Slot};
 
 /// A version as the cube holds it.
@@ -89,24 +90,18 @@ pub(super) struct Rows {
     pub(super) received_s: Vec<u32>,
     pub(super) received_ms: Vec<u16>,
     /// Minutes from entry to receipt, plus [`ENTERED_AHEAD_MINUTES`].
-    pub(super) entered: Vec<u16>,
+    pub(super) entered: Minutes,
 }
 
 impl Rows {
     pub(super) fn grow(&mut self, length: usize) {
-        fn to<T: Clone + Default>(list: &mut Vec<T>, length: usize) {
-            if list.len() < length {
-                list.reserve_exact(room(list.len(), length));
-                list.resize(length, T::default());
-            }
-        }
-        to(&mut self.flags, length);
-        to(&mut self.author, length);
-        to(&mut self.seq, length);
-        to(&mut self.position, length);
-        to(&mut self.received_s, length);
-        to(&mut self.received_ms, length);
-        to(&mut self.entered, length);
+        grow(&mut self.flags, length);
+        grow(&mut self.author, length);
+        grow(&mut self.seq, length);
+        grow(&mut self.position, length);
+        grow(&mut self.received_s, length);
+        grow(&mut self.received_ms, length);
+        self.entered.grow(length);
     }
 
     fn received_at(&self, at: usize) -> Millis {
@@ -115,7 +110,7 @@ impl Rows {
 
     fn entered_at(&self, at: usize, doubtful: bool) -> EnteredAt {
         let received = self.received_at(at).0.div_euclid(60_000);
-        let minute = received + ENTERED_AHEAD_MINUTES - i64::from(self.entered[at]);
+        let minute = received + ENTERED_AHEAD_MINUTES - i64::from(self.entered.get(at));
         EnteredAt { minute: u32::try_from(minute).unwrap_or(0), doubtful }
     }
 }
@@ -126,7 +121,7 @@ struct Compact {
     position: u32,
     received_s: u32,
     received_ms: u16,
-    entered: u16,
+    entered: u32,
 }
 
 fn compact(stored: &Stored) -> Option<Compact> {
@@ -145,7 +140,7 @@ fn compact(stored: &Stored) -> Option<Compact> {
         position: u32::try_from(stored.position).ok()?,
         received_s: u32::try_from(stored.received_at.0.div_euclid(1_000)).ok()?,
         received_ms: u16::try_from(stored.received_at.0.rem_euclid(1_000)).ok()?,
-        entered: u16::try_from(entered).ok()?,
+        entered: u32::try_from(entered).ok()?,
     })
 }
 
@@ -432,7 +427,7 @@ impl Block {
         self.rows.position[at] = row.position;
         self.rows.received_s[at] = row.received_s;
         self.rows.received_ms[at] = row.received_ms;
-        self.rows.entered[at] = row.entered;
+        self.rows.entered.set(at, row.entered);
         self.rows.flags[at] = PRESENT | if content.is_answer() { ANSWERED } else { 0 };
         self.write_cells(slot, slots, &content.values);
     }
@@ -546,7 +541,7 @@ impl Block {
     /// Bytes held on the heap by columns and identities.
     pub fn heap_bytes(&self) -> usize {
         self.columns.iter().map(Column::heap_bytes).sum::<usize>()
-            + self.rows.flags.capacity() * 21
+            + self.rows.flags.capacity() * (19 + self.rows.entered.width())
             + self.histories.values().map(|h| 200 + h.versions.len() * 250).sum::<usize>()
     }
 }

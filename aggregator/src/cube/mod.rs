@@ -11,6 +11,7 @@ mod column;
 mod decision;
 mod digest;
 mod form;
+mod minutes;
 mod month;
 mod pack;
 

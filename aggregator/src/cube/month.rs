@@ -120,7 +120,7 @@ fn encode_block(packer: &mut Packer, period: Period, block: &Block, before: &mut
         fold(author[at].wrapping_sub(std::mem::replace(&mut before.author[at], author[at])))
     });
     column(&mut |at| fold(seq[at].wrapping_sub(std::mem::replace(&mut before.seq[at], seq[at]))));
-    column(&mut |at| u32::from(entered[at]));
+    column(&mut |at| entered.get(at));
     // The batches that brought the reports, in order of position.
     let batch = |at: usize| (position[at], received_s[at], received_ms[at]);
     let mut batches: Vec<_> = places.iter().map(|at| batch(*at)).collect();
@@ -179,7 +179,7 @@ fn decode_block(read: &mut Unpacker<'_>, before: &mut Before) -> Result<(Period,
         rows.seq[*at] = before.seq[*at];
     }
     for (at, entered) in places.iter().zip(read.column(places.len())?) {
-        rows.entered[*at] = u16::try_from(entered).map_err(|_| Damaged)?;
+        rows.entered.set(*at, entered);
     }
     let batch_of = read.column(places.len())?;
     let batches = read.count()?;

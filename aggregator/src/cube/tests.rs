@@ -233,6 +233,26 @@ fn a_lock_that_admits_the_only_version_leaves_it_in_the_compact_form() {
 }
 
 #[test]
+fn what_comes_months_after_it_was_entered_is_held_as_compactly() {
+    let catalogue = fixture::catalogue();
+    let mut cube = Cube::new(&catalogue);
+    let (a, form): (UnitCode, FormCode) = ("A".parse().unwrap(), "daily".parse().unwrap());
+    let soon = version("B", DAY, id(2, 1, 1), [Value::Number(2); 2]);
+    let mut late = version("A", DAY, id(1, 1, 1), [Value::Number(1); 2]);
+    late.received_at = late.received_at.plus(400 * 86_400_000);
+    cube.apply(&catalogue, soon.clone()).unwrap();
+    cube.apply(&catalogue, late.clone()).unwrap();
+    for cube in [&cube, &aside(&cube)] {
+        let block = cube.form(&form).unwrap();
+        let block = cube.block_at(block, late.period, None).unwrap();
+        assert_eq!(block.histories(0..9).count(), 0);
+        let entered = |unit: &UnitCode| cube.report(unit, &form, late.period).unwrap().entered;
+        assert_eq!(entered(&a), Some(late.content.entered_at));
+        assert_eq!(entered(&soon.facility), Some(soon.content.entered_at));
+    }
+}
+
+#[test]
 fn a_copy_keeps_what_it_showed_while_the_original_goes_on() {
     let catalogue = fixture::catalogue();
     let mut cube = Cube::new(&catalogue);
@@ -274,6 +294,10 @@ fn any_version() -> impl Strategy<Value = AcceptedVersion> {
             v.content.replaces = replaced.map(|(w, c, s)| id(w, c, s)).into_iter().collect();
             v.position = position;
             v.received_at = Millis(60_000_000 + i64::try_from(position).unwrap() * 1_500);
+            if position >= 10 {
+                // Months after it was entered.
+                v.received_at = v.received_at.plus(100_000 * 60_000);
+            }
             v
         })
 }

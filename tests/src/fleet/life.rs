@@ -39,6 +39,9 @@ pub(super) struct Shared {
     pub(super) stop: watch::Receiver<bool>,
     /// Sockets this process may still open.
     pub(super) sockets: Arc<Semaphore>,
+    /// How many agents more may be about to connect: each would have a processor of its own, and is slow here
+    /// only because they share this one.
+    pub(super) turns: Arc<Semaphore>,
     /// To whoever looks when something can be seen.
     pub(super) probes: SyncSender<Probe>,
 }
@@ -239,6 +242,7 @@ impl Life {
         let shared = self.shared.clone();
         let counters = &shared.counters;
         let Ok(_socket) = shared.sockets.acquire().await else { return Ended::Over };
+        let Ok(turn) = shared.turns.acquire().await else { return Ended::Over };
         counters.attempts.fetch_add(1, Ordering::Relaxed);
         let client = match self.dial() {
             Ok(dial) => match self.shared.client {
@@ -247,6 +251,7 @@ impl Life {
             },
             Err(down) => Err(down),
         };
+        drop(turn);
         let mut client = match client {
             Ok(client) => client,
             Err(down) => {

@@ -24,6 +24,8 @@ use super::scenario::regroup;
 use super::world::Made;
 use crate::harness::Aggregator;
 
+/// Agents that may be about to connect at once.
+const CONNECTING_MAX: usize = 1_024;
 /// How often it is looked whether everything is over.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
@@ -103,6 +105,7 @@ impl<'a> Stage<'a> {
             go: went,
             stop: stopped,
             sockets: Arc::new(Semaphore::new(self.sockets.min(Semaphore::MAX_PERMITS))),
+            turns: Arc::new(Semaphore::new(CONNECTING_MAX)),
             probes,
         });
         let _inside = self.runtime.enter();
