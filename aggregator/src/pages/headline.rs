@@ -16,7 +16,7 @@ use maud::{Markup, html};
 use super::chart::{self, Point};
 use super::words::{share, short};
 use super::{Problem, View};
-use crate::query::{ElementFigure, IndicatorFigure, Ordered, QueryAnswer, Row, grouped};
+use crate::query::{ElementFigure, Figures, IndicatorFigure, QueryAnswer, Row, grouped};
 
 /// How many figures come first.
 const HEADLINES_MAX: usize = 8;
@@ -35,7 +35,7 @@ fn is_told(figure: &IndicatorFigure) -> bool {
 }
 
 fn has_target(figure: &IndicatorFigure) -> bool {
-    figure.low.is_some() || figure.high.is_some() || figure.target.is_some()
+    figure.low().is_some() || figure.high().is_some() || figure.bound().is_some()
 }
 
 /// Whether the catalogue names this level for the indicator.
@@ -53,7 +53,6 @@ fn is_of_level(view: &View<'_>, code: &str, found: Found, span: Span) -> bool {
 fn chosen<'a>(view: &View<'_>, found: Found, span: Span, row: &'a Row) -> Vec<Headline<'a>> {
     let mut ranked: Vec<(u8, Headline<'a>)> = row
         .indicators
-        .0
         .iter()
         .filter(|(_, figure)| is_told(figure))
         .map(|(code, figure)| {
@@ -71,8 +70,8 @@ fn chosen<'a>(view: &View<'_>, found: Found, span: Span, row: &'a Row) -> Vec<He
     ranked.truncate(HEADLINES_MAX);
     let mut list: Vec<Headline<'a>> = ranked.into_iter().map(|(_, one)| one).collect();
     if list.is_empty() {
-        let told = |(_, e): &&(String, ElementFigure)| e.state != State::NotApplicable;
-        let elements = row.elements.0.iter().filter(told).take(HEADLINES_MAX);
+        let told = |(_, e): &(&str, &ElementFigure)| e.state != State::NotApplicable;
+        let elements = row.elements.iter().filter(told).take(HEADLINES_MAX);
         list.extend(elements.map(|(code, figure)| Headline::Element(code, figure)));
     }
     list
@@ -197,8 +196,9 @@ fn trend(view: &View<'_>, name: &str, points: Option<&[Point]>, targets: &[f64])
 
 /// Whether a target is met, as words and a mark that needs no colour.
 fn attainment(view: &View<'_>, code: &str, figure: &IndicatorFigure) -> Markup {
-    let pace =
-        figure.pace.map(|pace| view.with_unit(&view.indicator_number(code, pace), &figure.unit));
+    let pace = figure
+        .pace()
+        .map(|pace| view.with_unit(&view.indicator_number(code, pace), &figure.item.unit));
     html! {
         @match figure.met {
             Some(true) => span.good { "√ " (view.tr("达标", "met")) },
@@ -213,16 +213,16 @@ fn attainment(view: &View<'_>, code: &str, figure: &IndicatorFigure) -> Markup {
 
 /// The target, where it comes from and how far it can be relied on.
 fn target(view: &View<'_>, figure: &IndicatorFigure) -> Markup {
-    let status = figure.target_status.as_deref().map(|code| view.target_status(code));
+    let applies = figure.target.as_deref();
     html! {
         @match view.target(figure) {
             Some(target) => {
                 (target)
-                @if let Some(status) = status {
-                    span.dim title=[figure.target_source.as_deref()] { (view.tr("（", " (")) (status) (view.tr("）", ")")) }
+                @if let Some(applies) = applies {
+                    span.dim title=(*applies.source) { (view.tr("（", " (")) (view.target_status(applies.status)) (view.tr("）", ")")) }
                 }
             }
-            None => span.dim { (view.tr("无目标值 · ", "none · ")) (view.direction(figure.direction.as_deref())) },
+            None => span.dim { (view.tr("无目标值 · ", "none · ")) (view.direction(figure.direction)) },
         }
     }
 }
@@ -240,8 +240,8 @@ fn coverage(view: &View<'_>, figure: &IndicatorFigure) -> Markup {
 }
 
 fn notes(view: &View<'_>, figure: &IndicatorFigure) -> String {
-    let mut notes = view.flags(&figure.flags);
-    notes.extend(view.area_note(figure.area.as_deref()));
+    let mut notes = view.flags(figure.flags());
+    notes.extend(view.area_note(figure.area()));
     notes.join(view.tr("；", "; "))
 }
 
@@ -259,13 +259,13 @@ fn indicator_card(
         None => "card",
     };
     let notes = notes(view, figure);
-    let targets: Vec<f64> = figure.low.into_iter().chain(figure.high).collect();
+    let targets: Vec<f64> = figure.low().into_iter().chain(figure.high()).collect();
     html! {
         div class=(class) { div.box {
             h3 { a href=(link(code)) title=(code) { (name) } }
             div.value {
                 @match figure.value {
-                    Some(value) => { b { (view.indicator_number(code, value)) } " " small { (view.unit_text(&figure.unit)) } }
+                    Some(value) => { b { (view.indicator_number(code, value)) } " " small { (view.unit_text(&figure.item.unit)) } }
                     None => b.none { "—" },
                 }
                 span.verdict { (attainment(view, code, figure)) }
@@ -287,13 +287,13 @@ fn element_card(
     link: &dyn Fn(&str) -> String,
 ) -> Markup {
     let name = view.element_name(code);
-    let notes = view.flags(&figure.flags).join(view.tr("；", "; "));
+    let notes = view.flags(figure.flags()).join(view.tr("；", "; "));
     html! {
         div.card { div.box {
             h3 { a href=(link(code)) title=(code) { (name) } }
             div.value {
                 @match figure.value {
-                    Some(value) => { b { (grouped(value)) } " " small { (view.unit_text(&figure.unit)) } }
+                    Some(value) => { b { (grouped(value)) } " " small { (view.unit_text(&figure.item.unit)) } }
                     None => b.none { "—" },
                 }
             }
@@ -308,11 +308,11 @@ fn element_card(
 /// Every indicator: value or reason, target, attainment, what it is made of and what it covers.
 pub(super) fn table(
     view: &View<'_>,
-    list: &Ordered<IndicatorFigure>,
+    list: &Figures<IndicatorFigure>,
     divide: Option<&dyn Fn(&str) -> String>,
 ) -> Markup {
     let quiet = |figure: &IndicatorFigure| !is_told(figure);
-    let (silent, told): (Vec<_>, Vec<_>) = list.0.iter().partition(|(_, figure)| quiet(figure));
+    let (silent, told): (Vec<_>, Vec<_>) = list.iter().partition(|(_, figure)| quiet(figure));
     let parts = |figure: &IndicatorFigure| -> Option<String> {
         let over = short(figure.numerator?);
         Some(match figure.denominator {
@@ -321,7 +321,7 @@ pub(super) fn table(
         })
     };
     html! {
-        @if !list.0.is_empty() {
+        @if !list.is_empty() {
             h2 id="indicators" { (view.tr("全部指标", "All indicators")) " " small { (told.len()) } }
             div.wide { table.list {
                 thead { tr {
@@ -345,7 +345,7 @@ pub(super) fn table(
                             }
                             td.n {
                                 @match figure.value {
-                                    Some(value) => { span.big { (view.indicator_number(code, value)) } " " small { (view.unit_text(&figure.unit)) } }
+                                    Some(value) => { span.big { (view.indicator_number(code, value)) } " " small { (view.unit_text(&figure.item.unit)) } }
                                     None => span.none { "—" },
                                 }
                             }

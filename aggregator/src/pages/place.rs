@@ -119,11 +119,11 @@ impl Place<'_> {
         if let Some(code) = self.view.params.show.as_deref().filter(is_known) {
             return Some(code.to_owned());
         }
-        let elements = &answer.rows.first()?.elements.0;
+        let elements = &answer.rows.first()?.elements;
         // What most are asked, and of that the first of the catalogue.
         let most = elements.iter().map(|(_, e)| e.facilities_expected).max()?;
         let first = elements.iter().find(|(_, e)| e.facilities_expected == most);
-        first.map(|(code, _)| code.clone())
+        first.map(|(code, _)| code.to_owned())
     }
 
     fn shown_name<'c>(&'c self, code: &'c str) -> &'c str {
@@ -228,7 +228,7 @@ impl Place<'_> {
             (made.first)
             p.jump {
                 @if reporter { a href="#parts" { (view.tr("本期报表", "Reports")) } }
-                @if !row.indicators.0.is_empty() { a href="#indicators" { (view.tr("全部指标", "All indicators")) } }
+                @if !row.indicators.is_empty() { a href="#indicators" { (view.tr("全部指标", "All indicators")) } }
                 @if let Some(division) = &made.division { a href="#parts" { (division.title) } }
                 @if made.networks.is_some() { a href="#groups" { (view.tr("网络与对账", "Networks and reconciliation")) } }
                 a href="#elements" { (view.tr("数据元", "Elements")) }

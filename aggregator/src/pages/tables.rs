@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::deadline::Next;
 use super::{View, chart, selectors};
 use crate::query::{
-    AddendFigure, CompletenessFigure, ElementFigure, Freshness, IndicatorFigure, Ordered,
+    AddendFigure, CompletenessFigure, ElementFigure, Figures, Freshness, IndicatorFigure,
     QueryAnswer, ReconciliationFigure, causes, grouped, restated_text, stage_text,
 };
 
@@ -227,20 +227,20 @@ pub(super) fn of(part: u64, whole: u64) -> Markup {
 /// place show an element.
 pub(super) fn elements(
     view: &View<'_>,
-    list: &Ordered<ElementFigure>,
+    list: &Figures<ElementFigure>,
     divide: Option<&dyn Fn(&str) -> String>,
 ) -> Markup {
     let notes = |e: &ElementFigure| {
-        let mut notes = view.flags(&e.flags);
+        let mut notes = view.flags(e.flags());
         if e.not_applicable > 0 {
             notes.push(format!("{} {}", view.tr("不适用", "not applicable"), e.not_applicable));
         }
-        notes.extend(view.area_note(e.area.as_deref()));
+        notes.extend(view.area_note(e.area()));
         notes.join(view.tr("；", "; "))
     };
     html! {
-        h2 id="elements" { (view.tr("数据元", "Elements")) " " small { (list.0.len()) } }
-        @if list.0.is_empty() {
+        h2 id="elements" { (view.tr("数据元", "Elements")) " " small { (list.len()) } }
+        @if list.is_empty() {
             p.none { (view.tr("本期没有应报的数据元", "Nothing is asked of this place in this period")) }
         } @else {
             div.wide { table.list {
@@ -252,7 +252,7 @@ pub(super) fn elements(
                     th scope="col" { (view.tr("说明", "Notes")) }
                 } }
                 tbody {
-                    @for (code, e) in &list.0 {
+                    @for (code, e) in list.iter() {
                         tr {
                             td title=(code) {
                                 @match divide {
@@ -261,7 +261,7 @@ pub(super) fn elements(
                                 }
                             }
                             td.n { @match e.value { Some(value) => span.big { (grouped(value)) }, None => span.none { "—" } } }
-                            td.nowrap { (view.unit_text(&e.unit)) }
+                            td.nowrap { (view.unit_text(&e.item.unit)) }
                             td.n { (of(e.reports, e.expected)) } td.n { (of(e.facilities, e.facilities_expected)) }
                             td.dim {
                                 @if let Some(reason) = view.element_reason(e) { span.none { (reason) } " " }

@@ -1,12 +1,13 @@
 //! Figures in words: numbers, targets, and why there is no number.
 
 use banyan_shared::catalogue::indicator::Level;
-use banyan_shared::catalogue::{Catalogue, Indicator, Lang};
+use banyan_shared::catalogue::{Catalogue, Direction, Indicator, Lang};
 use banyan_shared::figures::State;
+use banyan_shared::tables::registry::TargetStatus;
 
 use super::View;
 use super::tables::moment;
-use crate::query::{ElementFigure, IndicatorFigure, WaitingFor, flag_text, grouped};
+use crate::query::{ElementFigure, IndicatorFigure, SharedText, WaitingFor, flag_text, grouped};
 
 /// Most reports named that a figure waits for.
 const WAITING_NAMED_MAX: usize = 2;
@@ -97,7 +98,7 @@ impl View<'_> {
         }
     }
 
-    fn kinds(&self, codes: &[String]) -> String {
+    fn kinds(&self, codes: &[SharedText]) -> String {
         self.list(codes.iter().map(|code| self.kind_name(code).to_owned()))
     }
 
@@ -108,10 +109,10 @@ impl View<'_> {
         let why = match figure.state {
             State::Reported if figure.value.is_some() => return None,
             State::Reported => self.tr("分母为零", "nothing stands below the line").to_owned(),
-            State::Waiting if !figure.waiting_for.is_empty() => self.waits(&figure.waiting_for),
-            State::Waiting | State::Missing if !figure.absent.is_empty() => format!(
+            State::Waiting if !figure.waiting_for().is_empty() => self.waits(figure.waiting_for()),
+            State::Waiting | State::Missing if !figure.absent().is_empty() => format!(
                 "{}{}",
-                self.kinds(&figure.absent),
+                self.kinds(figure.absent()),
                 self.tr(
                     "全部未报，缺一类机构不计算",
                     " all unreported: no value without a whole kind"
@@ -180,48 +181,38 @@ impl View<'_> {
 
     /// A target in words: `≥ 65%`.
     pub(super) fn target(&self, figure: &IndicatorFigure) -> Option<String> {
-        let unit = |value: f64| self.with_unit(&short(value), &figure.unit);
-        Some(match (figure.low, figure.high) {
+        let unit = |value: f64| self.with_unit(&short(value), &figure.item.unit);
+        Some(match (figure.low(), figure.high()) {
             (Some(low), Some(high)) => format!("{}–{}", short(low), unit(high)),
             (Some(low), None) => format!("≥ {}", unit(low)),
             (None, Some(high)) => format!("≤ {}", unit(high)),
-            (None, None) => return figure.target.map(unit),
+            (None, None) => return figure.bound().map(unit),
         })
     }
 
     /// How far a target can be relied on.
-    pub(super) fn target_status<'c>(&self, code: &'c str) -> &'c str {
-        match (code, self.lang) {
-            ("official", Lang::Zh) => "正式",
-            ("official", Lang::En) => "official",
-            ("seed", Lang::Zh) => "文件",
-            ("seed", Lang::En) => "from a document",
-            ("draft", Lang::Zh) => "征求意见稿",
-            ("draft", Lang::En) => "draft for comment",
-            ("proposal", Lang::Zh) => "建议值",
-            ("proposal", Lang::En) => "proposed",
-            ("own", Lang::Zh) => "自定",
-            ("own", Lang::En) => "own",
-            _ => code,
+    pub(super) fn target_status(&self, status: TargetStatus) -> &'static str {
+        match status {
+            TargetStatus::Official => self.tr("正式", "official"),
+            TargetStatus::Seed => self.tr("文件", "from a document"),
+            TargetStatus::Draft => self.tr("征求意见稿", "draft for comment"),
+            TargetStatus::Proposal => self.tr("建议值", "proposed"),
+            TargetStatus::Own => self.tr("自定", "own"),
         }
     }
 
     /// Which way is better, as a word.
-    pub(super) fn direction(&self, code: Option<&str>) -> &'static str {
-        match (code, self.lang) {
-            (Some("up"), Lang::Zh) => "越高越好",
-            (Some("up"), Lang::En) => "higher is better",
-            (Some("down"), Lang::Zh) => "越低越好",
-            (Some("down"), Lang::En) => "lower is better",
-            (Some("within"), Lang::Zh) => "区间内为好",
-            (Some("within"), Lang::En) => "within a range",
-            (_, Lang::Zh) => "仅监测",
-            (_, Lang::En) => "watched only",
+    pub(super) fn direction(&self, direction: Direction) -> &'static str {
+        match direction {
+            Direction::Up => self.tr("越高越好", "higher is better"),
+            Direction::Down => self.tr("越低越好", "lower is better"),
+            Direction::Within => self.tr("区间内为好", "within a range"),
+            Direction::Watch => self.tr("仅监测", "watched only"),
         }
     }
 
     /// What the reader should know of a value.
-    pub(super) fn flags(&self, flags: &[String]) -> Vec<String> {
+    pub(super) fn flags(&self, flags: &[SharedText]) -> Vec<String> {
         flags.iter().map(|flag| flag_text(&self.catalogue, flag, self.lang)).collect()
     }
 

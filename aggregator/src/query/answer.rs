@@ -6,7 +6,11 @@ use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use banyan_shared::catalogue::Direction;
 use banyan_shared::figures::State;
+use banyan_shared::tables::registry::TargetStatus;
+
+use super::items::{Item, SharedText};
 
 /// A JSON object whose keys keep their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,23 +59,15 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
     }
 }
 
-/// Numbers in JSON: whole ones without a decimal point.
-mod plain {
-    use serde::{Deserialize, Deserializer, Serializer};
+/// The largest whole number that a binary floating-point number holds without loss.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
-    /// The largest whole number that a binary floating-point number holds without loss.
-    const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
-
-    pub(super) fn serialize<S: Serializer>(n: &Option<f64>, out: S) -> Result<S::Ok, S::Error> {
-        match n {
-            None => out.serialize_none(),
-            Some(n) if n.fract() == 0.0 && n.abs() < WHOLE_MAX => out.serialize_i64(*n as i64),
-            Some(n) => out.serialize_f64(*n),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
-        Option::deserialize(from)
+/// A number in JSON: a whole one without a decimal point.
+fn plain<S: Serializer>(n: &Option<f64>, out: S) -> Result<S::Ok, S::Error> {
+    match n {
+        None => out.serialize_none(),
+        Some(n) if n.fract() == 0.0 && n.abs() < WHOLE_MAX => out.serialize_i64(*n as i64),
+        Some(n) => out.serialize_f64(*n),
     }
 }
 
@@ -100,15 +96,73 @@ pub struct RowKey {
     pub period: String,
 }
 
+/// Figures in the catalogue's order; in JSON an object, each under the code of its item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figures<T>(Box<[T]>);
+
+impl<T> Default for Figures<T> {
+    fn default() -> Figures<T> {
+        Figures(Box::default())
+    }
+}
+
+impl<T> FromIterator<T> for Figures<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(figures: I) -> Figures<T> {
+        Figures(figures.into_iter().collect())
+    }
+}
+
+impl<T: AsRef<Item>> Figures<T> {
+    /// Each with the code of its item.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.0.iter().map(|figure| (figure.as_ref().code.as_str(), figure))
+    }
+
+    /// The figure of the item with this code.
+    pub fn get(&self, code: &str) -> Option<&T> {
+        self.0.iter().find(|figure| figure.as_ref().code == code)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<T: AsRef<Item> + Serialize> Serialize for Figures<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+/// What only some figures have to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Remarks {
+    pub(super) flags: Box<[SharedText]>,
+    pub(super) area: Option<SharedText>,
+    pub(super) absent: Box<[SharedText]>,
+    pub(super) waiting_for: Box<[WaitingFor]>,
+}
+
+impl Remarks {
+    /// As a figure holds them: nothing, if there are none.
+    pub(super) fn held(self) -> Option<Box<Remarks>> {
+        (self != Remarks::default()).then(|| Box::new(self))
+    }
+}
+
 /// One element's figure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElementFigure {
     /// The value; none unless the state is `reported`.
     pub value: Option<u64>,
-    /// Whether there is a value, and if not, why.
-    pub state: State,
-    /// The unit of measure.
-    pub unit: String,
+    /// The element.
+    pub item: Arc<Item>,
     /// Reports with a number.
     pub reports: u64,
     /// Reports expected to give one.
@@ -119,111 +173,261 @@ pub struct ElementFigure {
     pub facilities: u64,
     /// Facilities expected to give one.
     pub facilities_expected: u64,
-    /// Version of the definition.
-    pub definition: String,
+    pub(super) remarks: Option<Box<Remarks>>,
+    /// Whether there is a value, and if not, why.
+    pub state: State,
+    /// Whether names were asked for.
+    pub(super) named: bool,
+}
+
+impl AsRef<Item> for ElementFigure {
+    fn as_ref(&self) -> &Item {
+        &self.item
+    }
+}
+
+impl ElementFigure {
     /// What the reader should know of the value.
-    pub flags: Vec<String>,
-    /// `area` on a network's page: the figure is its area's.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub scope: Option<String>,
-    /// The area, with `scope`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub area: Option<String>,
-    /// The element's name, if names were asked for.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub name: Option<String>,
+    pub fn flags(&self) -> &[SharedText] {
+        self.remarks.as_ref().map_or(&[], |remarks| &remarks.flags)
+    }
+
+    /// The area, on a network's page where the figure is its area's.
+    pub fn area(&self) -> Option<&str> {
+        self.remarks.as_ref()?.area.as_deref()
+    }
+}
+
+impl Serialize for ElementFigure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Json<'a> {
+            value: Option<u64>,
+            state: State,
+            unit: &'a str,
+            reports: u64,
+            expected: u64,
+            not_applicable: u64,
+            facilities: u64,
+            facilities_expected: u64,
+            definition: &'a str,
+            flags: &'a [SharedText],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            scope: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            area: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            name: Option<&'a str>,
+        }
+        let item = &*self.item;
+        let json = Json {
+            value: self.value,
+            state: self.state,
+            unit: &item.unit,
+            reports: self.reports,
+            expected: self.expected,
+            not_applicable: self.not_applicable,
+            facilities: self.facilities,
+            facilities_expected: self.facilities_expected,
+            definition: &item.definition,
+            flags: self.flags(),
+            scope: self.area().map(|_| "area"),
+            area: self.area(),
+            name: self.named.then_some(item.name.as_str()),
+        };
+        json.serialize(serializer)
+    }
 }
 
 /// How much of an indicator's set its value covers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Coverage {
     /// Facility-periods matched.
     pub matched: u64,
     /// Facility-periods in the formula.
     pub expected: u64,
     /// The matched facilities' usual share of the denominator.
-    #[serde(with = "plain", default)]
+    #[serde(serialize_with = "plain")]
     pub share_of_usual: Option<f64>,
 }
 
 /// A report an indicator waits for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WaitingFor {
     /// The form.
-    pub form: String,
+    pub form: SharedText,
     /// The unit that owes it.
-    pub unit: String,
+    pub unit: SharedText,
     /// When it is due.
-    pub due: String,
+    pub due: SharedText,
+}
+
+/// The target that applies to an indicator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetFigure {
+    /// The bound that counts, where one does.
+    pub bound: Option<f64>,
+    /// The lower bound.
+    pub low: Option<f64>,
+    /// The upper bound.
+    pub high: Option<f64>,
+    /// For a target of the year: what should be reached by now.
+    pub pace: Option<f64>,
+    /// Where it comes from.
+    pub source: SharedText,
+    /// How far it can be relied on.
+    pub status: TargetStatus,
 }
 
 /// One indicator's figure.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct IndicatorFigure {
     /// The value, rounded to the catalogue's decimals; none unless the state is `reported`.
-    #[serde(with = "plain", default)]
     pub value: Option<f64>,
-    /// Whether there is a value, and if not, why.
-    pub state: State,
-    /// The unit of measure.
-    pub unit: String,
     /// Above the line.
-    #[serde(with = "plain", default)]
     pub numerator: Option<f64>,
     /// Below the line.
-    #[serde(with = "plain", default)]
     pub denominator: Option<f64>,
-    /// What the ratio is multiplied by.
-    pub factor: u64,
     /// What the value covers.
     pub coverage: Coverage,
-    /// Kinds wholly missing from it.
-    pub absent: Vec<String>,
-    /// The reports it waits for.
-    pub waiting_for: Vec<WaitingFor>,
+    /// The indicator, under the definition in force.
+    pub item: Arc<Item>,
     /// The target that applies.
-    #[serde(with = "plain", default)]
-    pub target: Option<f64>,
-    /// Its lower bound.
-    #[serde(with = "plain", default)]
-    pub low: Option<f64>,
-    /// Its upper bound.
-    #[serde(with = "plain", default)]
-    pub high: Option<f64>,
+    pub target: Option<Box<TargetFigure>>,
+    pub(super) remarks: Option<Box<Remarks>>,
+    /// Whether there is a value, and if not, why.
+    pub state: State,
     /// Which way is better.
-    pub direction: Option<String>,
-    /// For a target of the year: what should be reached by now.
-    #[serde(with = "plain", default)]
-    pub pace: Option<f64>,
-    /// Whether it is met, judged on the unrounded value.
+    pub direction: Direction,
+    /// Whether the target is met, judged on the unrounded value.
     pub met: Option<bool>,
-    /// Where the target comes from.
-    pub target_source: Option<String>,
-    /// How far the target can be relied on.
-    pub target_status: Option<String>,
-    /// Version of the definition.
-    pub definition: String,
-    /// `set` or `area`.
-    pub scope: String,
-    /// The area, where the scope is `area`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub area: Option<String>,
+    /// Whether names were asked for.
+    pub(super) named: bool,
+}
+
+impl AsRef<Item> for IndicatorFigure {
+    fn as_ref(&self) -> &Item {
+        &self.item
+    }
+}
+
+impl IndicatorFigure {
     /// What the reader should know of the value.
-    pub flags: Vec<String>,
-    /// The indicator's name, if names were asked for.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub name: Option<String>,
+    pub fn flags(&self) -> &[SharedText] {
+        self.remarks.as_ref().map_or(&[], |remarks| &remarks.flags)
+    }
+
+    /// The area, where the figure is an area's.
+    pub fn area(&self) -> Option<&str> {
+        self.remarks.as_ref()?.area.as_deref()
+    }
+
+    /// Kinds wholly missing from it.
+    pub fn absent(&self) -> &[SharedText] {
+        self.remarks.as_ref().map_or(&[], |remarks| &remarks.absent)
+    }
+
+    /// The reports it waits for.
+    pub fn waiting_for(&self) -> &[WaitingFor] {
+        self.remarks.as_ref().map_or(&[], |remarks| &remarks.waiting_for)
+    }
+
+    /// The target's bound that counts, where one does.
+    pub fn bound(&self) -> Option<f64> {
+        self.target.as_ref()?.bound
+    }
+
+    /// The target's lower bound.
+    pub fn low(&self) -> Option<f64> {
+        self.target.as_ref()?.low
+    }
+
+    /// The target's upper bound.
+    pub fn high(&self) -> Option<f64> {
+        self.target.as_ref()?.high
+    }
+
+    /// For a target of the year: what should be reached by now.
+    pub fn pace(&self) -> Option<f64> {
+        self.target.as_ref()?.pace
+    }
+}
+
+impl Serialize for IndicatorFigure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Json<'a> {
+            #[serde(serialize_with = "plain")]
+            value: Option<f64>,
+            state: State,
+            unit: &'a str,
+            #[serde(serialize_with = "plain")]
+            numerator: Option<f64>,
+            #[serde(serialize_with = "plain")]
+            denominator: Option<f64>,
+            factor: u64,
+            coverage: &'a Coverage,
+            absent: &'a [SharedText],
+            waiting_for: &'a [WaitingFor],
+            #[serde(serialize_with = "plain")]
+            target: Option<f64>,
+            #[serde(serialize_with = "plain")]
+            low: Option<f64>,
+            #[serde(serialize_with = "plain")]
+            high: Option<f64>,
+            direction: &'a str,
+            #[serde(serialize_with = "plain")]
+            pace: Option<f64>,
+            met: Option<bool>,
+            target_source: Option<&'a str>,
+            target_status: Option<&'a str>,
+            definition: &'a str,
+            scope: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            area: Option<&'a str>,
+            flags: &'a [SharedText],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            name: Option<&'a str>,
+        }
+        let item = &*self.item;
+        let target = self.target.as_deref();
+        let json = Json {
+            value: self.value,
+            state: self.state,
+            unit: &item.unit,
+            numerator: self.numerator,
+            denominator: self.denominator,
+            factor: item.factor,
+            coverage: &self.coverage,
+            absent: self.absent(),
+            waiting_for: self.waiting_for(),
+            target: self.bound(),
+            low: self.low(),
+            high: self.high(),
+            direction: self.direction.name(),
+            pace: self.pace(),
+            met: self.met,
+            target_source: target.map(|target| &*target.source),
+            target_status: target.map(|target| target.status.code()),
+            definition: &item.definition,
+            scope: if self.area().is_some() { "area" } else { "set" },
+            area: self.area(),
+            flags: self.flags(),
+            name: self.named.then_some(item.name.as_str()),
+        };
+        json.serialize(serializer)
+    }
 }
 
 /// One row.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Row {
     /// Which.
     pub key: RowKey,
     /// Elements by code.
-    pub elements: Ordered<ElementFigure>,
+    pub elements: Figures<ElementFigure>,
     /// Indicators by code.
-    pub indicators: Ordered<IndicatorFigure>,
+    pub indicators: Figures<IndicatorFigure>,
 }
 
 /// Missing by cause.
@@ -362,7 +566,7 @@ pub struct ReconciliationFigure {
 }
 
 /// The answer to a question for figures.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct QueryAnswer {
     /// Code of the unit or network.
     pub unit: String,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use banyan_shared::catalogue::expr::{Expr, Over, Rational};
 use banyan_shared::catalogue::indicator::{Definition, Formula};
 use banyan_shared::catalogue::{
-    Direction, ElementIx, FormIx, IndicatorIx, Lang, Scope as ElementScope,
+    Direction, ElementIx, FormIx, IndicatorIx, KindIx, Lang, Scope as ElementScope,
 };
 use banyan_shared::figures::{self, Completeness, MissingWhy, State, Tally};
 use banyan_shared::organisation::{NetworkIx, Target, TargetOf, UnitIx};
@@ -15,7 +15,8 @@ use foldhash::HashMap;
 
 use super::answer::*;
 use super::asked::{Asked, When};
-use super::indicators::{Outcome, RowOf};
+use super::indicators::{Outcome, RowOf, Waiting};
+use super::items::SharedText;
 use super::marks::MarksKept;
 use super::request::Dims;
 use super::sets::{Key, Scope};
@@ -31,7 +32,7 @@ impl Engine<'_> {
         keys: &[Key],
         indicators: &[IndicatorIx],
         (named, names): (bool, bool),
-    ) -> BTreeMap<Key, Vec<(String, IndicatorFigure)>> {
+    ) -> BTreeMap<Key, Vec<IndicatorFigure>> {
         let mut out = BTreeMap::new();
         if indicators.is_empty() {
             return out;
@@ -80,7 +81,7 @@ impl Engine<'_> {
                     continue;
                 }
                 let figure = self.indicator_figure(*indicator, row, span, outcome, of, names);
-                figures.push((model.code.to_string(), figure));
+                figures.push(figure);
             }
             out.insert(*key, figures);
             asked.forget_row();
@@ -128,50 +129,57 @@ impl Engine<'_> {
             (false, ..) => None,
             (true, Some(n), ..) => Some(self.area_text(n)),
             (true, None, Some(unit), _) | (true, None, None, Scope::Unit(unit)) => {
-                Some(org.code(unit).to_string())
+                Some(self.text(org.code(unit).as_str()))
             }
             (true, None, None, Scope::Network(n) | Scope::Area(n)) => Some(self.area_text(n)),
         };
+        let waiting_for = |one: &Waiting| WaitingFor {
+            form: self.text(self.catalogue.forms[one.form.at()].code.as_str()),
+            unit: self.text(org.code(one.unit).as_str()),
+            due: self.text(&self.time_text(one.due)),
+        };
+        let kind = |kind: &KindIx| self.text(self.catalogue.kinds[kind.at()].code.as_str());
+        let remarks = Remarks {
+            flags: self.texts(&outcome.flags),
+            area,
+            absent: outcome.absent.iter().map(kind).collect(),
+            waiting_for: outcome.waiting.iter().map(waiting_for).collect(),
+        };
+        let target = target.map(|target| {
+            Box::new(TargetFigure {
+                bound: figures::indicators::bound(direction, low, high),
+                low,
+                high,
+                pace,
+                source: self.text(&target.source),
+                status: target.status,
+            })
+        });
         IndicatorFigure {
             value: outcome.value.map(|value| figures::indicators::rounded(value, model.decimals)),
-            state: outcome.state,
-            unit: model.unit.clone(),
             numerator: outcome.numerator.map(Rational::to_f64),
             denominator: outcome.denominator.map(Rational::to_f64),
-            factor: u64::from(definition.factor),
             coverage: Coverage {
                 matched: outcome.pairs.matched,
                 expected: outcome.pairs.expected,
                 share_of_usual: outcome.share_of_usual.map(|share| (share * 1e4).round() / 1e4),
             },
-            absent: outcome
-                .absent
-                .iter()
-                .map(|kind| self.catalogue.kinds[kind.at()].code.to_string())
-                .collect(),
-            waiting_for: outcome
-                .waiting
-                .iter()
-                .map(|one| WaitingFor {
-                    form: self.catalogue.forms[one.form.at()].code.to_string(),
-                    unit: org.code(one.unit).to_string(),
-                    due: self.time_text(one.due),
-                })
-                .collect(),
-            target: figures::indicators::bound(direction, low, high),
-            low,
-            high,
-            direction: Some(direction.name().to_owned()),
-            pace,
+            item: self.plans.items().indicator(self.catalogue, indicator, definition),
+            target,
+            remarks: remarks.held(),
+            state: outcome.state,
+            direction,
             met,
-            target_source: target.map(|target| target.source.to_string()),
-            target_status: target.map(|target| target.status.code().to_owned()),
-            definition: definition.version.clone(),
-            scope: if of_area { "area" } else { "set" }.to_owned(),
-            area,
-            flags: outcome.flags,
-            name: names.then(|| model.name.zh.clone()),
+            named: names,
         }
+    }
+
+    fn text(&self, text: &str) -> SharedText {
+        self.plans.items().text(text)
+    }
+
+    fn texts<'t>(&self, texts: impl IntoIterator<Item = &'t String>) -> Box<[SharedText]> {
+        texts.into_iter().map(|text| self.text(text)).collect()
     }
 
     /// What should be reached by `last` of a target that is to be reached over a time: a year's, or that of
@@ -207,7 +215,7 @@ impl Engine<'_> {
         mut counts: BTreeMap<ElementIx, tally::Count>,
         asked: Option<&[ElementIx]>,
         names: bool,
-    ) -> Ordered<ElementFigure> {
+    ) -> Figures<ElementFigure> {
         let list: Vec<ElementIx> = match asked {
             Some(asked) => asked.to_vec(),
             None => counts
@@ -229,29 +237,27 @@ impl Engine<'_> {
                 Scope::Network(n) if model.scope == ElementScope::Area => Some(self.area_text(n)),
                 _ => None,
             };
-            let figure = ElementFigure {
+            let remarks = Remarks { flags: self.texts(&count.flags), area, ..Remarks::default() };
+            ElementFigure {
                 value: value.map(|value| u64::try_from(value).unwrap_or(u64::MAX)),
-                state,
-                unit: model.unit.clone(),
+                item: self.plans.items().element(self.catalogue, element),
                 reports,
                 expected,
                 not_applicable,
                 facilities,
                 facilities_expected,
-                definition: model.definition.clone(),
-                flags: count.flags.into_iter().collect(),
-                scope: area.is_some().then(|| "area".to_owned()),
-                area,
-                name: names.then(|| model.name.zh.clone()),
-            };
-            (model.code.to_string(), figure)
+                remarks: remarks.held(),
+                state,
+                named: names,
+            }
         };
-        Ordered(list.into_iter().map(figure).collect())
+        list.into_iter().map(figure).collect()
     }
 
-    pub(super) fn area_text(&self, network: NetworkIx) -> String {
+    fn area_text(&self, network: NetworkIx) -> SharedText {
         let area = self.organisation.network_info(network).area.iter();
-        area.map(|unit| self.organisation.code(*unit).to_string()).collect::<Vec<_>>().join(";")
+        let codes: Vec<&str> = area.map(|unit| self.organisation.code(*unit).as_str()).collect();
+        self.text(&codes.join(";"))
     }
 
     pub(super) fn completeness_figure<'c>(

@@ -8,7 +8,6 @@
 //! have [`Plans`](super::plan::Plans) of their own. What depends on the sites or on the present moment itself
 //! (completeness, freshness) is not kept. A question of a past moment keeps nothing.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -18,15 +17,21 @@ use banyan_shared::period::{Date, Period, Span};
 use foldhash::HashMap;
 
 use super::Engine;
-use super::answer::Row;
+use super::answer::{ElementFigure, IndicatorFigure, Row};
 use super::asked::{Asked, When};
 use super::request::Dims;
 use super::sets::Scope;
 
-/// Most figures kept, of some 400 bytes each: a county's month has 190.
-const FIGURES_MAX: usize = 100_000;
-/// Most figures of one answer that are kept.
-const FIGURES_OF_ONE_MAX: usize = 20_000;
+/// Most bytes of rows kept. A county's month of 126 figures has 13 kB (51 kB, had each figure texts of its own),
+/// up to 19 kB where nothing was reported and every indicator says what it lacks: the counties and cities of a
+/// province's year fit in.
+const BYTES_MAX: usize = 40_000_000;
+/// What is left of them once they are too many.
+pub(super) const BYTES_LEFT: usize = BYTES_MAX / 8 * 7;
+/// Most bytes of one period of an answer that are kept.
+const BYTES_OF_ONE_MAX: usize = BYTES_MAX / 5;
+/// What an allocation takes beside its content, about.
+const ALLOCATION: usize = 16;
 
 /// Everything of a question that the rows of one of its periods depend on, except what was reported and the
 /// time.
@@ -49,12 +54,12 @@ pub(super) struct RowsAsked {
 #[derive(Debug, Default)]
 pub(super) struct Worked {
     pub(super) rows: Vec<Arc<Row>>,
-    /// The elements that they speak of.
-    pub(super) elements: BTreeSet<ElementIx>,
+    /// The elements that they speak of, each once.
+    pub(super) elements: Box<[ElementIx]>,
 }
 
 /// One form's part of a [`Basis`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct FormBasis {
     form: FormIx,
     /// How many places its facilities have.
@@ -71,23 +76,114 @@ struct Basis {
     /// From when on and before when no period ends and no report becomes late.
     from: Millis,
     until: Millis,
-    forms: Box<[FormBasis]>,
+    /// Most places' rows of a month are read from the same.
+    forms: Arc<[FormBasis]>,
 }
 
 #[derive(Debug)]
 struct Kept {
     basis: Basis,
     worked: Arc<Worked>,
-    figures: usize,
+    bytes: usize,
     /// When it was last asked for, in questions.
     used: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Store {
+    rows: HashMap<RowsAsked, Kept>,
+    /// What they take.
+    bytes: usize,
+    /// What the rows kept last were read from.
+    forms: Arc<[FormBasis]>,
 }
 
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct KeptRows {
-    kept: RwLock<HashMap<RowsAsked, Kept>>,
+    store: RwLock<Store>,
     questions: AtomicU64,
+}
+
+fn allocated(content: usize) -> usize {
+    if content == 0 { 0 } else { content + ALLOCATION }
+}
+
+/// What a list's content takes.
+fn list_bytes<T>(list: &[T]) -> usize {
+    allocated(size_of_val(list))
+}
+
+/// What a row takes in memory, without what it shares.
+pub(super) fn row_bytes(row: &Row) -> usize {
+    let key = &row.key;
+    let texts = [&key.unit, &key.network, &key.kind, &key.role, &key.name].into_iter().flatten();
+    let path = key.path.iter().flatten();
+    let texts = texts.chain(path).chain([&key.period]).map(|text| list_bytes(text.as_bytes()));
+    let elements = row.elements.iter().filter_map(|(_, figure)| figure.remarks.as_deref());
+    let indicators = row.indicators.iter().filter_map(|(_, figure)| figure.remarks.as_deref());
+    let remarks = elements.chain(indicators).map(|remarks| {
+        list_bytes(std::slice::from_ref(remarks))
+            + list_bytes(&remarks.flags)
+            + list_bytes(&remarks.absent)
+            + list_bytes(&remarks.waiting_for)
+    });
+    let targets = row.indicators.iter().filter_map(|(_, figure)| figure.target.as_deref());
+    let targets = targets.map(|target| list_bytes(std::slice::from_ref(target)));
+    list_bytes(std::slice::from_ref(row))
+        + key.path.as_deref().map_or(0, list_bytes)
+        + texts.sum::<usize>()
+        + allocated(row.elements.len() * size_of::<ElementFigure>())
+        + allocated(row.indicators.len() * size_of::<IndicatorFigure>())
+        + remarks.sum::<usize>()
+        + targets.sum::<usize>()
+}
+
+impl Worked {
+    /// What they take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.iter().map(|row| row_bytes(row)).sum::<usize>()
+            + list_bytes(&self.rows)
+            + list_bytes(&self.elements)
+    }
+}
+
+impl Store {
+    fn put(&mut self, key: RowsAsked, mut new: Kept) {
+        if *new.basis.forms == *self.forms {
+            new.basis.forms = self.forms.clone();
+        } else {
+            self.forms = new.basis.forms.clone();
+            let generations = self.forms.iter().map(|form| list_bytes(&form.generations));
+            new.bytes += list_bytes(&self.forms) + generations.sum::<usize>();
+        }
+        self.bytes += new.bytes;
+        if let Some(old) = self.rows.insert(key, new) {
+            self.bytes -= old.bytes;
+        }
+        if self.bytes > BYTES_MAX {
+            self.shrink();
+        }
+    }
+
+    /// Lets those go that were not asked for longest.
+    fn shrink(&mut self) {
+        let mut used: Vec<(u64, usize)> = self
+            .rows
+            .values()
+            .map(|kept| (kept.used.load(Ordering::Relaxed), kept.bytes))
+            .collect();
+        used.sort_unstable();
+        let mut left = self.bytes;
+        let gone = used.iter().take_while(|(_, bytes)| {
+            let too_many = left > BYTES_LEFT;
+            left -= bytes;
+            too_many
+        });
+        let Some((last, _)) = gone.last() else { return };
+        self.rows.retain(|_, kept| kept.used.load(Ordering::Relaxed) > *last);
+        self.bytes = self.rows.values().map(|kept| kept.bytes).sum();
+    }
 }
 
 impl KeptRows {
@@ -96,30 +192,27 @@ impl KeptRows {
         if asked.when.past.is_some() {
             return None;
         }
-        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.get(key).filter(|kept| kept.basis.stands(asked))?;
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        let found = store.rows.get(key).filter(|kept| kept.basis.stands(asked))?;
         found.used.store(self.questions.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         Some(found.worked.clone())
     }
 
-    /// Keeps rows just worked out. When there are too many, the half not asked for longest goes.
+    /// What all that is kept takes in memory.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.store.read().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
+    /// Keeps rows just worked out. When there are too many, those not asked for longest go.
     pub(super) fn keep(&self, asked: &Asked<'_>, key: RowsAsked, worked: &Arc<Worked>) {
-        let figures = |row: &Arc<Row>| 1 + row.elements.0.len() + row.indicators.0.len();
-        let figures: usize = worked.rows.iter().map(figures).sum();
-        if asked.when.past.is_some() || figures > FIGURES_OF_ONE_MAX {
+        let bytes = size_of::<(RowsAsked, Kept)>() + worked.bytes();
+        if asked.when.past.is_some() || bytes > BYTES_OF_ONE_MAX {
             return;
         }
         let used = AtomicU64::new(self.questions.fetch_add(1, Ordering::Relaxed));
-        let new = Kept { basis: Basis::of(asked), worked: worked.clone(), figures, used };
-        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-        kept.insert(key, new);
-        if kept.values().map(|kept| kept.figures).sum::<usize>() > FIGURES_MAX {
-            let mut used: Vec<u64> =
-                kept.values().map(|kept| kept.used.load(Ordering::Relaxed)).collect();
-            used.sort_unstable();
-            let middle = used[used.len() / 2];
-            kept.retain(|_, kept| kept.used.load(Ordering::Relaxed) >= middle);
-        }
+        let new = Kept { basis: Basis::of(asked), worked: worked.clone(), bytes, used };
+        self.store.write().unwrap_or_else(PoisonError::into_inner).put(key, new);
     }
 }
 
@@ -133,12 +226,14 @@ impl Basis {
             forms.entry(sheet.form).or_default().push((sheet.bundle, sheet.generation()));
             until = until.min(sheet.next_change(now));
         });
-        let form = |(form, generations): (FormIx, Vec<(Period, u64)>)| FormBasis {
-            form,
-            slots: asked.slots(form).units.len(),
-            generations: generations.into(),
+        let form = |(form, mut generations): (FormIx, Vec<(Period, u64)>)| {
+            generations.sort_unstable();
+            let slots = asked.slots(form).units.len();
+            FormBasis { form, slots, generations: generations.into() }
         };
-        Basis { today: asked.today, from: now, until, forms: forms.into_iter().map(form).collect() }
+        let mut forms: Vec<FormBasis> = forms.into_iter().map(form).collect();
+        forms.sort_unstable_by_key(|basis| basis.form);
+        Basis { today: asked.today, from: now, until, forms: forms.into() }
     }
 
     fn stands(&self, asked: &Asked<'_>) -> bool {
@@ -172,5 +267,47 @@ impl Engine<'_> {
         let worked = Arc::new(work(&key)?);
         self.plans.rows().keep(asked, key, &worked);
         Ok(worked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use banyan_shared::organisation::UnitIx;
+
+    use super::*;
+
+    #[test]
+    fn those_not_asked_for_longest_go_and_no_more_than_have_to() {
+        let key = |n| RowsAsked {
+            scope: Scope::Unit(UnitIx(n)),
+            dims: Dims::default(),
+            span: "2026-01".parse().unwrap(),
+            map: None,
+            elements: None,
+            indicators: None,
+            names: false,
+        };
+        let today = Date::new(2026, 1, 1).unwrap();
+        let kept = |used, bytes| Kept {
+            basis: Basis { today, from: Millis(0), until: Millis(1), forms: Arc::default() },
+            worked: Arc::default(),
+            bytes,
+            used: AtomicU64::new(used),
+        };
+        let mut store = Store::default();
+        let tenth = BYTES_MAX / 10;
+        for n in 0..10 {
+            store.put(key(n), kept(u64::from(n), tenth));
+        }
+        assert_eq!((store.rows.len(), store.bytes), (10, 10 * tenth));
+        store.rows[&key(0)].used.store(10, Ordering::Relaxed);
+        store.put(key(10), kept(11, tenth));
+        let left: Vec<bool> = (0..=10).map(|n| store.rows.contains_key(&key(n))).collect();
+        let gone = [1, 2, 3];
+        assert_eq!(left, (0..=10).map(|n| !gone.contains(&n)).collect::<Vec<_>>());
+        assert_eq!(store.bytes, 8 * tenth);
+        // Rows made anew take the place of those kept for the question.
+        store.put(key(10), kept(12, 1));
+        assert_eq!((store.rows.len(), store.bytes), (8, 7 * tenth + 1));
     }
 }

@@ -13,6 +13,7 @@ mod complete;
 mod figure;
 mod given;
 mod indicators;
+mod items;
 mod kept;
 mod marks;
 mod plan;
@@ -44,6 +45,7 @@ use crate::cube::Cube;
 pub use anomalies::{AnomaliesAnswer, AnomaliesRequest, BrokenRow};
 pub use answer::*;
 pub use complete::{Mark, SILENT_AFTER_MS, SiteState, SiteStates};
+pub use items::{Item, SharedText};
 pub use plan::{Plans, reserve};
 pub(crate) use render::{
     align, broken_text, causes, decision_text, flag_text, grouped, restated_text, stage_text,
@@ -131,10 +133,10 @@ impl Engine<'_> {
                 return Err(QueryError::TooManyRows { limit: ROWS_MAX });
             }
             let items = worked.rows.iter();
-            let items = items.map(|row| row.elements.0.len() + row.indicators.0.len());
+            let items = items.map(|row| row.elements.len() + row.indicators.len());
             figures_left = less(figures_left, items)?;
             rows.extend(worked.rows.iter().cloned());
-            elements.extend(&worked.elements);
+            elements.extend(worked.elements.iter().copied());
         }
         if pieces.len() > 1 && dims.divides_units() {
             self.tell_apart(&mut rows, when);
@@ -210,21 +212,21 @@ impl Engine<'_> {
         );
         let of_rows: Vec<(Span, Key)> = keys.iter().map(|key| (span, *key)).collect();
         let shown = self.row_keys(&of_rows, scope, dims, asked.when, names);
-        let mut worked = Worked::default();
+        let (mut rows, mut elements) = (Vec::new(), BTreeSet::new());
         for ((key, counts), shown) in counts.into_iter().zip(shown) {
             let indicators = figures.remove(&key).unwrap_or_default();
-            worked.elements.extend(counts.keys());
+            elements.extend(counts.keys().copied());
             let row = Row {
                 key: shown,
                 elements: self.figures(scope, counts, listed.as_deref(), names),
-                indicators: Ordered(indicators),
+                indicators: indicators.into_iter().collect(),
             };
-            let has_figures = !row.elements.0.is_empty() || !row.indicators.0.is_empty();
+            let has_figures = !row.elements.is_empty() || !row.indicators.is_empty();
             if named || !dims.divides_units() || has_figures {
-                worked.rows.push(Arc::new(row));
+                rows.push(Arc::new(row));
             }
         }
-        Ok(worked)
+        Ok(Worked { rows, elements: elements.into_iter().collect() })
     }
 
     /// Answers a question about completeness.

@@ -19,6 +19,7 @@ use banyan_shared::period::{Date, Period};
 use banyan_shared::tables::registry::ExtensionDue;
 use foldhash::{HashMap, HashMapExt};
 
+use super::items::Items;
 use super::kept::KeptRows;
 use super::sets::{Located, Roster, RosterKey, Scope};
 use super::sheet::{CHUNK, Sheet, Usual};
@@ -384,6 +385,7 @@ pub struct Plans {
     questions: AtomicU64,
     located: RwLock<HashMap<(Scope, Date), Places>>,
     rows: KeptRows,
+    items: Items,
 }
 
 fn kept<K: Eq + Hash, V>(cache: &RwLock<HashMap<K, Arc<V>>>, key: &K) -> Option<Arc<V>> {
@@ -534,6 +536,11 @@ impl Plans {
     /// Rows worked out before.
     pub(super) fn rows(&self) -> &KeptRows {
         &self.rows
+    }
+
+    /// What figures have in common.
+    pub(super) fn items(&self) -> &Items {
+        &self.items
     }
 
     /// The elements some formula wants added up over working days only.

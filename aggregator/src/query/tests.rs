@@ -88,7 +88,7 @@ fn flows_add_over_days_and_facilities_with_their_coverage() {
     // A, B, M 31 days each, K 10, N 4, and the hospital's month.
     assert_eq!(visits.expected, 93 + 10 + 4 + 1);
     assert_eq!(visits.state, State::Reported);
-    assert!(visits.flags.is_empty());
+    assert!(visits.flags().is_empty());
     // "Not applicable" leaves what is expected.
     let home = figure(&answer, 0, "home_visits");
     assert_eq!((home.value, home.not_applicable, home.expected), (Some(31), 10, 97));
@@ -297,7 +297,7 @@ fn a_networks_page_counts_members_and_shows_its_areas_figures_labelled() {
     );
     assert_eq!(value(&answer, "visits"), Some(1406));
     let payer = figure(&answer, 0, "payer_visits");
-    assert_eq!((payer.value, payer.area.as_deref()), (Some(4321), Some("C1")));
+    assert_eq!((payer.value, payer.area()), (Some(4321), Some("C1")));
     let roles = w.engine().query(&by("G1", "2026-01", "role", &["visits"]), now).unwrap();
     assert_eq!(values(&roles, "visits"), list(&[("lead", 1000), ("member", 406)]));
 }
@@ -337,14 +337,12 @@ fn every_dimension_divides_the_same_total() {
     let days = w.engine().query(&by("C1", "2026-01", "day", &["visits", "beds"]), now).unwrap();
     assert_eq!(days.rows.len(), 31);
     let first = figure(&days, 0, "visits");
-    assert_eq!(
-        (first.value, first.flags.as_slice()),
-        (Some(15), &["without:hospital_monthly".to_owned()][..])
-    );
+    assert_eq!(first.value, Some(15));
+    assert_eq!(first.flags(), ["without:hospital_monthly"]);
     assert_eq!(figure(&days, 0, "beds").state, State::TooFine);
     // A township without a hospital has nothing to leave out.
     let township = w.engine().query(&by("T1", "2026-01", "day", &["visits"]), now).unwrap();
-    assert!(figure(&township, 0, "visits").flags.is_empty());
+    assert!(figure(&township, 0, "visits").flags().is_empty());
 }
 
 #[test]
@@ -355,7 +353,8 @@ fn what_is_not_in_is_waiting_or_missing_and_a_whole_kind_missing_is_named() {
         figure(&answer, 0, "visits").clone()
     };
     let january = visits("2026-01", LATER.0);
-    assert_eq!((january.value, january.flags), (Some(155), vec!["absent:hospital".to_owned()]));
+    assert_eq!(january.value, Some(155));
+    assert_eq!(january.flags(), ["absent:hospital"]);
     let hospital = |day: &str| {
         let answer =
             w.engine().query(&elements("H2", "2026-01", &["visits"]), w.at(day, 12)).unwrap();
@@ -472,8 +471,6 @@ fn the_json_of_a_county_is_the_documented_one() {
     let answer = w.engine().query(&request, now).unwrap();
     let json = serde_json::to_string_pretty(&answer).unwrap();
     assert_eq!(json.trim(), include_str!("county.golden.json").trim(), "{json}");
-    let back: QueryAnswer = serde_json::from_str(&json).unwrap();
-    assert_eq!(back, answer);
     let csv = query_csv(&answer, &w.organisation);
     let mut lines = csv.lines();
     assert_eq!(

@@ -85,3 +85,57 @@ fn the_five_city_groups_have_152_members_and_87_experts_are_a_stock() {
         .sum();
     assert_eq!(sum, 87);
 }
+
+/// Every report of January 2026 from below a place, each line answered.
+fn report_january(w: &mut World, place: &str) {
+    let month = span_of("2026-01").unwrap();
+    let last = month.last_day();
+    let place = w.organisation.unit(place).unwrap();
+    let mut reports = Vec::new();
+    for unit in w.organisation.facilities_below(place, last) {
+        let kind = w.organisation.kind_on(unit, last);
+        for form in w.catalogue.forms.iter().filter(|form| form.kinds.contains(&kind)) {
+            for period in month.parts(form.period_type) {
+                let (code, lines) = (form.code.to_string(), form.lines.len());
+                let unit = w.organisation.code(unit).to_string();
+                reports.push((unit, code, period.to_string(), lines));
+            }
+        }
+    }
+    for (unit, form, period, lines) in reports {
+        w.put(&unit, &form, &period, &vec!["3"; lines], ("2026-02-02", 9));
+    }
+}
+
+#[test]
+fn a_province_years_counties_and_cities_are_kept_together() {
+    let mut w = guizhou();
+    report_january(&mut w, "520502");
+    let now = w.at("2026-06-01", 12);
+    let month = span_of("2026-01").unwrap();
+    let ask = |w: &World, unit| {
+        let request = QueryRequest {
+            place: w.organisation.code(unit).to_string(),
+            period: month.to_string(),
+            ..QueryRequest::default()
+        };
+        let rows = w.engine().query(&request, now).unwrap().rows;
+        rows.iter().map(|row| row.elements.len() + row.indicators.len()).sum::<usize>()
+    };
+    let reported = w.organisation.unit("520502").unwrap();
+    let figures = ask(&w, reported);
+    let bytes = w.plans.rows().bytes();
+    assert!(bytes < 130 * figures, "{figures} figures of a month reported take {bytes} bytes");
+
+    // Of the others nothing was reported: every indicator says what it lacks, and is as large as it gets.
+    let kind = |code: &str| w.catalogue.kind(code).unwrap();
+    let kinds = [kind("city"), kind("county")];
+    let mut figures = figures;
+    for unit in w.organisation.units() {
+        if unit != reported && kinds.contains(&w.organisation.kind_on(unit, month.last_day())) {
+            figures += ask(&w, unit);
+        }
+    }
+    let bytes = w.plans.rows().bytes();
+    assert!(12 * bytes < kept::BYTES_LEFT, "{figures} figures take {bytes} bytes");
+}

@@ -130,7 +130,7 @@ fn ask(w: &World, place: &str, period: &str, indicator: &str, now: (&str, u8)) -
         ..QueryRequest::default()
     };
     let answer = w.engine().query(&request, w.at(now.0, now.1)).unwrap();
-    assert!(answer.rows[0].elements.0.is_empty(), "naming indicators leaves elements out");
+    assert!(answer.rows[0].elements.is_empty(), "naming indicators leaves elements out");
     answer.rows[0].indicators.get(indicator).unwrap().clone()
 }
 
@@ -146,15 +146,15 @@ fn a_share_waits_for_the_hospital_and_counts_matched_clinics_only() {
     month(&mut w, "M", "2026-01", 1..=24, ["10", "1"]);
     let share = ask(&w, "C1", "2026-01", "clinic_share", FEBRUARY);
     assert_eq!((share.value, share.state), (None, State::Waiting));
-    assert_eq!(share.absent, ["hospital"]);
-    assert_eq!(share.waiting_for.len(), 1);
-    let waiting = &share.waiting_for[0];
-    assert_eq!((waiting.form.as_str(), waiting.unit.as_str()), ("hospital_monthly", "H1"));
+    assert_eq!(share.absent(), ["hospital"]);
+    assert_eq!(share.waiting_for().len(), 1);
+    let waiting = &share.waiting_for()[0];
+    assert_eq!((&*waiting.form, &*waiting.unit), ("hospital_monthly", "H1"));
     assert_eq!(waiting.due, "2026-02-08T23:59:00+08:00");
     // The time over, nothing can come any more.
     let share = ask(&w, "C1", "2026-01", "clinic_share", ("2026-03-01", 9));
     assert_eq!((share.value, share.state), (None, State::Missing));
-    assert!(share.waiting_for.is_empty());
+    assert!(share.waiting_for().is_empty());
 
     w.put("H1", "hospital_monthly", "2026-01", &["1000", "50", "90", "4"], ("2026-02-05", 9));
     let share = ask(&w, "C1", "2026-01", "clinic_share", FEBRUARY);
@@ -163,9 +163,9 @@ fn a_share_waits_for_the_hospital_and_counts_matched_clinics_only() {
     assert_eq!((share.value, share.state), (Some(35.9), State::Reported));
     assert_eq!((share.coverage.matched, share.coverage.expected), (3, 6));
     // The target that names the county goes before that of its level.
-    assert_eq!((share.target, share.met), (Some(20.0), Some(true)));
-    assert_eq!(share.target_source.as_deref(), Some("乙文件"));
-    assert_eq!(share.target_status.as_deref(), Some("own"));
+    assert_eq!((share.bound(), share.met), (Some(20.0), Some(true)));
+    let target = share.target.unwrap();
+    assert_eq!((&*target.source, target.status.code()), ("乙文件", "own"));
     // A day is too fine while a hospital belongs to the set, and is not where none does.
     let day = ask(&w, "C1", "2026-01-05", "clinic_share", FEBRUARY);
     assert_eq!((day.value, day.state), (None, State::TooFine));
@@ -204,9 +204,9 @@ fn an_area_counts_its_hospitals_where_its_desk_is_in_and_a_network_shows_the_are
     let each = ask(&w, "P", "2026-01", "payer_each", LATER);
     // One desk, so one hospital: that of the other county has nobody to be set against.
     assert_eq!((each.numerator, each.denominator), (Some(4000.0), Some(1.0)));
-    assert_eq!((each.scope.as_str(), each.area.as_deref()), ("area", Some("P")));
+    assert_eq!(each.area(), Some("P"));
     let network = ask(&w, "G1", "2026-01", "payer_each", LATER);
-    assert_eq!((network.value, network.area.as_deref()), (Some(4000.0), Some("C1")));
+    assert_eq!((network.value, network.area()), (Some(4000.0), Some("C1")));
     // A place inside the network is not its area.
     let by_county = QueryRequest {
         place: "G1".to_owned(),
@@ -227,8 +227,9 @@ fn an_area_counts_its_hospitals_where_its_desk_is_in_and_a_network_shows_the_are
     assert_eq!((year.value, year.denominator), (Some(5000.0), None));
     assert_eq!((year.coverage.matched, year.coverage.expected), (2, 2));
     // 59 of 365 days of 12,000.
-    assert_eq!(year.pace.map(|pace| pace.round()), Some(1940.0));
-    assert_eq!((year.met, year.flags), (Some(false), vec!["on_pace".to_owned()]));
+    assert_eq!(year.pace().map(|pace| pace.round()), Some(1940.0));
+    assert_eq!(year.met, Some(false));
+    assert_eq!(year.flags(), ["on_pace"]);
     let request = QueryRequest {
         place: "C1".to_owned(),
         period: "2025-12..2026-01".to_owned(),

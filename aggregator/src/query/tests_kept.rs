@@ -181,5 +181,5 @@ fn rows_are_kept_until_something_they_were_read_from_changes() {
 
     let named = QueryRequest { names: true, ..january.clone() };
     let named = w.engine().query(&named, noon).unwrap().rows;
-    assert!(named[0].elements.get("visits").unwrap().name.is_some(), "another question");
+    assert!(named[0].elements.get("visits").unwrap().named, "another question");
 }

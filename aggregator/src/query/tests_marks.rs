@@ -16,9 +16,10 @@ fn request(place: &str, period: &str) -> QueryRequest {
 fn flags(w: &World, request: &QueryRequest, item: &str) -> Vec<(String, Vec<String>)> {
     let answer = w.engine().query(request, w.at(LATER.0, LATER.1)).unwrap();
     let of_row = |row: &Row| {
-        let element = row.elements.get(item).map(|e| e.flags.clone());
-        let flags = element.or_else(|| row.indicators.get(item).map(|i| i.flags.clone()));
-        let mut flags = flags.unwrap_or_default();
+        let element = row.elements.get(item).map(ElementFigure::flags);
+        let flags = element.or_else(|| row.indicators.get(item).map(IndicatorFigure::flags));
+        let texts = flags.unwrap_or_default().iter().map(|flag| flag.to_string());
+        let mut flags: Vec<String> = texts.collect();
         flags.retain(|flag| flag == "conflicts" || flag == "restated");
         (row.key.unit.clone().unwrap_or_default(), flags)
     };

@@ -119,9 +119,9 @@ pub fn query_csv(answer: &QueryAnswer, organisation: &Organisation) -> String {
         for row in &answer.rows {
             let Place { unit, name, path, kind, network } = places.place(&row.key);
             let head = [unit, name, path, kind, network, row.key.period.clone()];
-            for (code, e) in &row.elements.0 {
+            for (code, e) in row.elements.iter() {
                 let tail = [
-                    code.clone(),
+                    code.to_owned(),
                     "element".to_owned(),
                     e.value.map(|n| n.to_string()).unwrap_or_default(),
                     e.state.code().to_owned(),
@@ -133,14 +133,14 @@ pub fn query_csv(answer: &QueryAnswer, organisation: &Organisation) -> String {
                     e.facilities_expected.to_string(),
                     String::new(),
                     String::new(),
-                    e.definition.clone(),
-                    e.flags.join(";"),
+                    e.item.definition.clone(),
+                    e.flags().join(";"),
                 ];
                 out.write_record(head.iter().chain(&tail))?;
             }
-            for (code, i) in &row.indicators.0 {
+            for (code, i) in row.indicators.iter() {
                 let tail = [
-                    code.clone(),
+                    code.to_owned(),
                     "indicator".to_owned(),
                     plain(i.value),
                     i.state.code().to_owned(),
@@ -150,10 +150,10 @@ pub fn query_csv(answer: &QueryAnswer, organisation: &Organisation) -> String {
                     i.coverage.expected.to_string(),
                     String::new(),
                     String::new(),
-                    plain(i.target),
+                    plain(i.bound()),
                     i.met.map(|met| met.to_string()).unwrap_or_default(),
-                    i.definition.clone(),
-                    i.flags.join(";"),
+                    i.item.definition.clone(),
+                    i.flags().join(";"),
                 ];
                 out.write_record(head.iter().chain(&tail))?;
             }

@@ -1,6 +1,6 @@
 //! Figures and completeness for people.
 
-use banyan_shared::catalogue::{Catalogue, Lang};
+use banyan_shared::catalogue::{Catalogue, Direction, Lang};
 use banyan_shared::figures::MissingWhy;
 
 use super::{
@@ -11,6 +11,7 @@ use crate::query::answer::{
     AddendFigure, CompletenessAnswer, CompletenessFigure, ElementFigure, Freshness,
     IndicatorFigure, QueryAnswer, Row, RowKey,
 };
+use crate::query::items::SharedText;
 
 fn key_text(key: &RowKey, catalogue: &Catalogue, lang: Lang) -> String {
     let mut parts = Vec::new();
@@ -120,10 +121,10 @@ pub fn query_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> S
     if !reviewed.is_empty() {
         out.push_str(&format!("{reviewed}\n"));
     }
-    if answer.rows.iter().any(|row| !row.indicators.0.is_empty()) {
+    if answer.rows.iter().any(|row| !row.indicators.is_empty()) {
         out.push_str(&indicators_table(answer, catalogue, lang));
     }
-    if answer.rows.iter().any(|row| !row.elements.0.is_empty()) {
+    if answer.rows.iter().any(|row| !row.elements.is_empty()) {
         out.push_str(&elements_table(answer, catalogue, lang));
     }
     if let Some(reconciliation) = &answer.reconciliation {
@@ -181,7 +182,12 @@ fn items_table(
 }
 
 /// What the reader should know of a figure: flags, and the area it is of on a network's page.
-fn notes(catalogue: &Catalogue, flags: &[String], area: Option<&str>, lang: Lang) -> Vec<String> {
+fn notes(
+    catalogue: &Catalogue,
+    flags: &[SharedText],
+    area: Option<&str>,
+    lang: Lang,
+) -> Vec<String> {
     let flags = flags.iter().map(|flag| flag_text(catalogue, flag, lang));
     let area = area.map(|area| format!("{} {area}", tr(lang, "辖区数据", "figure of the area")));
     flags.chain(area).collect()
@@ -203,10 +209,10 @@ fn elements_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> St
         tr(lang, "应报机构", "of"),
         tr(lang, "说明", "notes"),
     ];
-    let line = |(code, e): &(String, ElementFigure)| {
+    let line = |(code, e): (&str, &ElementFigure)| {
         let model = catalogue.element(code).map(|ix| &catalogue.elements[ix.at()]);
-        let name = model.map_or(code.as_str(), |model| model.name.get(lang));
-        let mut notes = notes(catalogue, &e.flags, e.area.as_deref(), lang);
+        let name = model.map_or(code, |model| model.name.get(lang));
+        let mut notes = notes(catalogue, e.flags(), e.area(), lang);
         if e.not_applicable > 0 {
             let text = tr(lang, "不适用", "not applicable");
             notes.push(format!("{text} {}", e.not_applicable));
@@ -214,7 +220,7 @@ fn elements_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> St
         vec![
             format!("{name} {code}"),
             e.value.map_or_else(|| format!("— {}", e.state.text(lang)), grouped),
-            unit_text(catalogue, &e.unit, lang).to_owned(),
+            unit_text(catalogue, &e.item.unit, lang).to_owned(),
             grouped(e.reports),
             grouped(e.expected),
             grouped(e.facilities),
@@ -222,7 +228,7 @@ fn elements_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> St
             notes.join(tr(lang, "；", "; ")),
         ]
     };
-    let lines = |row: &Row| row.elements.0.iter().map(line).collect();
+    let lines = |row: &Row| row.elements.iter().map(line).collect();
     items_table(answer, (catalogue, lang), &columns, [1, 3, 4, 5, 6], lines)
 }
 
@@ -240,30 +246,30 @@ fn indicators_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> 
         tr(lang, "说明", "notes"),
     ];
     let number = |n: Option<f64>| n.map(shown).unwrap_or_default();
-    let target = |i: &IndicatorFigure| match (i.target, i.low, i.high) {
-        (Some(target), ..) if i.direction.as_deref() == Some("down") => {
+    let target = |i: &IndicatorFigure| match (i.bound(), i.low(), i.high()) {
+        (Some(target), ..) if i.direction == Direction::Down => {
             format!("≤ {}", shown(target))
         }
         (Some(target), ..) => format!("≥ {}", shown(target)),
         (None, Some(low), Some(high)) => format!("{} – {}", shown(low), shown(high)),
         _ => String::new(),
     };
-    let line = |(code, i): &(String, IndicatorFigure)| {
+    let line = |(code, i): (&str, &IndicatorFigure)| {
         let model = catalogue.indicator(code).map(|ix| &catalogue.indicators[ix.at()]);
-        let name = model.map_or(code.as_str(), |model| model.name.get(lang));
+        let name = model.map_or(code, |model| model.name.get(lang));
         let met = i.met.map_or("", |met| match met {
             true => tr(lang, "达标", "yes"),
             false => tr(lang, "未达", "no"),
         });
         let reason = indicator_reason(i, catalogue, lang);
-        let mut notes = notes(catalogue, &i.flags, i.area.as_deref(), lang);
+        let mut notes = notes(catalogue, i.flags(), i.area(), lang);
         if !reason.is_empty() {
             notes.insert(0, reason);
         }
         vec![
             format!("{name} {code}"),
             i.value.map_or_else(|| "—".to_owned(), shown),
-            unit_text(catalogue, &i.unit, lang).to_owned(),
+            unit_text(catalogue, &i.item.unit, lang).to_owned(),
             target(i),
             met.to_owned(),
             number(i.numerator),
@@ -273,7 +279,7 @@ fn indicators_table(answer: &QueryAnswer, catalogue: &Catalogue, lang: Lang) -> 
             notes.join(tr(lang, "；", "; ")),
         ]
     };
-    let lines = |row: &Row| row.indicators.0.iter().map(line).collect();
+    let lines = |row: &Row| row.indicators.iter().map(line).collect();
     items_table(answer, (catalogue, lang), &columns, [1, 3, 5, 6, 7, 8], lines)
 }
 

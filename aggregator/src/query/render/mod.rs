@@ -130,8 +130,8 @@ pub(crate) fn indicator_reason(
     lang: Lang,
 ) -> String {
     let kinds = || {
-        let names = figure.absent.iter().map(|code| {
-            catalogue.kind(code).map_or(code.as_str(), |k| catalogue.kinds[k.at()].name.get(lang))
+        let names = figure.absent().iter().map(|code| {
+            catalogue.kind(code).map_or(&**code, |k| catalogue.kinds[k.at()].name.get(lang))
         });
         names.collect::<Vec<_>>().join(tr(lang, "、", ", "))
     };
@@ -142,17 +142,17 @@ pub(crate) fn indicator_reason(
                 Lang::Zh => format!("待报：{}", kinds()),
                 Lang::En => format!("waits for {}", kinds()),
             };
-            for one in figure.waiting_for.iter().take(WAITING_SHOWN) {
+            for one in figure.waiting_for().iter().take(WAITING_SHOWN) {
                 let form = catalogue
                     .form(&one.form)
-                    .map_or(one.form.as_str(), |f| catalogue.forms[f.at()].name.get(lang));
+                    .map_or(&*one.form, |f| catalogue.forms[f.at()].name.get(lang));
                 let due = one.due.get(..16).unwrap_or(&one.due).replace('T', " ");
                 out.push_str(&match lang {
                     Lang::Zh => format!("；{} {form}，{due} 前", one.unit),
                     Lang::En => format!("; {} {form}, due {due}", one.unit),
                 });
             }
-            let more = figure.waiting_for.len().saturating_sub(WAITING_SHOWN);
+            let more = figure.waiting_for().len().saturating_sub(WAITING_SHOWN);
             if more > 0 {
                 out.push_str(&match lang {
                     Lang::Zh => format!("；另 {more} 份"),

@@ -133,12 +133,12 @@ fn figures(
     let answer = engine.query(&request, now).ok()?;
     let mut items = BTreeMap::new();
     if let Some(row) = answer.rows.first() {
-        for (code, figure) in &row.elements.0 {
+        for (code, figure) in row.elements.iter() {
             // Counts of people and visits lie far below 2^53.
-            items.extend(figure.value.map(|value| (code.clone(), value as f64)));
+            items.extend(figure.value.map(|value| (code.to_owned(), value as f64)));
         }
-        for (code, figure) in &row.indicators.0 {
-            items.extend(figure.value.map(|value| (code.clone(), value)));
+        for (code, figure) in row.indicators.iter() {
+            items.extend(figure.value.map(|value| (code.to_owned(), value)));
         }
     }
     items.insert("reports_expected".into(), answer.completeness.expected as f64);
