@@ -542,7 +542,8 @@ async fn counters(Extract(app): Extract<App>, Extension(who): Extension<Who>) ->
         door.refused.iter().map(|(cause, n)| (cause.code().into(), (*n).into())).collect();
     let mut told = named(door.named());
     told.insert("refused".into(), refused.into());
-    let mut counted = json!({ "intake": intake, "door": told });
+    let ready = named(app.service.ready().to_vec());
+    let mut counted = json!({ "intake": intake, "door": told, "ready": ready });
     if let Some(external) = &app.counted.external {
         counted["broker"] = named(external.values()).into();
     }

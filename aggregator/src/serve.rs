@@ -21,7 +21,7 @@ use crate::http::{self, Counted};
 use crate::identity::{random, write_secret};
 use crate::intake::told;
 use crate::pages::Site;
-use crate::service::{Service, system_clock};
+use crate::service::{Service, keep_ready, system_clock};
 
 /// Where agents connect unless told otherwise.
 pub const MQTT_ADDR_DEFAULT: &str = "127.0.0.1:1883";
@@ -440,6 +440,8 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
     }
     let pages = watch.spawn("the HTTP server", sockets.run(app, stopped));
     let kept = watch.spawn("the checkpoints", checkpoints(service.clone(), stop.subscribe()));
+    let ready = keep_ready(service.clone(), stop.subscribe());
+    let ready = watch.spawn("the making ready of answers", ready);
     // Before the file that says "ready": whoever reads it may ask for the end at once.
     let asked_to_stop = stop_signal();
     set_public(dir, options.public_mqtt.map(|public| public.to_string()))?;
@@ -472,6 +474,7 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
         }
         broker.stop().await;
         kept.await.context("the checkpoints ended abnormally")?;
+        ready.await.context("the making ready of answers ended abnormally")?;
         drop(service);
         running.stop().await
     };

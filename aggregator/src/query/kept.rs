@@ -26,7 +26,8 @@ use super::sets::Scope;
 /// up to 19 kB where nothing was reported and every indicator says what it lacks: the counties and cities of a
 /// province's year fit in.
 const BYTES_MAX: usize = 40_000_000;
-/// What is left of them once they are too many.
+/// What is left of them once they are too many. Rows nobody asked for yet are made up to here only, or one
+/// would be let go for the other for ever.
 pub(super) const BYTES_LEFT: usize = BYTES_MAX / 8 * 7;
 /// Most bytes of one period of an answer that are kept.
 const BYTES_OF_ONE_MAX: usize = BYTES_MAX / 5;
@@ -166,6 +167,12 @@ impl Store {
         }
     }
 
+    fn take(&mut self, key: &RowsAsked) -> Option<Kept> {
+        let kept = self.rows.remove(key)?;
+        self.bytes -= kept.bytes;
+        Some(kept)
+    }
+
     /// Lets those go that were not asked for longest.
     fn shrink(&mut self) {
         let mut used: Vec<(u64, usize)> = self
@@ -199,9 +206,32 @@ impl KeptRows {
     }
 
     /// What all that is kept takes in memory.
-    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.store.read().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
+    /// Whether there are rows for the question that would be the same today. Unlike [`KeptRows::get`] this is
+    /// no use of them.
+    pub(super) fn has(&self, asked: &Asked<'_>, key: &RowsAsked) -> bool {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        store.rows.get(key).is_some_and(|kept| kept.basis.stands(asked))
+    }
+
+    /// Lets those go that would not be the same today.
+    pub(super) fn tidy(&self, asked: &Asked<'_>) {
+        let read = || self.store.read().unwrap_or_else(PoisonError::into_inner);
+        let keys: Vec<RowsAsked> = read().rows.keys().cloned().collect();
+        // Nobody waits meanwhile: each is looked at alone, and what goes is freed when the lock is.
+        let gone: Vec<RowsAsked> = keys.into_iter().filter(|key| !self.has(asked, key)).collect();
+        let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        let gone: Vec<Kept> = gone.iter().filter_map(|key| store.take(key)).collect();
+        drop(store);
+        drop(gone);
+    }
+
+    /// Whether more can be kept and nothing has to go.
+    pub(super) fn has_room(&self) -> bool {
+        self.bytes() < BYTES_LEFT
     }
 
     /// Keeps rows just worked out. When there are too many, those not asked for longest go.
@@ -309,5 +339,12 @@ mod tests {
         // Rows made anew take the place of those kept for the question.
         store.put(key(10), kept(12, 1));
         assert_eq!((store.rows.len(), store.bytes), (8, 7 * tenth + 1));
+        assert!(store.take(&key(10)).is_some() && store.take(&key(10)).is_none());
+        assert_eq!(store.bytes, 7 * tenth);
+        store.put(key(11), kept(13, tenth));
+        let rows = KeptRows { store: RwLock::new(store), ..KeptRows::default() };
+        assert!(rows.has_room());
+        rows.store.write().unwrap().put(key(12), kept(14, tenth));
+        assert!(!rows.has_room(), "more than is left when some have to go");
     }
 }

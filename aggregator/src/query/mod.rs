@@ -16,6 +16,7 @@ mod indicators;
 mod items;
 mod kept;
 mod marks;
+mod often;
 mod plan;
 mod reading;
 mod reconcile;
@@ -46,6 +47,7 @@ pub use anomalies::{AnomaliesAnswer, AnomaliesRequest, BrokenRow};
 pub use answer::*;
 pub use complete::{Mark, SILENT_AFTER_MS, SiteState, SiteStates};
 pub use items::{Item, SharedText};
+pub use often::{Next, Often};
 pub use plan::{Plans, reserve};
 pub(crate) use render::{
     align, broken_text, causes, decision_text, flag_text, grouped, restated_text, stage_text,
@@ -60,9 +62,9 @@ pub use trace::{Trace, TraceDecision, TraceValue, TraceVersion};
 
 use asked::{Asked, When};
 use kept::{RowsAsked, Worked};
-use reading::pieces;
 pub(crate) use reading::span_of;
 pub use reading::{PIECES_MAX, SPAN_DAYS_MAX};
+use reading::{Place, pieces};
 use request::dims;
 pub(crate) use request::similar;
 use sets::{Key, Scope};
@@ -89,6 +91,14 @@ pub struct Engine<'a> {
     pub plans: &'a Plans,
 }
 
+/// A question whose names have been looked up.
+struct Taken {
+    place: Place,
+    when: When,
+    /// Its rows, as if its time were not divided.
+    rows: RowsAsked,
+}
+
 /// What is left of the figures an answer may have after rows of so many.
 fn less(left: usize, items: impl Iterator<Item = usize>) -> Result<usize, QueryError> {
     left.checked_sub(items.sum()).ok_or(QueryError::TooManyFigures { limit: FIGURES_MAX })
@@ -100,26 +110,8 @@ impl Engine<'_> {
     /// # Errors
     /// Why the question cannot be answered, and what to ask instead.
     pub fn query(&self, request: &QueryRequest, now: Millis) -> Result<QueryAnswer, QueryError> {
-        let span = span_of(&request.period)?;
-        let when = self.when(request.membership, request.as_of, now);
-        let place = self.place(&request.place, span, when.map)?;
-        let dims = dims(self.catalogue, &request.by, request.network.as_deref())?;
-        let dims = self.with_network_kind(dims, place.scope)?;
-        let chosen = self.chosen_indicators(&request.indicators)?;
-        // Naming one sort of item leaves the other out.
-        let asked_elements = match self.elements(&request.elements)? {
-            None if chosen.is_some() => Some(Vec::new()),
-            asked => asked,
-        };
-        let question = |piece: Span| RowsAsked {
-            scope: place.scope,
-            dims: dims.clone(),
-            span: piece,
-            map: when.map,
-            elements: asked_elements.clone(),
-            indicators: chosen.clone(),
-            names: request.names,
-        };
+        let Taken { place, when, rows: question } = self.taken(request, now)?;
+        let (span, dims) = (question.span, &question.dims);
         let mut rows: Vec<Arc<Row>> = Vec::new();
         let mut elements: BTreeSet<ElementIx> = BTreeSet::new();
         let pieces = pieces(span, dims.period)?;
@@ -128,7 +120,8 @@ impl Engine<'_> {
             // What one period's rows were read from is no reason to work out another's again.
             let asked = Asked::new(*self, when);
             let work = |question: &RowsAsked| self.work_out(&asked, question);
-            let worked = self.rows_of(&asked, question(*piece), work)?;
+            let of_piece = RowsAsked { span: *piece, ..question.clone() };
+            let worked = self.rows_of(&asked, of_piece, work)?;
             if rows.len() + worked.rows.len() > ROWS_MAX {
                 return Err(QueryError::TooManyRows { limit: ROWS_MAX });
             }
@@ -142,7 +135,7 @@ impl Engine<'_> {
             self.tell_apart(&mut rows, when);
         }
         let asked = Asked::new(*self, when);
-        let reconciliation = self.reconciliation(&asked, place.scope, &dims, span, &elements);
+        let reconciliation = self.reconciliation(&asked, place.scope, dims, span, &elements);
         let whole = Dims::default();
         let complete = self.complete(&asked, place.scope, &whole, span, None);
         let remarks = &complete.remarks;
@@ -172,6 +165,24 @@ impl Engine<'_> {
             freshness: self.freshness(&asked, place.scope, span, remarks.newest),
             reconciliation,
         })
+    }
+
+    /// Finds the place of a question and everything else that it names.
+    fn taken(&self, request: &QueryRequest, now: Millis) -> Result<Taken, QueryError> {
+        let span = span_of(&request.period)?;
+        let when = self.when(request.membership, request.as_of, now);
+        let place = self.place(&request.place, span, when.map)?;
+        let dims = dims(self.catalogue, &request.by, request.network.as_deref())?;
+        let dims = self.with_network_kind(dims, place.scope)?;
+        let indicators = self.chosen_indicators(&request.indicators)?;
+        // Naming one sort of item leaves the other out.
+        let elements = match self.elements(&request.elements)? {
+            None if indicators.is_some() => Some(Vec::new()),
+            asked => asked,
+        };
+        let (scope, map, names) = (place.scope, when.map, request.names);
+        let rows = RowsAsked { scope, dims, span, map, elements, indicators, names };
+        Ok(Taken { place, when, rows })
     }
 
     /// Works out the rows of one period of a question.
@@ -393,3 +404,5 @@ mod tests_kept;
 mod tests_laws;
 #[cfg(test)]
 mod tests_marks;
+#[cfg(test)]
+mod tests_often;

@@ -538,6 +538,11 @@ impl Plans {
         &self.rows
     }
 
+    /// The bytes of the rows kept.
+    pub fn kept_bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+
     /// What figures have in common.
     pub(super) fn items(&self) -> &Items {
         &self.items

@@ -210,15 +210,15 @@ fn kept_or<K: PartialEq, V: Clone, E>(
 /// What a question was answered from.
 pub(super) struct Model {
     catalogue: Arc<Catalogue>,
-    organisation: Arc<Organisation>,
+    pub(super) organisation: Arc<Organisation>,
     /// The ledger's position up to which everything in the answer is known.
     pub(super) position: Position,
 }
 
 /// What a question is answered from: the state between two commits, without holding on to its lock. The
 /// intake goes on meanwhile; it copies a block before it changes one that is looked at here.
-struct Basis {
-    model: Model,
+pub(super) struct Basis {
+    pub(super) model: Model,
     cube: Cube,
     sites: Arc<SiteStates>,
     plans: Arc<Plans>,
@@ -227,7 +227,7 @@ struct Basis {
 }
 
 impl Basis {
-    fn engine(&self) -> Engine<'_> {
+    pub(super) fn engine(&self) -> Engine<'_> {
         Engine {
             catalogue: &self.model.catalogue,
             organisation: &self.model.organisation,
@@ -418,7 +418,7 @@ fn recorded(state: &State, at: Millis, lang: Lang) -> Result<Recorded> {
 }
 
 /// Whether a question is about so much that it waits for its turn.
-fn is_heavy(model: &Model, (place, period): (&str, &str)) -> bool {
+pub(super) fn is_heavy(model: &Model, (place, period): (&str, &str)) -> bool {
     let org = &*model.organisation;
     let Ok(span) = span_of(period) else { return false };
     let (first, last) = (span.first_day(), span.last_day());
@@ -442,6 +442,7 @@ impl Service {
         about: (&str, &str),
         work: impl Fn(&Engine<'_>, Millis) -> Result<T, QueryError>,
     ) -> Result<(T, Model)> {
+        let _asking = self.ready.asking();
         let now = self.now();
         let past = as_of.filter(|at| *at < now);
         let mut basis = self.basis(past, now, lang)?;
@@ -465,7 +466,7 @@ impl Service {
         Err(Busy.into())
     }
 
-    fn basis(&self, past: Option<Millis>, now: Millis, lang: Lang) -> Result<Basis> {
+    pub(super) fn basis(&self, past: Option<Millis>, now: Millis, lang: Lang) -> Result<Basis> {
         let state = self.state.read();
         let recorded = past.map(|at| recorded(&state, at, lang)).transpose()?;
         let (cube, position) = (state.cube.clone(), state.position);

@@ -11,6 +11,7 @@ mod enrol;
 mod figures;
 mod keys;
 mod lists;
+mod ready;
 mod registry;
 mod reports;
 mod rows;
@@ -53,6 +54,7 @@ pub use figures::{
 pub use keys::{KeyRow, KeysShown};
 pub use lists::{FleetRow, ParkedRow, UnitList, UnitRow};
 pub(crate) use lists::{fleet_summary, rfc3339};
+pub(crate) use ready::keep_ready;
 pub use registry::{
     CHANGES_MAX, DutiesMoved, ExtendCall, ExtendReport, GivenTable, ImportReport, ImportUnits,
     Moved, RegistryChange,
@@ -119,6 +121,7 @@ pub struct Service {
     roll: Arc<Roll>,
     plans: PlanCache,
     turns: turns::Turns,
+    ready: ready::Ready,
     keeper: Arc<Keeper>,
     imports: registry::Imports,
     access: Access,
@@ -302,6 +305,7 @@ impl Service {
             roll,
             plans: PlanCache::default(),
             turns: turns::Turns::default(),
+            ready: ready::Ready::default(),
             keeper: keeper.clone(),
             imports: registry::Imports::default(),
             access,

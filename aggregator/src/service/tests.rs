@@ -256,3 +256,63 @@ fn a_question_whose_older_months_change_under_it_is_worked_out_again() {
         }
     }
 }
+
+#[test]
+fn answers_are_made_ready_while_nobody_asks_until_the_service_stops() {
+    let centre = Centre::new();
+    let form = centre.service.state().read().catalogue.form("daily").unwrap();
+    let version = crate::cube::AcceptedVersion {
+        facility: "A".parse().unwrap(),
+        form,
+        period: "2026-01-05".parse().unwrap(),
+        id: banyan_shared::ids::VersionId {
+            writer: AgentId([1; 6]),
+            epoch: banyan_shared::ids::Epoch { counter: 1, random: 1 },
+            seq: 1,
+        },
+        content: banyan_shared::report::Content {
+            values: two(7, 1),
+            how: banyan_shared::report::How::Direct,
+            entered_by: None,
+            reason: None,
+            override_code: None,
+            withdrawn: false,
+            entered_at: banyan_shared::report::EnteredAt {
+                minute: LATER.minute(),
+                doubtful: false,
+            },
+            replaces: vec![],
+        },
+        received_at: LATER,
+        position: 9,
+    };
+    {
+        let mut state = centre.service.state().write();
+        let catalogue = state.catalogue.clone();
+        state.cube.apply(&catalogue, version).unwrap();
+    }
+    let counter = |name: &str| {
+        centre.service.ready().into_iter().find(|(of, _)| *of == name).map(|(_, n)| n).unwrap()
+    };
+    let (stop, stopped) = watch::channel(false);
+    let task = centre.runtime.spawn(keep_ready(centre.service.clone(), stopped));
+    let over = async {
+        while counter("rounds") == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    centre.runtime.block_on(async { tokio::time::timeout(PATIENCE, over).await }).unwrap();
+    // Three places and four networks, of one month.
+    assert_eq!(counter("made"), 6, "one network begins later");
+    let bytes = counter("bytes");
+    let call = QueryCall { unit: "C1".into(), period: "2026-01".into(), ..QueryCall::default() };
+    let answer = centre.service.figures(&call).unwrap();
+    assert_eq!(answer.rows[0].elements.get("visits").and_then(|figure| figure.value), Some(7));
+    assert_eq!(counter("bytes"), bytes, "what was kept was answered");
+    stop.send_replace(true);
+    centre
+        .runtime
+        .block_on(async { tokio::time::timeout(PATIENCE, task).await })
+        .expect("it ends when told to")
+        .unwrap();
+}
