@@ -90,7 +90,7 @@ impl Client {
     pub fn json(&self, request: &Request) -> Result<Value> {
         match self {
             Client::Local { runtime, service, .. } => {
-                runtime.block_on(handle(service, &Who::server(), request.clone()))
+                runtime.block_on(handle(service, &Who::server(), request.clone()))?.into_value()
             }
             Client::Remote { base, token, agent } => {
                 let mut answer = agent

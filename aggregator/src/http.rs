@@ -27,7 +27,8 @@ use crate::broker::external::ExternalCounters;
 use crate::front_door::Counters;
 use crate::pages::Site;
 use crate::service::{
-    Busy, EnrolEach, EnrolOne, EnrolStick, RETRY_AFTER_S, Service, Usage, fleet_summary, usage,
+    Answer, Busy, EnrolEach, EnrolOne, EnrolStick, RETRY_AFTER_S, Service, Usage, fleet_summary,
+    usage,
 };
 
 /// Largest request by role, in bytes: a province's registry as base64 fits an administrator's, a part of a
@@ -195,7 +196,7 @@ pub struct Failure {
 ///
 /// # Errors
 /// [`Denied`] if they may not, [`Usage`] if the request is wrong, or what failed.
-pub async fn handle(service: &Arc<Service>, who: &Who, request: Request) -> Result<Value> {
+pub async fn handle(service: &Arc<Service>, who: &Who, request: Request) -> Result<Answer> {
     let (request, judged, kind) = judge(service, who, request).await?;
     let (what, of) = access::described(&request);
     if let Err(denied) = judged {
@@ -266,11 +267,11 @@ async fn note(
     tokio::task::spawn_blocking(noted).await.context("the audit log panicked")?
 }
 
-async fn carry_out(service: &Arc<Service>, who: &Who, request: Request) -> Result<Value> {
+async fn carry_out(service: &Arc<Service>, who: &Who, request: Request) -> Result<Answer> {
     let by = &*who.by();
     let agent_id =
         |text: &str| text.parse().map_err(|e: banyan_shared::ids::InvalidId| usage(e.to_string()));
-    Ok(match request {
+    Ok(Answer::Value(match request {
         Request::Enrol(one) => serde_json::to_value(service.enrol_one(by, one).await?)?,
         Request::EnrolEach(each) => serde_json::to_value(service.enrol_each(by, each).await?)?,
         Request::EnrolStick(stick) => serde_json::to_value(service.enrol_stick(by, stick).await?)?,
@@ -322,7 +323,7 @@ async fn carry_out(service: &Arc<Service>, who: &Who, request: Request) -> Resul
             json!({ "path": path, "identity": identity, "rows": summary.rows,
                     "last_position": summary.last_position, "bytes": summary.bytes })
         }
-        Request::Query(call) => blocking(service, move |s| s.query(&call)).await?,
+        Request::Query(call) => return blocking(service, move |s| s.query(&call)).await,
         Request::Completeness(call) => blocking(service, move |s| s.completeness(&call)).await?,
         Request::Anomalies(call) => blocking(service, move |s| s.anomalies(&call)).await?,
         Request::Report(call) => blocking(service, move |s| s.report(&call)).await?,
@@ -355,7 +356,7 @@ async fn carry_out(service: &Arc<Service>, who: &Who, request: Request) -> Resul
         Request::Audit(call) => {
             blocking(service, move |service| access::read_audit(service, &call)).await?
         }
-    })
+    }))
 }
 
 /// Leaves of a list what lies in someone's scope.
@@ -365,12 +366,23 @@ fn within(service: &Service, who: &Who, keep: impl FnOnce(&Inside<'_>)) {
     }
 }
 
-async fn blocking(
+async fn blocking<T: Send + 'static>(
     service: &Arc<Service>,
-    work: impl FnOnce(&Service) -> Result<Value> + Send + 'static,
-) -> Result<Value> {
+    work: impl FnOnce(&Service) -> Result<T> + Send + 'static,
+) -> Result<T> {
     let service = service.clone();
     tokio::task::spawn_blocking(move || work(&service)).await.context("the query panicked")?
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        match self {
+            Answer::Value(value) => Json(value).into_response(),
+            Answer::Json(text) => {
+                ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+            }
+        }
+    }
 }
 
 struct ApiError(anyhow::Error);
@@ -445,7 +457,7 @@ async fn call(
     Extract(app): Extract<App>,
     Extension(who): Extension<Who>,
     request: HttpRequest,
-) -> std::result::Result<Json<Value>, Response> {
+) -> std::result::Result<Answer, Response> {
     let limit = request_bytes_max(who.role);
     let read = axum::body::to_bytes(request.into_body(), limit);
     let bytes = match tokio::time::timeout(REQUEST_TIMEOUT, read).await {
@@ -465,7 +477,7 @@ async fn call(
         Ok(request) => handle(&app.service, &who, request).await,
         Err(error) => Err(error),
     };
-    answer.map(Json).map_err(|error| ApiError(error).into_response())
+    answer.map_err(|error| ApiError(error).into_response())
 }
 
 /// The question of a query string: lists are divided by commas.
@@ -489,10 +501,10 @@ async fn read(app: App, who: Who, command: &str, query: Option<String>) -> Respo
     };
     match result {
         // A table or CSV comes as text.
-        Ok(Value::String(text)) => {
+        Ok(Answer::Value(Value::String(text))) => {
             ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
         }
-        Ok(value) => Json(value).into_response(),
+        Ok(answer) => answer.into_response(),
         Err(error) => ApiError(error).into_response(),
     }
 }

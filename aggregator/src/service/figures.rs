@@ -46,6 +46,28 @@ pub enum Format {
     Csv,
 }
 
+/// What a request is answered with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// A value; a text is one for people.
+    Value(Value),
+    /// JSON as it goes out. Making a tree of values of a large answer first takes longer than answering.
+    Json(String),
+}
+
+impl Answer {
+    /// As a value.
+    ///
+    /// # Errors
+    /// If it is not JSON after all.
+    pub fn into_value(self) -> Result<Value> {
+        Ok(match self {
+            Answer::Value(value) => value,
+            Answer::Json(text) => serde_json::from_str(&text)?,
+        })
+    }
+}
+
 /// A question for figures.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -591,12 +613,14 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::figures`].
-    pub fn query(&self, call: &QueryCall) -> Result<Value> {
+    pub fn query(&self, call: &QueryCall) -> Result<Answer> {
         let (answer, model) = self.figures_under(call)?;
         Ok(match call.format {
-            Format::Json => serde_json::to_value(&answer)?,
-            Format::Csv => query_csv(&answer, &model.organisation).into(),
-            Format::Table => query_table(&answer, &model.catalogue, call.lang).into(),
+            Format::Json => Answer::Json(serde_json::to_string(&answer)?),
+            Format::Csv => Answer::Value(query_csv(&answer, &model.organisation).into()),
+            Format::Table => {
+                Answer::Value(query_table(&answer, &model.catalogue, call.lang).into())
+            }
         })
     }
 

@@ -49,7 +49,7 @@ pub use enrol::{EnrolEach, EnrolOne, EnrolStick, Enrolled, EnrolledFile};
 #[cfg(test)]
 pub(crate) use figures::site_states;
 pub use figures::{
-    AnomaliesCall, CompletenessCall, Format, PlanCache, QueryCall, ReportCall, parameters,
+    AnomaliesCall, Answer, CompletenessCall, Format, PlanCache, QueryCall, ReportCall, parameters,
 };
 pub use keys::{KeyRow, KeysShown};
 pub use lists::{FleetRow, ParkedRow, UnitList, UnitRow};

@@ -103,7 +103,9 @@ impl Centre {
 
     fn call(&self, request: Value) -> Value {
         let request: Request = serde_json::from_value(request).unwrap();
-        self.runtime.block_on(crate::http::handle(&self.service, &Who::server(), request)).unwrap()
+        let who = Who::server();
+        let answer = self.runtime.block_on(crate::http::handle(&self.service, &who, request));
+        answer.unwrap().into_value().unwrap()
     }
 
     fn user(&self, name: &str, role: &str, scope: &str) {
