@@ -103,9 +103,17 @@ impl Centre {
         Ok(answer.body_mut().with_config().limit(1 << 30).read_to_string()?)
     }
 
-    fn counter(&self, name: &str) -> Result<u64> {
+    fn counter(&self, part: &str, name: &str) -> Result<u64> {
         let counters: Value = serde_json::from_str(&self.text("/v1/counters")?)?;
-        counters["intake"][name].as_u64().with_context(|| format!("no counter {name}"))
+        counters[part][name].as_u64().with_context(|| format!("no counter {part} {name}"))
+    }
+
+    /// Waits until what operators ask most is worked out; how long that took, in s.
+    fn ready(&self) -> Result<f64> {
+        let begun = Instant::now();
+        let over = || Ok((self.counter("ready", "rounds")? > 0).then_some(()));
+        until("the first round of answers is made ready", READY_WITHIN, over)?;
+        Ok(begun.elapsed().as_secs_f64())
     }
 
     /// Resident memory now and at its highest, in MiB; where the system tells.
@@ -155,6 +163,19 @@ fn deliver(address: SocketAddr, batches: &[Vec<u8>], stop: &AtomicBool) -> Resul
         while connection.recv_timeout(ANSWER_WITHIN).is_ok_and(|event| event.is_ok()) {}
     }
     Ok(acknowledged)
+}
+
+/// Asks each question once, one after the other; the answers' times in order, and their mean size.
+fn ask_each(centre: &Centre, questions: &[String]) -> Result<(Vec<Duration>, u64)> {
+    let (mut taken, mut bytes) = (Vec::with_capacity(questions.len()), 0);
+    for question in questions {
+        let asked = Instant::now();
+        bytes += centre.get(question)? as u64;
+        taken.push(asked.elapsed());
+    }
+    taken.sort_unstable();
+    let mean = bytes / taken.len().max(1) as u64;
+    Ok((taken, mean))
 }
 
 /// Asks in a closed loop for `time`; the answers' times in order, and their mean size.
@@ -267,20 +288,25 @@ fn measure(options: &Options, dir: &Path, batches: Vec<Vec<u8>>, time: Duration)
         centre.stop()?;
     }
     let (centre, ..) = Centre::start(dir, &questions[0])?;
-    for question in &questions {
-        centre.get(question)?;
-    }
+    let (taken, bytes) = ask_each(&centre, &questions)?;
+    told("county months over HTTP, each for the first time", &taken, bytes, "");
+    let waited = centre.ready()?;
+    let (made, kept) = (centre.counter("ready", "made")?, centre.counter("ready", "bytes")?);
+    println!(
+        "| answers made ready | {waited:.1} s after the last question | {made} made, {} KiB kept |",
+        kept / 1024
+    );
     let (taken, bytes) = ask(&centre, &questions, time)?;
     told("county months over HTTP, nothing else", &taken, bytes, "");
     let stop = AtomicBool::new(false);
-    let before = centre.counter("batches")?;
+    let before = centre.counter("intake", "batches")?;
     std::thread::scope(|scope| -> Result<()> {
         let delivering = scope.spawn(|| deliver(centre.mqtt, &batches, &stop));
         let asked = ask(&centre, &questions, time);
         stop.store(true, Ordering::SeqCst);
         let delivered = delivering.join().expect("delivering does not panic")?;
         let (taken, bytes) = asked?;
-        let stored = || centre.counter("batches");
+        let stored = || centre.counter("intake", "batches");
         until("everything delivered is in the ledger", ANSWER_WITHIN, || {
             Ok((stored()? == before + delivered).then_some(()))
         })?;
