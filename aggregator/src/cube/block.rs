@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::column::{Column, Scan};
 use super::decision::Lock;
-use super::minutes::{Minutes, grow};
+use super::minutes::Minutes;
 use super::{Author, Authors, Slot};
 
 /// A version as the cube holds it.
@@ -69,6 +69,14 @@ pub struct Report {
 /// for the first time add a slot each, to every period's lists: without some to spare each would move them all.
 pub(super) fn room(now: usize, length: usize) -> usize {
     (length - now).max(now / 8 + 64)
+}
+
+/// Lengthens a list of slots to at least `length`, with some to spare.
+pub(super) fn grow<T: Clone + Default>(list: &mut Vec<T>, length: usize) {
+    if list.len() < length {
+        list.reserve_exact(room(list.len(), length));
+        list.resize(length, T::default());
+    }
 }
 
 pub(super) const PRESENT: u8 = 1;

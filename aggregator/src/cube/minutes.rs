@@ -2,7 +2,7 @@
 //! agent enters reaches the centre within days, but after weeks without a line, or when an emptied centre gets
 //! everything again, it is older than two bytes can say.
 
-use super::block::room;
+use super::block::grow;
 
 /// See the module's text.
 #[derive(Clone, Debug)]
@@ -70,14 +70,6 @@ impl Minutes {
             Minutes::Narrow(_) => 2,
             Minutes::Wide(_) => 4,
         }
-    }
-}
-
-/// Lengthens a list of slots to at least `length`, with some to spare.
-pub(super) fn grow<T: Clone + Default>(list: &mut Vec<T>, length: usize) {
-    if list.len() < length {
-        list.reserve_exact(room(list.len(), length));
-        list.resize(length, T::default());
     }
 }
 
