@@ -65,6 +65,18 @@ pub struct Options {
     pub every: u32,
     /// Which share of the village clinics has an agent of its own, in percent.
     pub own_percent: u32,
+    /// How many provinces like this one stand beside each other in the registry.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub times: u32,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde hands over")]
+const fn is_one(times: &u32) -> bool {
+    *times == 1
 }
 
 impl Options {
@@ -78,6 +90,7 @@ impl Options {
             below: Vec::new(),
             every: 4,
             own_percent: 55,
+            times: one(),
         }
     }
 
@@ -220,7 +233,8 @@ impl Year<'_> {
 pub fn generate(dir: &Path, options: &Options, mut seen: impl FnMut(Progress)) -> Result<Made> {
     let begun = Instant::now();
     let first = options.from.first_day();
-    let sources = Sources { catalogue: None, tables: Vec::new() };
+    let tables = tempfile::tempdir()?;
+    let sources = registry::sources(options.times, tables.path())?;
     let founded = Millis(i64::from(first.days() - 31) * 86_400_000);
     init_at(dir, &sources, "贵州省（模拟）", Lang::Zh, founded)?;
     let identity = Identity::open(dir)?;

@@ -36,6 +36,9 @@ struct Arguments {
     /// The share of village clinics with an agent of their own, in percent.
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=100))]
     own_percent: Option<u32>,
+    /// How many provinces like Guizhou, under other codes beside each other.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=30))]
+    times: u32,
 }
 
 fn main() -> Result<()> {
@@ -57,6 +60,7 @@ fn main() -> Result<()> {
     }
     options.seed = arguments.seed.unwrap_or(options.seed);
     options.below = arguments.below;
+    options.times = arguments.times;
     options.every = arguments.every.unwrap_or(options.every);
     options.own_percent = arguments.own_percent.unwrap_or(options.own_percent);
     std::fs::create_dir_all(dir)?;

@@ -1,9 +1,12 @@
-//! What changes on the map meanwhile: every quarter some clinics close and some move to another township.
+//! The registry: that of Guizhou, or several of it under other codes beside each other; and what changes on the map
+//! meanwhile: every quarter some clinics close and some move to another township.
 
 use std::collections::HashSet;
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use banyan_aggregator::act::TableFile;
+use banyan_aggregator::init::Sources;
 use banyan_aggregator::state::{State, TABLE_BYTES_MAX};
 use banyan_shared::ids::UnitCode;
 use banyan_shared::organisation::UnitIx;
@@ -19,6 +22,55 @@ use super::Options;
 const EVERY_MONTHS: usize = 3;
 /// One clinic in so many closes at a change, and as many move.
 const CLINICS_A_CHANGE: usize = 1_500;
+
+/// What the codes of Guizhou begin with.
+const GUIZHOU: &str = "52";
+/// What those of the provinces beside it begin with, the first of them.
+const BESIDE: u32 = 60;
+/// Two digits are a province's.
+const TIMES_MAX: u32 = 100 - BESIDE + 1;
+
+/// The tables of `times` provinces in `dir`; for one, those the aggregator brings.
+pub(super) fn sources(times: u32, dir: &Path) -> Result<Sources> {
+    let mut sources = Sources { catalogue: None, tables: Vec::new() };
+    if times == 1 {
+        return Ok(sources);
+    }
+    if !(1..=TIMES_MAX).contains(&times) {
+        bail!("{times} provinces: make between 1 and {TIMES_MAX}");
+    }
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../seeds/guizhou");
+    for name in TableName::ALL.map(TableName::file_name) {
+        let given = seeds.join(name);
+        if !given.is_file() {
+            continue;
+        }
+        let mut reader = csv::Reader::from_path(&given)?;
+        let rows = reader.records().collect::<Result<Vec<_>, _>>()?;
+        let path = dir.join(name);
+        let mut writer = csv::Writer::from_path(&path)?;
+        writer.write_record(reader.headers()?)?;
+        for n in 0..times {
+            for row in &rows {
+                writer.write_record(row.iter().map(|field| of_province(field, n)))?;
+            }
+        }
+        writer.flush()?;
+        sources.tables.push((name, path));
+    }
+    Ok(sources)
+}
+
+/// A field as it is in the `n`-th province: codes begin with the province's number, those of networks with the
+/// kind's letters before it.
+fn of_province(field: &str, n: u32) -> String {
+    let letters = field.find('-').filter(|at| field[..*at].chars().all(|c| c.is_ascii_uppercase()));
+    let (kind, rest) = field.split_at(letters.map_or(0, |at| at + 1));
+    match rest.strip_prefix(GUIZHOU).filter(|_| n > 0) {
+        Some(rest) => format!("{kind}{}{rest}", BESIDE + n - 1),
+        None => field.to_owned(),
+    }
+}
 
 /// The units as they are from a day on.
 pub(super) struct Change {

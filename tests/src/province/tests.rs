@@ -13,6 +13,7 @@ fn county_month() -> Options {
         below: vec!["520502".to_owned()],
         every: 4,
         own_percent: 55,
+        times: 1,
     }
 }
 

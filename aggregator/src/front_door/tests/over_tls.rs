@@ -288,25 +288,26 @@ async fn a_first_contact_can_only_become_known() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_sockets_and_noise_keep_nobody_waiting() {
+    // As many as fit beside the other tests into a process of 1,024 descriptors; the attack suite has thousands.
+    const SILENT: u64 = 200;
     let mut config = DoorConfig::default();
-    config.timeouts.connect = Duration::from_secs(2);
+    config.timeouts.connect = Duration::from_secs(5);
     let gate = Gate::open(config).await;
     let mine = key(1);
     gate.admit(&mine);
     let mut held = Vec::new();
     // Nothing at all, half a record, MQTT where TLS is due.
-    for n in 0..1_000u16 {
+    for n in 0..SILENT {
         let mut stream = TcpStream::connect(gate.house.addr).await.unwrap();
         if n % 3 == 1 {
             stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.unwrap();
         }
         held.push(stream);
     }
-    gate.house.until("held", |house| house.registry.counters().values().unproven == 1_000).await;
-    let began = Instant::now();
+    gate.house.until("held", |house| house.registry.counters().values().unproven == SILENT).await;
     gate.serves(&mine).await;
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-    gate.house.until("let go", |house| house.refused(Cause::ConnectTimeout) == 1_000).await;
+    assert_eq!(gate.house.refused(Cause::ConnectTimeout), 0, "served while all of them were held");
+    gate.house.until("let go", |house| house.refused(Cause::ConnectTimeout) == SILENT).await;
     drop(held);
     for noise in [&connect(&mine.public().agent_id().to_string())[..], b"GET / HTTP/1.1\r\n\r\n"] {
         let before = gate.house.refused(Cause::Tls);
