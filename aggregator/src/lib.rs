@@ -12,6 +12,7 @@ pub mod client;
 pub mod cube;
 pub mod derived;
 pub mod descriptors;
+mod fold;
 pub mod front_door;
 pub mod http;
 pub mod identity;

@@ -96,6 +96,12 @@ fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
+/// Removes the file `path` and what SQLite keeps beside it, if they are there.
+pub(super) fn remove_all(path: &Path) -> std::io::Result<()> {
+    remove(path)?;
+    LOGS.iter().try_for_each(|ending| remove(&beside(path, ending)))
+}
+
 impl Change {
     /// Begins to change the file.
     pub(super) fn begin(path: &Path) -> Result<Change, DerivedError> {
@@ -112,10 +118,7 @@ impl Change {
             std::fs::create_dir_all(dir)?;
         }
         let unfinished = beside(path, ".new");
-        remove(&unfinished)?;
-        for ending in LOGS {
-            remove(&beside(&unfinished, ending))?;
-        }
+        remove_all(&unfinished)?;
         let connection = Connection::open(&unfinished)?;
         // Nobody opens the file under this name: it is synced once, when it is whole.
         connection.execute_batch(&format!(

@@ -32,8 +32,8 @@ use banyan_shared::period::{Period, PeriodType};
 use serde::{Deserialize, Serialize};
 
 use crate::cube::{Cube, Month, Older};
+use crate::fold::{Limits, fold_aside};
 use crate::ledger::{Hash, LedgerError, LedgerReader, StoreIdentity};
-use crate::service::fold_until;
 use crate::state::{State, StateError};
 use file::{Change, File};
 
@@ -46,6 +46,8 @@ const FORMAT: u32 = 4;
 const MONTHS_HERE: i32 = 14;
 /// Older months kept in memory after they were read, in bytes.
 const OLDER_BYTES_MAX: usize = 96 << 20;
+/// What the names of files begin with that somebody folds into who needs them once.
+const SCRATCH: &str = "again-";
 /// How long to wait before a ledger that does not read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -194,6 +196,20 @@ pub(crate) struct Derived {
     written: Mutex<HashMap<(usize, Period), u64>>,
     /// See [`Older::rewritten`].
     rewritten: AtomicU64,
+    /// Removed when nobody uses it any more.
+    scratch: bool,
+}
+
+impl Drop for Derived {
+    fn drop(&mut self) {
+        if self.scratch {
+            // Closed before it is removed: not every system removes what is open.
+            *lock(&self.inner) = Inner::default();
+            if let Err(error) = file::remove_all(&self.path) {
+                tracing::warn!("{} is left behind: {error}", self.path.display());
+            }
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -290,13 +306,9 @@ impl Derived {
         reader: &LedgerReader,
         ledger: &Path,
     ) -> (Arc<Derived>, Option<State>) {
-        let derived = Arc::new(Derived {
-            path: dir.join("derived").join("derived.db"),
-            ledger: ledger.to_owned(),
-            inner: Mutex::default(),
-            written: Mutex::default(),
-            rewritten: AtomicU64::new(0),
-        });
+        let path = dir.join("derived").join("derived.db");
+        let derived = Arc::new(Derived::none(path, ledger, false));
+        derived.tidy();
         let begun = Instant::now();
         match derived.load(reader) {
             Ok(state) => {
@@ -309,6 +321,45 @@ impl Derived {
                 tracing::warn!("derived.db is made anew from the ledger: {error}");
                 *lock(&derived.inner) = Inner::default();
                 (derived, None)
+            }
+        }
+    }
+
+    fn none(path: PathBuf, ledger: &Path, scratch: bool) -> Derived {
+        Derived {
+            path,
+            ledger: ledger.to_owned(),
+            inner: Mutex::default(),
+            written: Mutex::default(),
+            rewritten: AtomicU64::new(0),
+            scratch,
+        }
+    }
+
+    /// A file of its own for whoever folds the ledger of the data directory `dir` once more: gone with its last
+    /// user.
+    pub(crate) fn scratch(dir: &Path) -> Arc<Derived> {
+        let path = dir.join("derived").join("derived.db");
+        Derived::beside(&path, &crate::service::ledger_dir(dir))
+    }
+
+    fn beside(path: &Path, ledger: &Path) -> Arc<Derived> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{SCRATCH}{}-{number}.db", std::process::id());
+        Arc::new(Derived::none(path.with_file_name(name), ledger, true))
+    }
+
+    /// Removes what others left who were killed while they folded. Nobody else may use the directory.
+    fn tidy(&self) {
+        let Some(entries) = self.path.parent().and_then(|dir| std::fs::read_dir(dir).ok()) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(SCRATCH))
+                && let Err(error) = std::fs::remove_file(entry.path())
+            {
+                tracing::warn!("{} is left behind: {error}", entry.path().display());
             }
         }
     }
@@ -458,10 +509,12 @@ impl Derived {
 
     /// Takes from the ledger the months that are not in memory and do not read.
     fn save_from_ledger(&self, inner: &mut Inner) {
+        let scratch = Derived::beside(&self.path, &self.ledger);
         let state = loop {
             let folded =
                 LedgerReader::open(&self.ledger).map_err(StateError::from).and_then(|reader| {
-                    fold_until(&reader, inner.through, jiff::Timestamp::now().into())
+                    let now = jiff::Timestamp::now().into();
+                    fold_aside(&reader, inner.through, now, &scratch, Limits::default())
                 });
             match folded {
                 Ok(state) => break state,

@@ -18,10 +18,11 @@ use crate::act::{
     StageChange, TableFile,
 };
 use crate::cube::{AcceptedVersion, Decided};
+use crate::fold::{Limits, fold, fold_aside, fold_until};
 use crate::identity::{Identity, RollOver, roll_over};
 use crate::ledger::{Ledger, NewRow};
 use crate::query::fixture;
-use crate::service::{Service, fold, fold_until};
+use crate::service::Service;
 use crate::state::Judgement;
 
 /// 2026-02-10, noon in Shanghai.
@@ -542,6 +543,38 @@ fn locks_are_kept() {
     assert_eq!(read.cube.digest(), world.state.cube.digest());
 }
 
+/// Puts everything aside whenever it may.
+const ASIDE_AT_ONCE: Limits = Limits { rows: 1, older_bytes: 1 };
+
+#[test]
+fn whoever_folds_once_more_puts_older_months_aside_and_leaves_nothing() {
+    let world = whole();
+    let now = world.now;
+    let expected = facts(&world.state, now);
+    let again = Derived::scratch(world.dir.path());
+    let state = fold_aside(&world.reader(), Position::MAX, now, &again, ASIDE_AT_ONCE).unwrap();
+    assert_eq!(facts(&state, now), expected);
+    let first = first_here(&state);
+    let (aside, here) = (state.cube.bytes_before(first), world.state.cube.bytes_before(first));
+    assert!(again.through().is_some() && aside < here / 4, "{aside} of {here} bytes in memory");
+    let files = || {
+        let entries = std::fs::read_dir(world.dir.path().join("derived")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+    };
+    assert!(!files().is_empty());
+    drop((state, again));
+    assert!(files().is_empty(), "{:?}", files());
+    // What a killed process left goes at the next start, and nothing else.
+    let dir = world.dir.path().join("derived");
+    std::fs::write(dir.join("again-1-0.db"), b"").unwrap();
+    let (derived, _) = world.open();
+    world.write(&derived);
+    drop(world.open());
+    let left = files().into_iter().filter(|name| name.to_string_lossy().starts_with(SCRATCH));
+    assert_eq!(left.count(), 0);
+    assert!(dir.join("derived.db").is_file());
+}
+
 /// What happens one after the other.
 #[derive(Clone)]
 struct Steps(Vec<(u8, u8, u8, u8)>);
@@ -579,6 +612,11 @@ proptest! {
         let now = world.now;
         let expected = facts(&fold(&world.reader(), now).unwrap(), now);
         prop_assert_eq!(&facts(&world.state, now), &expected);
+        let again = Derived::scratch(world.dir.path());
+        let folded =
+            fold_aside(&world.reader(), Position::MAX, now, &again, ASIDE_AT_ONCE).unwrap();
+        prop_assert_eq!(&facts(&folded, now), &expected);
+        drop((folded, again));
         if let Some((_, state)) = resumed(world.dir.path()) {
             prop_assert_eq!(&facts(&state, now), &expected);
         } else {

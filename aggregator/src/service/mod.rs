@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use banyan_shared::catalogue::Lang;
-use banyan_shared::ids::{Millis, Position};
+use banyan_shared::ids::Millis;
 use banyan_shared::period::{Period, PeriodType, Span};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -35,13 +35,15 @@ use crate::access::Access;
 use crate::act::{Act, SignedAct};
 use crate::broker::{DownError, Downlink, Incoming};
 use crate::derived::{Derived, Keeper};
+use crate::fold::resume;
 use crate::front_door::Entrance;
 use crate::identity::Identity;
 use crate::intake::{ActBuilder, ActRequest, Ask, Clock, Intake, IntakeCounters, SharedState};
-use crate::ledger::{Ledger, LedgerHandle, LedgerReader, LedgerWriter, NewRow, RowKind, RowRef};
+use crate::ledger::{Ledger, LedgerHandle, LedgerWriter, NewRow};
 use crate::roll::Roll;
 use crate::state::{State, StateError};
 
+pub use crate::fold::fold;
 pub use bundle::{BundleCall, BundleTaken};
 pub use catalogue::{CatalogueChange, PublishCall, PublishReport};
 pub use claims::{ClaimRow, DecideClaim};
@@ -162,75 +164,6 @@ pub fn ledger_dir(dir: &Path) -> PathBuf {
     dir.join("ledger")
 }
 
-/// Folds the ledger from its first row to its end.
-///
-/// # Errors
-/// [`StateError`] where a row does not read.
-pub fn fold(reader: &LedgerReader, now: Millis) -> Result<State, StateError> {
-    fold_until(reader, Position::MAX, now)
-}
-
-/// Folds the ledger from its first row up to `end`, included.
-///
-/// # Errors
-/// [`StateError`] where a row does not read.
-pub fn fold_until(reader: &LedgerReader, end: Position, now: Millis) -> Result<State, StateError> {
-    let mut first: Vec<SignedAct> = Vec::new();
-    let mut state: Option<State> = None;
-    reader.read_from::<StateError>(1, |row: RowRef<'_>| {
-        if row.position > end {
-            return Ok(());
-        }
-        if let Some(state) = &mut state {
-            return state.apply_row(&row);
-        }
-        if row.kind == RowKind::Act {
-            let wire = |source| StateError::Wire { position: row.position, source };
-            let signed = SignedAct::read(row.bytes).map_err(wire)?;
-            let catalogue = matches!(signed.act, Act::Catalogue { .. });
-            first.push(signed);
-            if catalogue {
-                let mut begun = State::begin(&first)?;
-                for signed in &first {
-                    begun.apply_act(signed, row.position, row.received_at)?;
-                }
-                state = Some(begun);
-            }
-        }
-        Ok(())
-    })?;
-    let mut state = state.ok_or(StateError::NoCatalogue)?;
-    state.rejudge(now);
-    Ok(state)
-}
-
-/// The state at the ledger's end: what `derived.db` holds and the rows after it, or every row.
-fn resume(
-    reader: &LedgerReader,
-    dir: &Path,
-    now: Millis,
-) -> Result<(Arc<Derived>, State), StateError> {
-    let (derived, kept) = Derived::open(dir, reader, &ledger_dir(dir));
-    if let Some(mut state) = kept {
-        let begun = std::time::Instant::now();
-        let from = state.position + 1;
-        match reader.read_from::<StateError>(from, |row| state.apply_row(&row)) {
-            Ok(_) => {
-                state.rejudge(now);
-                tracing::info!(from, to = state.position, took = ?begun.elapsed(), "rows folded");
-                return Ok((derived, state));
-            }
-            Err(error) => {
-                tracing::warn!("derived.db is made anew from the ledger: {error}");
-                derived.distrust();
-            }
-        }
-    }
-    let mut state = fold(reader, now)?;
-    state.cube.set_older(derived.clone());
-    Ok((derived, state))
-}
-
 /// Puts a roll-over of the operating key into the ledger, if it is not there yet, and the new keys into
 /// their usual files.
 fn settle_keys(
@@ -274,8 +207,12 @@ impl Service {
         let now = (clock)();
         let reader = ledger.reader()?;
         let home = dir.to_owned();
-        let (derived, mut state) =
-            tokio::task::spawn_blocking(move || resume(&reader, &home, now)).await??;
+        let (derived, mut state) = tokio::task::spawn_blocking(move || -> Result<_, StateError> {
+            let (derived, kept) = Derived::open(&home, &reader, &ledger_dir(&home));
+            let state = resume(&reader, now, (&derived, kept))?;
+            Ok((derived, state))
+        })
+        .await??;
         settle_keys(dir, &identity, &mut ledger, &mut state, now)?;
         let state = SharedState::new(state);
         let access = Access::open(dir)?;

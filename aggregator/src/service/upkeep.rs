@@ -9,8 +9,10 @@ use banyan_shared::keys::PublicKey;
 use banyan_shared::wire::Envelope;
 use serde::{Deserialize, Serialize};
 
-use super::{Service, fold_until, ledger_dir};
+use super::{Service, ledger_dir};
 use crate::access::Access;
+use crate::derived::Derived;
+use crate::fold::{Limits, fold_aside};
 use crate::identity::Identity;
 use crate::intake::verify_act;
 use crate::ledger::{BackupSummary, LedgerError, RowKind, check_backup};
@@ -99,7 +101,8 @@ impl Service {
         // The service goes on meanwhile: compare at one position.
         let now = self.now();
         live.rejudge(now);
-        match fold_until(&reader, live.position, now) {
+        let scratch = Derived::scratch(&self.dir);
+        match fold_aside(&reader, live.position, now, &scratch, Limits::default()) {
             Ok(again) => {
                 report.position = again.position;
                 report.reports = reports_in(&again.cube);
