@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Provinces and months of each point.
-const POINTS: [(u32, u32); 6] = [(1, 12), (1, 36), (1, 120), (10, 3), (10, 12), (30, 3)];
+const POINTS: [(u32, u32); 5] = [(1, 12), (1, 36), (1, 120), (10, 3), (30, 1)];
 /// How long a question is asked again and again.
 const BUDGET: Duration = Duration::from_secs(2);
 const ROUNDS_MAX: usize = 200;

@@ -20,7 +20,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use banyan_aggregator::act::Act;
 use banyan_aggregator::identity::Identity;
-use banyan_aggregator::init::{Sources, init_at};
+use banyan_aggregator::init::init_at;
 use banyan_aggregator::ledger::Ledger;
 use banyan_aggregator::service::{fold, ledger_dir};
 use banyan_aggregator::state::{State, build_organisation};

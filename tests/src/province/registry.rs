@@ -52,7 +52,11 @@ pub(super) fn sources(times: u32, dir: &Path) -> Result<Sources> {
         writer.write_record(reader.headers()?)?;
         for n in 0..times {
             for row in &rows {
-                writer.write_record(row.iter().map(|field| of_province(field, n)))?;
+                let fields: Vec<String> = row.iter().map(|field| of_province(field, n)).collect();
+                // Hospitals outside the province are the same for all.
+                if n == 0 || row.get(0) != fields.first().map(String::as_str) {
+                    writer.write_record(&fields)?;
+                }
             }
         }
         writer.flush()?;
