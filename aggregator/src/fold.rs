@@ -23,15 +23,15 @@ const OLDER_BYTES: usize = 256 << 20;
 /// When months are put aside.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// After how many rows it is looked.
-    pub(crate) rows: u64,
+    /// After how many bytes of rows it is looked: counts of past years come in rows of thousands of reports.
+    pub(crate) row_bytes: usize,
     /// At how many bytes of older months in memory.
     pub(crate) older_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { rows: 20_000, older_bytes: OLDER_BYTES }
+        Limits { row_bytes: 4 << 20, older_bytes: OLDER_BYTES }
     }
 }
 
@@ -124,6 +124,7 @@ impl Fold {
         if let Some(state) = &mut self.state {
             state.apply_row(row)?;
             if let Some(aside) = &mut self.aside {
+                aside.row_bytes += row.bytes.len();
                 aside.look(state)?;
             }
             return Ok(());
@@ -159,8 +160,8 @@ struct Aside {
     derived: Arc<Derived>,
     /// Asked where commits end.
     reader: LedgerReader,
-    /// When it is looked next.
-    next: Position,
+    /// Bytes of rows since the last look.
+    row_bytes: usize,
     limits: Limits,
 }
 
@@ -171,11 +172,11 @@ impl Aside {
         limits: Limits,
     ) -> Result<Aside, StateError> {
         let (derived, reader) = (derived.clone(), reader.another()?);
-        Ok(Aside { derived, reader, next: limits.rows, limits })
+        Ok(Aside { derived, reader, row_bytes: 0, limits })
     }
 
     fn look(&mut self, state: &mut State) -> Result<(), StateError> {
-        if state.position < self.next {
+        if self.row_bytes < self.limits.row_bytes {
             return Ok(());
         }
         let first = first_here(state);
@@ -184,6 +185,8 @@ impl Aside {
             let Some(chain) = self.reader.hash_at(state.position)? else { return Ok(()) };
             if let Err(error) = self.derived.write(state, self.reader.identity(), chain) {
                 tracing::warn!("older months stay in memory while the ledger is folded: {error}");
+                // Nothing is gained by filling a full disk again and again.
+                self.limits.older_bytes = usize::MAX;
             } else {
                 state.cube.set_older(self.derived.clone());
                 for (form, month) in self.derived.stay().to_put_aside(&state.cube, first) {
@@ -192,7 +195,7 @@ impl Aside {
                 tracing::info!(through = state.position, "older months put aside");
             }
         }
-        self.next = state.position + self.limits.rows;
+        self.row_bytes = 0;
         Ok(())
     }
 }

@@ -17,6 +17,8 @@ const CACHE_KIB: i64 = 1_024;
 /// How long SQLite waits for another connection's lock.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
 
+/// What the name of a file being made ends with.
+pub(super) const UNFINISHED: &str = ".new";
 /// What SQLite keeps beside a file.
 const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -79,8 +81,32 @@ impl File {
 /// A change under way: nothing of it is seen before [`Prepared::finish`].
 pub(super) struct Change {
     connection: Connection,
-    /// The name it is built under, for a file made anew.
-    unfinished: Option<PathBuf>,
+    /// What it is built under, for a file made anew. Dropped after the connection.
+    unfinished: Option<Unfinished>,
+}
+
+/// A file being made, removed unless it takes its place: on a full disk it must not stay.
+pub(super) struct Unfinished {
+    path: PathBuf,
+    placed: bool,
+}
+
+impl Unfinished {
+    fn place(mut self, path: &Path) -> std::io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        self.placed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.placed
+            && let Err(error) = remove_all(&self.path)
+        {
+            tracing::warn!("{} is left behind: {error}", self.path.display());
+        }
+    }
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
@@ -117,9 +143,9 @@ impl Change {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir)?;
         }
-        let unfinished = beside(path, ".new");
-        remove_all(&unfinished)?;
-        let connection = Connection::open(&unfinished)?;
+        let unfinished = Unfinished { path: beside(path, UNFINISHED), placed: false };
+        remove_all(&unfinished.path)?;
+        let connection = Connection::open(&unfinished.path)?;
         // Nobody opens the file under this name: it is synced once, when it is whole.
         connection.execute_batch(&format!(
             "PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
@@ -157,7 +183,7 @@ impl Change {
         let Some(unfinished) = unfinished else { return Ok(Prepared::Changed(connection)) };
         connection.execute_batch("COMMIT; PRAGMA journal_mode = WAL")?;
         connection.close().map_err(|(_, error)| error)?;
-        std::fs::File::options().write(true).open(&unfinished)?.sync_all()?;
+        std::fs::File::options().write(true).open(&unfinished.path)?.sync_all()?;
         Ok(Prepared::Made(unfinished))
     }
 }
@@ -167,7 +193,7 @@ pub(super) enum Prepared {
     /// In the file, to be committed.
     Changed(Connection),
     /// A file of its own, to take the place of the old one.
-    Made(PathBuf),
+    Made(Unfinished),
 }
 
 /// The log of a change in force, still to be copied into the file.
@@ -193,7 +219,7 @@ impl Prepared {
                 for ending in LOGS {
                     remove(&beside(path, ending))?;
                 }
-                std::fs::rename(&unfinished, path)?;
+                unfinished.place(path)?;
                 Ok((File::open(path)?, Log(None)))
             }
         }

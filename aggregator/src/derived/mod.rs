@@ -350,13 +350,14 @@ impl Derived {
         Arc::new(Derived::none(path.with_file_name(name), ledger, true))
     }
 
-    /// Removes what others left who were killed while they folded. Nobody else may use the directory.
+    /// Removes what others left who were killed while they folded or wrote. Nobody else may use the directory.
     fn tidy(&self) {
         let Some(entries) = self.path.parent().and_then(|dir| std::fs::read_dir(dir).ok()) else {
             return;
         };
         for entry in entries.flatten() {
-            if entry.file_name().to_str().is_some_and(|name| name.starts_with(SCRATCH))
+            let left = |name: &str| name.starts_with(SCRATCH) || name.contains(file::UNFINISHED);
+            if entry.file_name().to_str().is_some_and(left)
                 && let Err(error) = std::fs::remove_file(entry.path())
             {
                 tracing::warn!("{} is left behind: {error}", entry.path().display());
@@ -450,6 +451,7 @@ impl Derived {
             let usable = !inner.suspect && self.path.is_file();
             inner.open.as_ref().filter(|_| usable).map(|(_, manifest)| manifest.parts.clone())
         };
+        let anew = known.is_none();
         let target = match known {
             Some(_) => Change::begin(&self.path)?,
             None => Change::make(&self.path)?,
@@ -498,8 +500,11 @@ impl Derived {
             inner.through = manifest.through;
             inner.open = Some((file, manifest));
             inner.numbers = state.cube.without_blocks();
-            inner.saved.clear();
-            inner.suspect = false;
+            // What was found not to read since this began is still in a file that was only changed.
+            inner.suspect &= !anew;
+            if !inner.suspect {
+                inner.saved.clear();
+            }
             log
         };
         *written = generations;

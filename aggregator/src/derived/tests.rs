@@ -544,7 +544,7 @@ fn locks_are_kept() {
 }
 
 /// Puts everything aside whenever it may.
-const ASIDE_AT_ONCE: Limits = Limits { rows: 1, older_bytes: 1 };
+const ASIDE_AT_ONCE: Limits = Limits { row_bytes: 1, older_bytes: 1 };
 
 #[test]
 fn whoever_folds_once_more_puts_older_months_aside_and_leaves_nothing() {
@@ -573,6 +573,71 @@ fn whoever_folds_once_more_puts_older_months_aside_and_leaves_nothing() {
     let left = files().into_iter().filter(|name| name.to_string_lossy().starts_with(SCRATCH));
     assert_eq!(left.count(), 0);
     assert!(dir.join("derived.db").is_file());
+}
+
+#[test]
+fn what_could_not_be_finished_leaves_nothing_on_the_disk() {
+    let world = whole();
+    let chain = world.reader().hash_at(world.state.position).unwrap().unwrap();
+    let dir = world.dir.path().join("derived");
+    let files = || {
+        let entries = std::fs::read_dir(&dir).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+    };
+    let again = Derived::scratch(world.dir.path());
+    // A directory stands where the file has to go.
+    std::fs::create_dir_all(again.path.join("full")).unwrap();
+    again.write(&world.state, world.ledger.identity(), chain).unwrap_err();
+    assert_eq!(files(), [again.path.file_name().unwrap()]);
+    // Nor do older months then go anywhere: all of them are in memory.
+    let now = world.now;
+    let state = fold_aside(&world.reader(), Position::MAX, now, &again, ASIDE_AT_ONCE).unwrap();
+    assert_eq!(facts(&state, now), facts(&world.state, now));
+    assert_eq!(files().len(), 1);
+    std::fs::remove_dir_all(&again.path).unwrap();
+    // What a killed process left beside a good file goes at the next start.
+    let (derived, _) = world.open();
+    world.write(&derived);
+    std::fs::write(dir.join("derived.db.new"), b"half").unwrap();
+    assert!(world.open().1.is_some());
+    assert!(!dir.join("derived.db.new").exists());
+}
+
+#[test]
+fn a_copy_that_reads_what_has_changed_since_is_told_and_does_not_panic() {
+    let mut world = whole();
+    let (derived, _) = world.open();
+    world.write(&derived);
+    world.put_aside(&derived);
+    let first = first_here(&world.state);
+    let form = &world.state.cube.forms()[0];
+    let period = form.periods().find(|period| period.last_day() < first.first_day()).unwrap();
+    let copy = world.state.cube.clone();
+    let told = copy.older_rewritten();
+    // Someone who has never written before.
+    let version = AcceptedVersion {
+        facility: "D".parse().unwrap(),
+        form: world.state.catalogue.form(form.code().as_str()).unwrap(),
+        period,
+        id: VersionId { writer: AgentId([9; 6]), epoch: Epoch { counter: 1, random: 3 }, seq: 1 },
+        content: Content { replaces: vec![], ..world.content(FormIx(0), 3, 5) },
+        received_at: world.now,
+        position: world.state.position,
+    };
+    let (number, code) = (0, form.code().clone());
+    let catalogue = world.state.catalogue.clone();
+    world.state.cube.apply(&catalogue, version).unwrap();
+    world.write(&derived);
+    world.put_aside(&derived);
+    assert!(!world.state.cube.has_here(number, first.plus(-1)));
+    let (of_copy, block) = (copy.form(&code).unwrap(), copy.form(&code).unwrap().block(period));
+    let block = block.unwrap();
+    for slot in 0..u32::try_from(of_copy.slots().len()).unwrap() {
+        block.how(slot, copy.authors());
+        block.report(slot, copy.authors());
+        block.versions(slot, copy.authors());
+    }
+    assert_ne!(copy.older_rewritten(), told);
 }
 
 /// What happens one after the other.
