@@ -126,6 +126,7 @@ pub struct Service {
     ready: ready::Ready,
     keeper: Arc<Keeper>,
     imports: registry::Imports,
+    verifying: tokio::sync::Mutex<()>,
     access: Access,
 }
 
@@ -245,6 +246,7 @@ impl Service {
             ready: ready::Ready::default(),
             keeper: keeper.clone(),
             imports: registry::Imports::default(),
+            verifying: tokio::sync::Mutex::default(),
             access,
         };
         let running = Running { intake, ended: None, stop, writer, keeper, state, rows_kept };

@@ -62,23 +62,21 @@ impl Service {
     /// # Errors
     /// What the disk says; a disagreement is in the report.
     pub async fn verify(self: &std::sync::Arc<Self>, all: bool) -> Result<VerifyReport> {
-        let live = self.between_commits().await?;
+        // One at a time: each holds a copy of the state.
+        let _turn = self.verifying.lock().await;
         let service = self.clone();
         let (report, remember) =
-            tokio::task::spawn_blocking(move || service.verify_now(live, all)).await??;
+            tokio::task::spawn_blocking(move || service.verify_now(all)).await??;
         if let Some((position, hash)) = remember {
             self.ledger.remember_verified(position, hash).await?;
         }
         Ok(report)
     }
 
-    fn verify_now(
-        &self,
-        mut live: State,
-        all: bool,
-    ) -> Result<(VerifyReport, Option<(u64, crate::ledger::Hash)>)> {
-        // The copy reads its older months from the file: it must stay as it is.
+    fn verify_now(&self, all: bool) -> Result<(VerifyReport, Option<(u64, crate::ledger::Hash)>)> {
+        // The copy reads its older months from the file: it must stay as it is, from before the copy is made.
         let _stay = self.keeper.stay();
+        let mut live = tokio::runtime::Handle::current().block_on(self.between_commits())?;
         let reader = self.ledger.reader()?;
         let from = if all { 1 } else { reader.verified()?.map_or(1, |(position, _)| position + 1) };
         let mut report = VerifyReport {
@@ -154,8 +152,11 @@ impl Service {
                 }
                 RowKind::Batch => {
                     Envelope::read(row.bytes).map_err(|e| e.to_string()).and_then(|e| {
-                        let key = keys.get(&e.agent).ok_or("of an agent not known")?;
-                        e.open(key).map(|_| ()).map_err(|e| e.to_string())
+                        // It may have been admitted since.
+                        let late = || Some(self.state.read().agents.get(&e.agent)?.key);
+                        let key = keys.get(&e.agent).copied().or_else(late);
+                        let key = key.ok_or("of an agent not known")?;
+                        e.open(&key).map(|_| ()).map_err(|e| e.to_string())
                     })
                 }
             };
