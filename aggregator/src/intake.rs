@@ -540,6 +540,10 @@ impl Intake {
                 for seq in &work.added {
                     agent.inbox.forget(work.batch.epoch, *seq);
                 }
+                if work.offer {
+                    // Not sent: it is offered again.
+                    agent.offered = None;
+                }
             }
         }
     }
