@@ -23,8 +23,8 @@ use super::request::Dims;
 use super::sets::Scope;
 
 /// Most bytes of rows kept. A county's month of 126 figures has 13 kB (51 kB, had each figure texts of its own),
-/// up to 19 kB where nothing was reported and every indicator says what it lacks: the counties and cities of a
-/// province's year fit in.
+/// up to 19 kB where nothing was reported and every indicator says what it lacks: the counties, cities and
+/// networks of a province's year fit in.
 const BYTES_MAX: usize = 40_000_000;
 /// What is left of them once they are too many. Rows nobody asked for yet are made up to here only, or one
 /// would be let go for the other for ever.

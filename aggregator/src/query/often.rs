@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use banyan_shared::catalogue::Class;
 use banyan_shared::ids::Millis;
-use banyan_shared::organisation::Organisation;
+use banyan_shared::organisation::{Organisation, UnitIx};
 use banyan_shared::period::Period;
 
 use super::asked::Asked;
 use super::request::{Membership, QueryError, QueryRequest};
 use super::{Engine, Taken};
 
-/// One round over the questions asked most: for everything of each place that has places below it, of a
-/// province its cities and counties, and of each network, month by month, the newest first; first the places,
-/// whose pages are opened more.
+/// One round over the questions asked most, for everything, month by month, the newest first: of each place that
+/// has two levels below it (a county has townships with villages), then of each network, then of the other places
+/// that have any below them. What comes first is asked more; the last fill what room there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Often {
     questions: Vec<(Arc<str>, Period)>,
@@ -45,10 +45,16 @@ impl Often {
         let places = organisation.units().filter(is_place);
         let above: BTreeSet<_> =
             places.filter_map(|unit| organisation.parent_on(unit, day)).collect();
-        let places = above.into_iter().map(|unit| organisation.code(unit).as_str().into());
+        let twice: BTreeSet<_> =
+            above.iter().filter_map(|unit| organisation.parent_on(*unit, day)).collect();
+        let (far, near): (Vec<_>, Vec<_>) =
+            above.into_iter().partition(|unit| twice.contains(unit));
+        let codes = |units: &[UnitIx]| -> Vec<Arc<str>> {
+            units.iter().map(|unit| organisation.code(*unit).as_str().into()).collect()
+        };
         let networks =
             organisation.networks().map(|n| organisation.network_code(n).as_str().into());
-        let groups: [Vec<Arc<str>>; 2] = [places.collect(), networks.collect()];
+        let groups: [Vec<Arc<str>>; 3] = [codes(&far), networks.collect(), codes(&near)];
         let of_group = |codes: &Vec<Arc<str>>| -> Vec<(Arc<str>, Period)> {
             let of_month = |month: &Period| {
                 let month = *month;
