@@ -182,6 +182,11 @@ impl FormStore {
         self.blocks.iter().any(|(period, held)| month_of(*period) == month && here(held))
     }
 
+    /// Whether the period's block is not in memory.
+    pub(crate) fn is_aside(&self, period: Period) -> bool {
+        matches!(self.blocks.get(&period), Some(Held::Aside))
+    }
+
     /// Bytes of the blocks in memory whose periods end before `month`.
     pub(super) fn bytes_before(&self, month: Period) -> usize {
         let older = self.blocks.iter().filter(|(period, _)| month_of(**period) < month);

@@ -107,7 +107,7 @@ pub(super) struct Asked<'e> {
     sheets: RefCell<HashMap<(FormIx, Period), Arc<Sheet>>>,
     series: RefCell<HashMap<(FormIx, Span), Series>>,
     rosters: RefCell<Vec<(RosterAsked, Arc<Roster>)>>,
-    usual: RefCell<HashMap<(FormIx, Period), Arc<Usual>>>,
+    usual: RefCell<HashMap<(FormIx, Period), UsualOf>>,
     volumes: RefCell<HashMap<VolumesAsked, Rc<[u64]>>>,
     runs: RefCell<HashMap<RunsAsked, Rc<[Run]>>>,
     given: RefCell<HashMap<GivenAsked, Rc<Given>>>,
@@ -118,6 +118,9 @@ pub(super) struct Asked<'e> {
 
 /// The sheets of a form that together hold its periods inside a span.
 pub(super) type Series = Rc<[Arc<Sheet>]>;
+
+/// Sums over the periods before a span, and the sheets they are read from.
+type UsualOf = (Arc<Usual>, Series);
 
 type RosterAsked = (Scope, Dims, (Date, Date));
 
@@ -238,11 +241,12 @@ impl<'e> Asked<'e> {
         if let Some(volumes) = self.volumes.borrow().get(&key) {
             return volumes.clone();
         }
-        let usual = self.usual(form, first);
+        let (usual, sheets) = self.usual(form, first);
         let mut volumes = vec![0; group.units.len()];
         for run in self.runs(group, form).iter() {
             let sums = &mut volumes[run.at..run.at + run.len];
-            usual.add_to((&self.engine, self.when), line, (run.chunk, run.place), sums);
+            let place = (run.chunk, run.place);
+            usual.add_to((&self.engine, self.when), &sheets, line, place, sums);
         }
         let volumes: Rc<[u64]> = volumes.into();
         self.volumes.borrow_mut().insert(key, volumes.clone());
@@ -253,23 +257,23 @@ impl<'e> Asked<'e> {
     pub(super) fn volume(&self, unit: UnitIx, (form, line): (FormIx, usize), first: Period) -> u64 {
         let mut volume = [0];
         if let Some(slot) = self.slots(form).slot(unit) {
-            let usual = self.usual(form, first);
-            usual.add_to((&self.engine, self.when), line, Sheet::place(slot), &mut volume);
+            let (usual, sheets) = self.usual(form, first);
+            let place = Sheet::place(slot);
+            usual.add_to((&self.engine, self.when), &sheets, line, place, &mut volume);
         }
         volume[0]
     }
 
     /// What a form's lines came to in the periods before `first`, by slot.
-    fn usual(&self, form: FormIx, first: Period) -> Arc<Usual> {
+    fn usual(&self, form: FormIx, first: Period) -> UsualOf {
         if let Some(usual) = self.usual.borrow().get(&(form, first)) {
             return usual.clone();
         }
         let before = (-USUAL_PERIODS..0).map(|n| Span::of(first.plus(n)));
-        let sheets: Vec<Arc<Sheet>> =
-            before.flat_map(|span| self.sheets(form, span).to_vec()).collect();
-        let usual = self.engine.usual_of(form, first, sheets, self.when);
-        self.usual.borrow_mut().insert((form, first), usual.clone());
-        usual
+        let sheets: Series = before.flat_map(|span| self.sheets(form, span).to_vec()).collect();
+        let usual = self.engine.usual_of(form, first, &sheets, self.when);
+        self.usual.borrow_mut().insert((form, first), (usual.clone(), sheets.clone()));
+        (usual, sheets)
     }
 
     /// The form's sheet of a bundle.

@@ -73,7 +73,8 @@ pub(super) struct Items {
 }
 
 impl Items {
-    /// The text, as it is held already if it is. For texts of which there are few: codes and fixed words.
+    /// The text, as it is held already if it is. For texts of which there are few: codes, fixed words,
+    /// moments at which reports are due.
     pub(super) fn text(&self, text: &str) -> SharedText {
         if let Some(held) = self.texts.read().unwrap_or_else(PoisonError::into_inner).get(text) {
             return held.clone();

@@ -406,3 +406,5 @@ mod tests_laws;
 mod tests_marks;
 #[cfg(test)]
 mod tests_often;
+#[cfg(test)]
+mod tests_older;

@@ -27,13 +27,20 @@ use crate::cube::{Block, Cube, Slot};
 
 /// Most plans kept; beyond it all are dropped and made anew as they are asked for.
 const PLANS_MAX: usize = 50_000;
-/// Most rosters kept: one of a province by township has a quarter of a megabyte.
-const ROSTERS_MAX: usize = 500;
+/// Most bytes of rosters kept: one of a province by township has a quarter of a megabyte, by facility four.
+const ROSTERS_BYTES_MAX: usize = 64 << 20;
+/// Most bytes kept of who lies where on a day: a province's have half a megabyte.
+const LOCATED_BYTES_MAX: usize = 32 << 20;
+/// What an entry takes beside its content, more or less.
+const ENTRY_BYTES: usize = 512;
 /// Most blocks of the past kept: one of a province's village clinics has a megabyte.
 const PAST_BLOCKS_MAX: usize = 160;
 /// Most sheets kept, of longer than a day: some four years of ten forms. All of a province's forms of a month,
 /// asked for everywhere, have seven megabytes.
 const SHEETS_MAX: usize = 500;
+
+/// Most sums kept over the periods before one: those of a province's daily form have half a megabyte.
+const USUAL_MAX: usize = 128;
 
 /// No unit has so many slots before it.
 const NO_SLOT: Slot = Slot::MAX;
@@ -361,9 +368,6 @@ impl WorkingDays {
     }
 }
 
-/// Where the facilities of a scope lie on a day.
-type Places = Arc<Vec<Located>>;
-
 /// A form's period and the moment it is looked at from.
 type PastBlock = (FormIx, Period, Millis);
 
@@ -373,7 +377,7 @@ type PastBlock = (FormIx, Period, Millis);
 pub struct Plans {
     maps: RwLock<HashMap<FormIx, Arc<FormMap>>>,
     plans: RwLock<HashMap<(FormIx, Period), Arc<Plan>>>,
-    rosters: RwLock<HashMap<RosterKey, Arc<Roster>>>,
+    rosters: RwLock<Weighed<RosterKey, Roster>>,
     sheets: RwLock<HashMap<(FormIx, Period), Arc<Sheet>>>,
     usual: RwLock<HashMap<(FormIx, Period), Arc<Usual>>>,
     formulas: OnceLock<Formulas>,
@@ -383,7 +387,7 @@ pub struct Plans {
     past_blocks: RwLock<HashMap<PastBlock, Arc<Block>>>,
     /// Counts up with every look at a sheet.
     questions: AtomicU64,
-    located: RwLock<HashMap<(Scope, Date), Places>>,
+    located: RwLock<Weighed<(Scope, Date), Vec<Located>>>,
     rows: KeptRows,
     items: Items,
 }
@@ -398,6 +402,46 @@ fn keep<K: Eq + Hash, V>(cache: &RwLock<HashMap<K, Arc<V>>>, most: usize, key: K
         cache.clear();
     }
     cache.insert(key, value);
+}
+
+/// What is kept up to so many bytes, and then made anew as it is asked for.
+#[derive(Debug)]
+struct Weighed<K, V> {
+    entries: HashMap<K, Arc<V>>,
+    bytes: usize,
+}
+
+impl<K, V> Default for Weighed<K, V> {
+    fn default() -> Weighed<K, V> {
+        Weighed { entries: HashMap::new(), bytes: 0 }
+    }
+}
+
+/// What is kept under a key; made and kept if it is not there.
+fn weighed<K: Eq + Hash, V>(
+    cache: &RwLock<Weighed<K, V>>,
+    most: usize,
+    key: K,
+    make: impl FnOnce() -> V,
+    bytes: impl FnOnce(&V) -> usize,
+) -> Arc<V> {
+    let read = cache.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(value) = read.entries.get(&key) {
+        return value.clone();
+    }
+    drop(read);
+    let value = Arc::new(make());
+    let bytes = ENTRY_BYTES + bytes(&value);
+    let mut cache = cache.write().unwrap_or_else(PoisonError::into_inner);
+    let full =
+        if cache.bytes + bytes > most { std::mem::take(&mut *cache) } else { Weighed::default() };
+    if cache.entries.insert(key, value.clone()).is_none() {
+        cache.bytes += bytes;
+    }
+    drop(cache);
+    // Freed while nobody waits for the lock.
+    drop(full);
+    value
 }
 
 impl Plans {
@@ -445,12 +489,7 @@ impl Plans {
     }
 
     pub(super) fn roster(&self, key: RosterKey, make: impl FnOnce() -> Roster) -> Arc<Roster> {
-        if let Some(roster) = kept(&self.rosters, &key) {
-            return roster;
-        }
-        let roster = Arc::new(make());
-        keep(&self.rosters, ROSTERS_MAX, key, roster.clone());
-        roster
+        weighed(&self.rosters, ROSTERS_BYTES_MAX, key, make, Roster::bytes)
     }
 
     /// The sheet folded last for a form and bundle.
@@ -460,8 +499,7 @@ impl Plans {
         Some(sheet)
     }
 
-    /// Keeps a sheet. When there are too many, the half not asked for longest goes, and with it every sum
-    /// over sheets, which would hold on to it.
+    /// Keeps a sheet. When there are too many, the half not asked for longest goes.
     pub(super) fn keep_sheet(&self, sheet: Arc<Sheet>) {
         sheet.used.store(self.questions.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         let mut sheets = self.sheets.write().unwrap_or_else(PoisonError::into_inner);
@@ -471,13 +509,15 @@ impl Plans {
             used.sort_unstable();
             let oldest = used[used.len() / 2];
             sheets.retain(|_, sheet| sheet.used.load(Ordering::Relaxed) >= oldest);
-            self.usual.write().unwrap_or_else(PoisonError::into_inner).clear();
         }
-        sheets.insert((sheet.form, sheet.bundle), sheet);
+        let old = sheets.insert((sheet.form, sheet.bundle), sheet);
+        drop(sheets);
+        // Freed while nobody waits for the lock.
+        drop(old);
     }
 
-    /// A question of the past begins: what was made for another may not hold any more.
-    pub(super) fn forget_past(&self) {
+    /// A question of the past begins or ends: what was made for another may not hold any more, and takes room.
+    pub fn forget_past(&self) {
         self.past_blocks.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
@@ -496,7 +536,7 @@ impl Plans {
     }
 
     pub(super) fn keep_usual(&self, form: FormIx, first: Period, usual: Arc<Usual>) {
-        keep(&self.usual, SHEETS_MAX, (form, first), usual);
+        keep(&self.usual, USUAL_MAX, (form, first), usual);
     }
 
     /// The units that are of a kind at any time.
@@ -559,12 +599,8 @@ impl Plans {
         date: Date,
         make: impl FnOnce() -> Vec<Located>,
     ) -> Arc<Vec<Located>> {
-        if let Some(list) = kept(&self.located, &(scope, date)) {
-            return list;
-        }
-        let list = Arc::new(make());
-        keep(&self.located, ROSTERS_MAX, (scope, date), list.clone());
-        list
+        let bytes = |list: &Vec<Located>| size_of_val(&list[..]);
+        weighed(&self.located, LOCATED_BYTES_MAX, (scope, date), make, bytes)
     }
 }
 
@@ -575,5 +611,32 @@ pub fn reserve(cube: &mut Cube, catalogue: &Catalogue, organisation: &Organisati
         let units =
             organisation.reporters().iter().filter(|unit| ever_reports(organisation, **unit, form));
         cube.reserve(&form.code, units.map(|unit| organisation.code(*unit)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_by_weight_is_bounded_and_made_anew() {
+        let cache = RwLock::<Weighed<usize, Vec<u8>>>::default();
+        let made = std::cell::Cell::new(0);
+        let get = |key: usize| {
+            let make = || {
+                made.set(made.get() + 1);
+                vec![0; 10_000]
+            };
+            weighed(&cache, 100_000, key, make, Vec::len)
+        };
+        for key in 0..100 {
+            get(key);
+            get(key);
+            let cache = cache.read().unwrap();
+            assert!(cache.bytes <= 100_000 && cache.bytes == cache.entries.len() * 10_512);
+        }
+        assert_eq!(made.get(), 100);
+        get(0);
+        assert_eq!(made.get(), 101, "it was let go meanwhile");
     }
 }

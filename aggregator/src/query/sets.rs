@@ -83,6 +83,20 @@ pub(super) struct Roster {
 }
 
 impl Roster {
+    /// What it takes in memory, more or less.
+    pub(super) fn bytes(&self) -> usize {
+        let groups = self.rows.values().flatten();
+        let steady: usize =
+            groups.map(|group| size_of::<Group>() + size_of_val(&group.units[..])).sum();
+        let stays = self.wanderers.iter().flat_map(|wanderer| &wanderer.stays);
+        let wandering: usize =
+            stays.map(|stay| size_of_val(stay) + stay.keys.len() * size_of::<Key>()).sum();
+        self.rows.len() * size_of::<(Key, Vec<Group>)>()
+            + steady
+            + self.wanderers.len() * size_of::<Wanderer>()
+            + wandering
+    }
+
     /// The steady units of a row.
     pub(super) fn row(&self, key: &Key) -> &[Group] {
         self.rows.get(key).map_or(&[], Vec::as_slice)

@@ -287,19 +287,44 @@ impl Sheet {
 
     /// The lines of a chunk, folded now if they were not yet.
     pub(super) fn lines(&self, engine: &Engine<'_>, when: When, number: usize) -> &[Line] {
-        self.chunks[number].lines.get_or_init(|| fold_lines(engine, self, when, number))
+        let fold = |number| fold_lines(engine, self, when, number);
+        self.part(engine, number, |chunk| &chunk.lines, fold)
     }
 
     /// The reports of a chunk, folded now if they were not yet.
     pub(super) fn reports(&self, engine: &Engine<'_>, when: When, number: usize) -> &Reports {
-        self.chunks[number]
-            .reports
-            .get_or_init(|| Box::new(fold_reports(engine, self, when, number)))
+        let fold = |number| Box::new(fold_reports(engine, self, when, number));
+        self.part(engine, number, |chunk| &chunk.reports, fold)
     }
 
     /// The marked reports of a chunk, looked for now if they were not yet.
     pub(super) fn marked(&self, engine: &Engine<'_>, when: When, number: usize) -> &[Marked] {
-        self.chunks[number].marked.get_or_init(|| find_marked(engine, self, when, number))
+        let find = |number| find_marked(engine, self, when, number);
+        self.part(engine, number, |chunk| &chunk.marked, find)
+    }
+
+    /// A part of a chunk. Where blocks are not in memory, that of every chunk is folded with the first: reading
+    /// a month again takes longer than folding all of it, and few months fit in at a time.
+    fn part<T>(
+        &self,
+        engine: &Engine<'_>,
+        number: usize,
+        of: impl Fn(&Chunk) -> &OnceLock<T>,
+        fold: impl Fn(usize) -> T,
+    ) -> &T {
+        let part = of(&self.chunks[number]);
+        if part.get().is_none() && self.is_aside(engine) {
+            for (number, chunk) in self.chunks.iter().enumerate() {
+                of(chunk).get_or_init(|| fold(number));
+            }
+        }
+        part.get_or_init(|| fold(number))
+    }
+
+    /// Whether any of its blocks is not in memory.
+    fn is_aside(&self, engine: &Engine<'_>) -> bool {
+        let form = engine.cube.form(&engine.catalogue.forms[self.form.at()].code);
+        form.is_some_and(|form| self.periods.iter().any(|period| form.is_aside(*period)))
     }
 
     /// Bits of the ended periods whose last moment in time has passed for the slot.
@@ -665,10 +690,9 @@ impl Engine<'_> {
 type Volumes = Box<[Numbers]>;
 
 /// What each slot's reports came to in the periods before a span, by line: flows added, stocks their values
-/// added. Folded in chunks from sheets, and thrown away with them.
+/// added. Folded in chunks from sheets, which whoever asks has at hand: it does not hold on to them.
 pub(super) struct Usual {
     stamps: Vec<Stamp>,
-    sheets: Vec<Arc<Sheet>>,
     chunks: Box<[OnceLock<Volumes>]>,
 }
 
@@ -683,34 +707,35 @@ impl Usual {
     pub(super) fn add_to(
         &self,
         (engine, when): (&Engine<'_>, When),
+        sheets: &[Arc<Sheet>],
         line: usize,
         (number, place): (usize, usize),
         sums: &mut [u64],
     ) {
         // Without a chunk no period of the form lies in the periods before.
         if let Some(chunk) = self.chunks.get(number) {
-            let chunk = chunk.get_or_init(|| self.fold(engine, when, number));
+            let chunk = chunk.get_or_init(|| fold_volumes(engine, sheets, when, number));
             chunk[line].add_to(place, sums);
         }
     }
+}
 
-    fn fold(&self, engine: &Engine<'_>, when: When, number: usize) -> Volumes {
-        let form = self.sheets.first().map(|sheet| &engine.catalogue.forms[sheet.form.at()]);
-        let mut sums = vec![[0_u64; CHUNK]; form.map_or(0, |form| form.lines.len())];
-        for sheet in &self.sheets {
-            for (sums, line) in sums.iter_mut().zip(sheet.lines(engine, when, number)) {
-                let Some(given) = &line.given else { continue };
-                if given.newest.is_none() {
-                    given.sum.add_to(0, sums);
-                    continue;
-                }
-                for (place, sum) in sums.iter_mut().enumerate() {
-                    *sum = sum.saturating_add(given.newest(place).number().unwrap_or(0));
-                }
+fn fold_volumes(engine: &Engine<'_>, sheets: &[Arc<Sheet>], when: When, number: usize) -> Volumes {
+    let form = sheets.first().map(|sheet| &engine.catalogue.forms[sheet.form.at()]);
+    let mut sums = vec![[0_u64; CHUNK]; form.map_or(0, |form| form.lines.len())];
+    for sheet in sheets {
+        for (sums, line) in sums.iter_mut().zip(sheet.lines(engine, when, number)) {
+            let Some(given) = &line.given else { continue };
+            if given.newest.is_none() {
+                given.sum.add_to(0, sums);
+                continue;
+            }
+            for (place, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.saturating_add(given.newest(place).number().unwrap_or(0));
             }
         }
-        sums.iter().map(Numbers::of).collect()
     }
+    sums.iter().map(Numbers::of).collect()
 }
 
 impl Engine<'_> {
@@ -718,7 +743,7 @@ impl Engine<'_> {
         &self,
         form: FormIx,
         first: Period,
-        sheets: Vec<Arc<Sheet>>,
+        sheets: &[Arc<Sheet>],
         when: When,
     ) -> Arc<Usual> {
         let stamps: Vec<Stamp> = sheets.iter().map(|sheet| sheet.stamp).collect();
@@ -731,7 +756,7 @@ impl Engine<'_> {
         }
         let chunks = sheets.first().map_or(0, |sheet| sheet.chunks.len());
         let chunks = std::iter::repeat_with(OnceLock::new).take(chunks).collect();
-        let usual = Arc::new(Usual { stamps, sheets, chunks });
+        let usual = Arc::new(Usual { stamps, chunks });
         if when.past.is_none() {
             self.plans.keep_usual(form, first, usual.clone());
         }

@@ -465,17 +465,27 @@ impl Service {
         work: impl Fn(&Engine<'_>, Millis) -> Result<T, QueryError>,
     ) -> Result<(T, Model)> {
         let _asking = self.ready.asking();
-        let now = self.now();
-        let past = as_of.filter(|at| *at < now);
-        let mut basis = self.basis(past, now, lang)?;
-        let turn = if is_heavy(&basis.model, about) { Some(self.turns.take()?) } else { None };
+        let look = || -> Result<(Millis, Basis)> {
+            let now = self.now();
+            Ok((now, self.basis(as_of.filter(|at| *at < now), now, lang)?))
+        };
+        let mut looked = Some(look()?);
+        let heavy = looked.as_ref().is_some_and(|(_, basis)| is_heavy(&basis.model, about));
+        let _turn = if heavy {
+            // Who waits holds nothing: it would be copied whenever it changes. What counts is the moment after.
+            looked = None;
+            Some(self.turns.take()?)
+        } else {
+            None
+        };
         for attempt in 1.. {
-            if attempt > 1 || turn.is_some() {
-                // As it is after the wait.
-                drop(basis);
-                basis = self.basis(past, now, lang)?;
-            }
-            let answer = work(&basis.engine(), now).map_err(|error| usage(error.text(lang)))?;
+            let (now, basis) = match looked.take() {
+                Some(looked) => looked,
+                None => look()?,
+            };
+            let answer = work(&basis.engine(), now).map_err(|error| usage(error.text(lang)));
+            basis.plans.forget_past();
+            let answer = answer?;
             if basis.holds() {
                 let (place, period) = about;
                 tracing::debug!(place, period, position = basis.model.position, "answered");
