@@ -25,7 +25,7 @@ use banyan_shared::organisation::Organisation;
 use banyan_shared::period::Date;
 use banyan_shared::sync::Fate;
 use banyan_shared::tables::registry::ExtensionRow;
-use banyan_shared::tables::{RowError, TableName, Tables};
+use banyan_shared::tables::{RowError, TableName, Tables, too_large};
 use banyan_shared::wire::{Batch, Body, Envelope, HashedBatch, WireError, inflate};
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ pub(crate) use reports::apply_stage;
 pub use scope::ScopeError;
 
 /// Largest table file, in bytes.
-pub const TABLE_BYTES_MAX: usize = 64 << 20;
+pub const TABLE_BYTES_MAX: usize = banyan_shared::tables::FILE_BYTES_MAX;
 
 /// Why a row of the ledger could not be folded in.
 #[derive(Debug, thiserror::Error)]
@@ -206,7 +206,8 @@ pub fn read_tables<F: Borrow<TableFile>>(
         let file = file.borrow();
         match inflate(&file.bytes, TABLE_BYTES_MAX) {
             Ok(bytes) => errors.extend(tables.add(*table, &file.file, &bytes)),
-            Err(_) => errors.extend(tables.add(*table, &file.file, &[0xff, 0xfe, 0])),
+            // What is in the ledger was checked before; a file given just now is too large.
+            Err(_) => errors.push(too_large(&file.file.as_str().into())),
         }
     }
     if errors.is_empty() { Ok(tables) } else { Err(errors) }

@@ -457,3 +457,13 @@ fn a_new_form_has_its_slots_in_the_order_of_the_map() {
     assert_eq!(slots("second"), slots("daily"));
     assert!(slots("second").len() > 5);
 }
+
+#[test]
+fn a_table_that_is_too_large_is_told_as_such() {
+    let bytes = deflate(&vec![b'x'; TABLE_BYTES_MAX + 1]);
+    let file = TableFile { table: TableName::Units, file: "all.csv".into(), bytes };
+    let errors = read_tables(&[(TableName::Units, file)].into()).unwrap_err();
+    let lines: Vec<String> =
+        errors.iter().map(|error| error.text(banyan_shared::catalogue::Lang::En)).collect();
+    assert_eq!(lines, ["all.csv: the file is larger than 128 MiB: split it [too_large]"]);
+}

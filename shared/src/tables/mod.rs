@@ -461,6 +461,18 @@ pub fn decode_text<'b>(
     }
 }
 
+/// What is said of a file of more than [`FILE_BYTES_MAX`].
+pub fn too_large(file: &Arc<str>) -> RowError {
+    let mib = FILE_BYTES_MAX >> 20;
+    RowError::new(
+        (file, 0, ""),
+        "",
+        Fault::TooLarge,
+        format!("文件超过 {mib} MiB，请拆分成几个文件"),
+        format!("the file is larger than {mib} MiB: split it"),
+    )
+}
+
 fn read(
     bytes: &[u8],
     file: &str,
@@ -470,12 +482,7 @@ fn read(
     let file: Arc<str> = file.into();
     let whole = |code, zh: String, en: String| RowError::new((&file, 0, ""), "", code, zh, en);
     if bytes.len() > FILE_BYTES_MAX {
-        let mib = FILE_BYTES_MAX >> 20;
-        return Err(vec![whole(
-            Fault::TooLarge,
-            format!("文件超过 {mib} MiB，请拆分成几个文件"),
-            format!("the file is larger than {mib} MiB: split it"),
-        )]);
+        return Err(vec![too_large(&file)]);
     }
     let text = decode_text(bytes, &file).map_err(|e| vec![e])?;
     let mut reader =
