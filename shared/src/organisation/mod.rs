@@ -33,7 +33,7 @@ pub use networks::{Member, Network, RoleSet};
 pub use targets::{Target, TargetOf};
 
 /// Most units in one organisation.
-pub const UNITS_MAX: usize = 1_000_000;
+pub const UNITS_MAX: usize = crate::tables::ROWS_MAX;
 /// Most levels from the top of the tree to a facility.
 pub const DEPTH_MAX: usize = 32;
 /// Most roles a catalogue may name.
