@@ -121,6 +121,22 @@ pub(crate) fn saved(ui: &Ui, saved: &[Saved], refused: &[Refused]) -> Exit {
     }
 }
 
+/// How the line stands, in words; the code itself where a program reads it.
+fn link_text(ui: &Ui, code: &str) -> String {
+    let (zh, en) = match code {
+        "connected" => ("已连接", "connected"),
+        "connecting" => ("正在连接", "connecting"),
+        "offline" => ("未连接，稍后自动重试", "no connection; tried again by itself"),
+        "never" => ("尚未尝试", "not tried yet"),
+        "not_running" => {
+            ("服务未运行（banyan-agent run）", "no service is running (banyan-agent run)")
+        }
+        _ => return code.to_owned(),
+    };
+    let words = if ui.lang == Lang::Zh { zh } else { en };
+    if ui.format == Format::Csv { code } else { words }.to_owned()
+}
+
 /// How the agent is.
 pub(crate) fn status(ui: &Ui, status: &Status) -> Exit {
     if ui.format == Format::Json {
@@ -132,28 +148,40 @@ pub(crate) fn status(ui: &Ui, status: &Status) -> Exit {
         .next_due
         .as_ref()
         .map_or_else(none, |d| format!("{} {} {} ≤ {}", d.unit, d.form, d.period, d.due));
-    let mut lines: Vec<(&str, &str, String)> = vec![
-        ("agent", "终端", status.agent.clone()),
-        ("home", "本机构", status.home.clone()),
-        ("facilities", "可报机构数", status.facilities.len().to_string()),
-        ("waiting", "待上报", status.waiting.to_string()),
-        ("received", "已收到回执", status.received.to_string()),
-        ("refused", "被拒（请用queue ls查看）", status.refused.to_string()),
-        ("parked", "中心暂存", status.parked.to_string()),
-        ("returned", "退回更正", status.returned.to_string()),
-        ("oldest_waiting", "最早待上报", status.oldest_waiting.clone().unwrap_or_else(none)),
-        ("next_due", "下一份应报", due),
-        ("last_receipt", "最近回执", status.last_receipt.clone().unwrap_or_else(none)),
+    let mut lines: Vec<(&str, [&str; 2], String)> = vec![
+        ("agent", ["终端", "Agent"], status.agent.clone()),
+        ("home", ["本机构", "Facility"], status.home.clone()),
+        ("facilities", ["可报机构数", "Facilities"], status.facilities.len().to_string()),
+        ("waiting", ["待上报", "Waiting to be sent"], status.waiting.to_string()),
+        ("received", ["已收到回执", "Received by the centre"], status.received.to_string()),
+        (
+            "refused",
+            ["被拒（请用queue ls查看）", "Refused (see queue ls)"],
+            status.refused.to_string(),
+        ),
+        ("parked", ["中心暂存", "Set aside by the centre"], status.parked.to_string()),
+        ("returned", ["退回更正", "Returned to be corrected"], status.returned.to_string()),
+        (
+            "oldest_waiting",
+            ["最早待上报", "Waiting since"],
+            status.oldest_waiting.clone().unwrap_or_else(none),
+        ),
+        ("next_due", ["下一份应报", "Due next"], due),
+        (
+            "last_receipt",
+            ["最近回执", "Newest receipt"],
+            status.last_receipt.clone().unwrap_or_else(none),
+        ),
         (
             "clock_offset_ms",
-            "与中心时钟相差（毫秒）",
+            ["与中心时钟相差（毫秒）", "Centre's clock ahead by ms"],
             status.clock_offset_ms.map_or_else(none, |ms| ms.to_string()),
         ),
-        ("link", "连接", status.link.clone()),
+        ("link", ["连接", "Line"], link_text(ui, &status.link)),
     ];
     if let Some(refusal) = status.refusal {
         let text = format!("{} [{}]", refusal.text(ui.lang), refusal.code());
-        lines.push(("refusal", "中心未接受", text));
+        lines.push(("refusal", ["中心未接受", "Not accepted"], text));
     }
     if ui.format == Format::Csv {
         let header: Vec<&str> = lines.iter().map(|(name, _, _)| *name).collect();
@@ -161,7 +189,7 @@ pub(crate) fn status(ui: &Ui, status: &Status) -> Exit {
     } else {
         let shown: Vec<Vec<String>> = lines
             .into_iter()
-            .map(|(en, zh, value)| {
+            .map(|(_, [zh, en], value)| {
                 vec![if ui.lang == Lang::Zh { zh } else { en }.to_owned(), value]
             })
             .collect();

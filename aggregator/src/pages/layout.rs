@@ -16,7 +16,7 @@ pub(super) fn frame(view: &View<'_>, title: &str, other_lang: &str, content: Mar
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (title) " · 榕树 Banyan" }
+                title { (title) @if title != "榕树 Banyan" { " · 榕树 Banyan" } }
                 style { (PreEscaped(STYLE)) }
             }
             body {
