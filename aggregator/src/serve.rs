@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use banyan_shared::address::MqttAddress;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::access::{Access, HttpListener, Listening, self_made, tls_config};
@@ -440,6 +440,8 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
     }
     let pages = watch.spawn("the HTTP server", sockets.run(app, stopped));
     let kept = watch.spawn("the checkpoints", checkpoints(service.clone(), stop.subscribe()));
+    let contests = log_contests(service.clone(), stop.subscribe());
+    let contests = watch.spawn("the log of contested identities", contests);
     let ready = keep_ready(service.clone(), stop.subscribe());
     let ready = watch.spawn("the making ready of answers", ready);
     // Before the file that says "ready": whoever reads it may ask for the end at once.
@@ -475,6 +477,7 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
         broker.stop().await;
         kept.await.context("the checkpoints ended abnormally")?;
         ready.await.context("the making ready of answers ended abnormally")?;
+        contests.await.context("the log of contested identities ended abnormally")?;
         drop(service);
         running.stop().await
     };
@@ -512,6 +515,36 @@ fn door_config() -> Result<DoorConfig> {
         config.connections_max = left;
     }
     Ok(config)
+}
+
+/// Puts identities seen in two places from now on on the log of who did what: it outlives the service, as the list
+/// of agents does not.
+pub(crate) fn log_contests(
+    service: Arc<Service>,
+    mut stop: watch::Receiver<bool>,
+) -> impl Future<Output = ()> {
+    let roll = service.entrance().roll;
+    let mut contests = roll.contests();
+    async move {
+        loop {
+            let agent = tokio::select! {
+                () = told(&mut stop) => return,
+                agent = contests.recv() => agent,
+            };
+            match agent {
+                Ok(agent) => {
+                    if let Some((at, contest)) = roll.contest_of(agent) {
+                        service.access().note_contest(agent, at, &contest);
+                    }
+                }
+                // So many at once that some are only in the list of agents and in the counters.
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    tracing::warn!(missed, "contested identities are not on the log");
+                }
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
 }
 
 /// How often the server's certificate is looked at.

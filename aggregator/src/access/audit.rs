@@ -44,6 +44,8 @@ pub enum Kind {
     Change,
     /// Asking for what one may not.
     Refused,
+    /// An agent's identity used in two places, as the front door sees it: nobody did it here.
+    Agent,
 }
 
 /// A line of the log.

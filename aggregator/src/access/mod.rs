@@ -26,7 +26,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use anyhow::Result;
 use banyan_shared::catalogue::Lang;
-use banyan_shared::ids::{Millis, NetworkCode, UnitCode};
+use banyan_shared::ids::{AgentId, Millis, NetworkCode, UnitCode};
 use serde::{Deserialize, Serialize};
 
 pub use accounts::{TOKENS_MAX, TokenRow, USERS_MAX, UserRow};
@@ -42,6 +42,7 @@ pub(crate) use login::routes as login_routes;
 pub(crate) use record::{described, kind_of};
 pub(crate) use rules::{Inside, Past, asked_of, check, shows_sites, whole};
 
+use crate::front_door::Contest;
 use crate::ledger::Member;
 use accounts::Accounts;
 use audit::Audit;
@@ -279,6 +280,24 @@ impl Access {
                 Ok(())
             }
             other => other,
+        }
+    }
+
+    /// Puts on the log that an agent's identity is used in two places.
+    pub(crate) fn note_contest(&self, agent: AgentId, at: Millis, contest: &Contest) {
+        let addresses: Vec<String> = contest.addresses.iter().map(ToString::to_string).collect();
+        let record = Record {
+            at,
+            kind: AuditKind::Agent,
+            user: String::new(),
+            via: None,
+            address: contest.addresses.last().copied(),
+            what: "contested".into(),
+            of: agent.to_string(),
+            outcome: format!("{} take-overs: {}", contest.take_overs, addresses.join(" ")),
+        };
+        if let Err(error) = self.audit.write_within_limit(&record) {
+            tracing::error!("the audit log could not be written: {error:#}");
         }
     }
 

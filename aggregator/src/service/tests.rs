@@ -316,3 +316,43 @@ fn answers_are_made_ready_while_nobody_asks_until_the_service_stops() {
         .expect("it ends when told to")
         .unwrap();
 }
+
+#[test]
+fn an_identity_used_in_two_places_is_on_the_log_of_who_did_what() {
+    let centre = Centre::new();
+    let roll = centre.service.entrance().roll;
+    let key = banyan_shared::keys::SigningKey::from_seed(&[3; 32]).unwrap().public();
+    let agent = key.agent_id();
+    roll.put(agent, crate::roll::Standing::Admitted(key));
+    let (stop, stopped) = watch::channel(false);
+    let log = crate::serve::log_contests(centre.service.clone(), stopped);
+    let task = centre.runtime.spawn(log);
+    let addresses: Vec<std::net::IpAddr> = vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+    let contest = crate::front_door::Contest { addresses: addresses.clone(), take_overs: 4 };
+    roll.contest(agent, LATER, contest);
+    let call = crate::access::AuditCall {
+        kind: Some(crate::access::AuditKind::Agent),
+        ..crate::access::AuditCall::default()
+    };
+    let written = || crate::access::read_audit(&centre.service, &call).unwrap();
+    let found = centre.runtime.block_on(async {
+        let found = async {
+            loop {
+                let found = written();
+                if found["records"].as_array().is_some_and(|records| !records.is_empty()) {
+                    return found;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), found).await.unwrap()
+    });
+    assert_eq!(found["records"].as_array().unwrap().len(), 1);
+    let record = &found["records"][0];
+    assert_eq!((&record["kind"], &record["what"]), (&"agent".into(), &"contested".into()));
+    assert_eq!(record["of"], agent.to_string());
+    assert_eq!(record["address"], "10.0.0.2");
+    assert_eq!(record["outcome"], "4 take-overs: 10.0.0.1 10.0.0.2");
+    stop.send_replace(true);
+    centre.runtime.block_on(task).unwrap();
+}
