@@ -162,6 +162,8 @@ struct Aside {
     reader: LedgerReader,
     /// Bytes of rows since the last look.
     row_bytes: usize,
+    /// Whether months are to be put aside at the next end of a commit.
+    due: bool,
     limits: Limits,
 }
 
@@ -172,30 +174,32 @@ impl Aside {
         limits: Limits,
     ) -> Result<Aside, StateError> {
         let (derived, reader) = (derived.clone(), reader.another()?);
-        Ok(Aside { derived, reader, row_bytes: 0, limits })
+        Ok(Aside { derived, reader, row_bytes: 0, due: false, limits })
     }
 
     fn look(&mut self, state: &mut State) -> Result<(), StateError> {
-        if self.row_bytes < self.limits.row_bytes {
+        if !self.due && self.row_bytes >= self.limits.row_bytes {
+            self.row_bytes = 0;
+            self.due = state.cube.bytes_before(first_here(state)) >= self.limits.older_bytes;
+        }
+        if !self.due {
             return Ok(());
         }
-        let first = first_here(state);
-        if state.cube.bytes_before(first) >= self.limits.older_bytes {
-            // Only what ends with a commit can be kept.
-            let Some(chain) = self.reader.hash_at(state.position)? else { return Ok(()) };
-            if let Err(error) = self.derived.write(state, self.reader.identity(), chain) {
-                tracing::warn!("older months stay in memory while the ledger is folded: {error}");
-                // Nothing is gained by filling a full disk again and again.
-                self.limits.older_bytes = usize::MAX;
-            } else {
-                state.cube.set_older(self.derived.clone());
-                for (form, month) in self.derived.stay().to_put_aside(&state.cube, first) {
-                    drop(state.cube.put_aside(form, month));
-                }
-                tracing::info!(through = state.position, "older months put aside");
-            }
+        // Only what ends with a commit can be kept.
+        let Some(chain) = self.reader.hash_at(state.position)? else { return Ok(()) };
+        self.due = false;
+        if let Err(error) = self.derived.write(state, self.reader.identity(), chain) {
+            tracing::warn!("older months stay in memory while the ledger is folded: {error}");
+            // Nothing is gained by filling a full disk again and again.
+            self.limits.older_bytes = usize::MAX;
+            return Ok(());
         }
-        self.row_bytes = 0;
+        state.cube.set_older(self.derived.clone());
+        let first = first_here(state);
+        for (form, month) in self.derived.stay().to_put_aside(&state.cube, first) {
+            drop(state.cube.put_aside(form, month));
+        }
+        tracing::info!(through = state.position, "older months put aside");
         Ok(())
     }
 }
