@@ -484,7 +484,9 @@ impl Service {
                 None => look()?,
             };
             let answer = work(&basis.engine(), now).map_err(|error| usage(error.text(lang)));
-            basis.plans.forget_past();
+            if as_of.is_some() {
+                basis.plans.forget_past();
+            }
             let answer = answer?;
             if basis.holds() {
                 let (place, period) = about;
