@@ -3,7 +3,7 @@
 //! door: whoever has a valid certificate gets at its own topics and nowhere else.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use banyan_aggregator::identity::Identity as Centre;
 use banyan_shared::ids::AgentId;
 use banyan_shared::topic;
 use banyan_shared::wire::{Batch, Beacon, Envelope, Hello, Receipt};
-use banyan_tests::{Agent, Process, until};
+use banyan_tests::{Agent, Process, kept_address, until};
 use serde_json::{Value, json};
 
 use crate::small::{SOON, Small, json_of, record, run, sync};
@@ -33,9 +33,8 @@ struct Mosquitto {
 impl Mosquitto {
     /// Has the files written and starts it.
     fn new(small: &Small) -> Mosquitto {
-        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
         let dir = small.world.dir().join("mosquitto");
-        let mut mosquitto = Mosquitto { dir, address: free, process: None };
+        let mut mosquitto = Mosquitto { dir, address: kept_address().unwrap(), process: None };
         mosquitto.write_files(small);
         mosquitto.start();
         mosquitto

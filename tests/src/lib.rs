@@ -15,5 +15,6 @@ pub mod province;
 pub mod raw;
 
 pub use harness::{
-    Agent, Aggregator, Answer, Binaries, LineState, Link, Process, World, binaries, until,
+    Agent, Aggregator, Answer, Binaries, LineState, Link, Process, World, binaries, kept_address,
+    until,
 };

@@ -211,7 +211,7 @@ pub(crate) async fn all(many: usize, small: bool) -> Result<()> {
     let centre = centre_of(&dir)?;
     let ca = centre.ca.certificate().clone();
     let operating = centre.key.public();
-    let (process, server) = serve(&dir, 0)?;
+    let (process, server) = serve(&dir, banyan_tests::kept_address()?.port())?;
     let notes = Arc::new(Notes {
         begun: Instant::now(),
         nonce: AtomicU64::new(1),

@@ -34,7 +34,7 @@ fn answer(address: SocketAddr, delivered: &AtomicU64) -> Result<()> {
 /// `rumqttd` as it comes, and a link that takes everything.
 pub(crate) fn bare() -> Result<()> {
     banyan_aggregator::descriptors::raise()?;
-    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let free = banyan_tests::kept_address()?;
     let server = ServerSettings {
         name: "bare".to_owned(),
         listen: free,

@@ -4,12 +4,14 @@
 
 mod binaries;
 mod link;
+mod ports;
 mod process;
 mod world;
 
 pub(crate) use binaries::profile_dir;
 pub use binaries::{Binaries, binaries};
 pub use link::{LineState, Link};
+pub use ports::kept_address;
 pub use process::{Process, kill_all};
 pub use world::{Agent, Aggregator, Answer, World};
 

@@ -1,10 +1,10 @@
-//! The line carries, freezes and cuts as it says.
+//! The line carries, freezes and cuts as it says; ports are kept.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use super::{LineState, Link};
+use super::{LineState, Link, kept_address};
 
 #[test]
 fn the_line_carries_freezes_cuts_and_mends() {
@@ -46,4 +46,18 @@ fn the_line_carries_freezes_cuts_and_mends() {
     near.write_all(b"jkl").unwrap();
     end.read_exact(&mut letters).unwrap();
     assert_eq!(&letters, b"jkl");
+}
+
+#[test]
+fn an_address_is_given_once_and_can_be_come_back_to() {
+    let (one, other) = (kept_address().unwrap(), kept_address().unwrap());
+    assert_ne!(one, other);
+    let given: u16 = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
+        .ok()
+        .and_then(|range| range.split_whitespace().next()?.parse().ok())
+        .unwrap_or(49_152);
+    assert!(one.port() < given, "{one} is given away");
+    for _ in 0..2 {
+        drop(TcpListener::bind(one).unwrap());
+    }
 }

@@ -11,7 +11,7 @@ use banyan_shared::address::MqttAddress;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Binaries, Link, Process, binaries, until};
+use super::{Binaries, Link, Process, binaries, kept_address, until};
 
 /// How long the aggregator may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -107,13 +107,12 @@ impl World {
         self.command_of(&self.centre())
     }
 
-    /// Starts the aggregator on free ports; agents are told the line's address.
+    /// Starts the aggregator on free ports, which it can come back to; agents are told the line's address.
     ///
     /// # Errors
     /// It does not get ready.
     pub fn serve(&self) -> Result<Aggregator> {
-        let any: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 0));
-        self.serve_at(any, any)
+        self.serve_at(kept_address()?, kept_address()?)
     }
 
     /// As [`World::serve`], on these addresses: after a kill, on the same as before.
