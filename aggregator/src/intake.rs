@@ -179,7 +179,6 @@ struct Work {
     batch: HashedBatch,
     stored: bool,
     refused: Refusals,
-    reused: Vec<Seq>,
     added: Vec<Seq>,
     /// Whether to send the newest grant if the batch was not written under it.
     offer: bool,
@@ -437,7 +436,7 @@ impl Intake {
                 let other = added.len() + refused.len() + reused.len();
                 count(&self.counters.repeated, batch.entries.len().saturating_sub(other));
                 let stored = store;
-                Some(Work { batch, stored, refused, reused, added, offer, _permit: Some(permit) })
+                Some(Work { batch, stored, refused, added, offer, _permit: Some(permit) })
             }
         }
     }
@@ -481,7 +480,7 @@ impl Intake {
         }
         let (lives, complete) = match asked.hello {
             Some(_) => agent.inbox.all(),
-            None => (vec![agent.inbox.of(asked.epoch, &asked.seqs, &asked.reused)], false),
+            None => (vec![agent.inbox.of(asked.epoch, &asked.sent)], false),
         };
         let receipt = Receipt {
             store: store_id(&self.ledger.identity()),
@@ -769,8 +768,8 @@ struct Asked {
     agent: AgentId,
     epoch: banyan_shared::ids::Epoch,
     context: u32,
-    seqs: Vec<Seq>,
-    reused: Vec<Seq>,
+    /// Numbers and hashes of its entries.
+    sent: Vec<(Seq, u64)>,
     hello: Option<u64>,
     offer: bool,
 }
@@ -782,8 +781,7 @@ impl Asked {
             agent: batch.agent,
             epoch: batch.epoch,
             context: batch.context,
-            seqs: batch.entries.iter().map(|entry| entry.seq).collect(),
-            reused: work.reused.clone(),
+            sent: batch.hashed().map(|(entry, hash)| (entry.seq, hash)).collect(),
             hello: batch.hello.as_ref().map(|hello| hello.nonce),
             offer: work.offer,
         }

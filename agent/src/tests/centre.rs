@@ -298,10 +298,10 @@ impl Centre {
         let (agent, epoch) = (batch.agent, batch.epoch);
         let inbox = self.inbox.entry(agent).or_default();
         let begins = batch.entries.iter().any(|entry| entry.seq == 1);
-        let (mut seqs, mut reused) = (Vec::new(), Vec::new());
+        let mut sent = Vec::new();
         for entry in &batch.entries {
             let hash = entry_hash(agent, epoch, entry.seq, batch.context, &entry.body);
-            seqs.push(entry.seq);
+            sent.push((entry.seq, hash));
             match inbox.fate(epoch, entry.seq, hash, begins) {
                 Fate::New => {
                     let key = match &entry.body {
@@ -318,21 +318,21 @@ impl Centre {
                     }
                     self.ledger.insert((agent, epoch, entry.seq), entry.body.clone());
                 }
-                Fate::Reused => reused.push(entry.seq),
-                Fate::Duplicate | Fate::StillRefused(_) | Fate::Early => {}
+                Fate::Duplicate | Fate::StillRefused(_) | Fate::Reused | Fate::Early => {}
             }
         }
         self.position += 1;
         let (lives, complete) = match &batch.hello {
             Some(_) => {
                 let (mut all, complete) = inbox.all();
-                let of = inbox.of(epoch, &seqs, &reused);
+                let of = inbox.of(epoch, &sent);
                 if let Some(life) = all.iter_mut().find(|life| life.epoch == Some(epoch)) {
-                    life.refused.extend(of.refused.iter().filter(|(s, _)| reused.contains(s)));
+                    life.refused
+                        .extend(of.refused.iter().filter(|(_, why)| *why == Refusal::SeqReused));
                 }
                 (all, complete)
             }
-            None => (vec![inbox.of(epoch, &seqs, &reused)], false),
+            None => (vec![inbox.of(epoch, &sent)], false),
         };
         let receipt = Receipt {
             store: self.store,

@@ -19,7 +19,7 @@ pub enum Fate {
     Duplicate,
     /// The number is held with other content: two machines use one identity.
     Reused,
-    /// Refused before, and still the same: repeat the refusal.
+    /// Refused before, and still the same: repeat the refusal, whatever was put in its place since.
     StillRefused(Refusal),
     /// Of a life whose first entry is not held: nothing is done, the agent will send that one too.
     Early,
@@ -157,8 +157,8 @@ impl Inbox {
         let Some(life) = life else { return Fate::New };
         match (life.hash(seq), life.refused.get(&seq)) {
             (Some(held), _) if held == hash => Fate::Duplicate,
+            (_, Some((refused, refusal))) if *refused == hash => Fate::StillRefused(*refusal),
             (Some(_), _) => Fate::Reused,
-            (None, Some((refused, refusal))) if *refused == hash => Fate::StillRefused(*refusal),
             // A void, or what another machine made of the number: judged for itself.
             (None, _) => Fate::New,
         }
@@ -253,35 +253,40 @@ impl Inbox {
         (lives, complete)
     }
 
-    /// What is held of the numbers in `seqs` (rising), run by run, and no more: so that an agent with
-    /// only these can check the sums. A number in `reused` is a run of its own: the machine whose entry is
-    /// held there hears the receipt too, and must find its own proven whatever the other one sent beside.
-    pub fn of(&self, epoch: Epoch, seqs: &[Seq], reused: &[Seq]) -> LifeReceipt {
+    /// What is to be told of the entries in `sent` (number and hash, rising): what is held of their numbers, run
+    /// by run, and no more, so that an agent with only these can check the sums; and what was refused.
+    ///
+    /// Where another entry is held the number is a run of its own: the machine it is of hears the receipt too,
+    /// and must find its own proven whatever the other one sent beside. A late copy of what was refused gets its
+    /// refusal alone: whoever has put something in its place has that proven otherwise, and to who has not (its
+    /// disk was restored) a sum of it would speak of a twin.
+    pub fn of(&self, epoch: Epoch, sent: &[(Seq, u64)]) -> LifeReceipt {
         let mut receipt = LifeReceipt { epoch: Some(epoch), ..LifeReceipt::default() };
         let Some(life) = self.lives.get(&epoch) else { return receipt };
-        for &seq in seqs {
-            if let Some(hash) = life.hash(seq) {
+        // Whether the run shown last may go on.
+        let mut open = false;
+        for &(seq, hash) in sent {
+            let held = life.hash(seq);
+            let earlier = life.refused.get(&seq).filter(|(refused, _)| *refused == hash);
+            let refusal = match (held, earlier) {
+                (Some(held), _) if held == hash => None,
+                (_, Some((_, refusal))) => Some(*refusal),
+                (Some(_), None) => Some(Refusal::SeqReused),
+                (None, None) => life.refused.get(&seq).map(|(_, refusal)| *refusal),
+            };
+            let alone = refusal == Some(Refusal::SeqReused);
+            if let Some(held) = held.filter(|_| refusal.is_none() || alone) {
                 let room = receipt.ranges.len() < RECEIPT_RANGES_MAX;
                 match receipt.ranges.last_mut() {
-                    Some(range)
-                        if range.last + 1 == seq
-                            && !reused.contains(&seq)
-                            && !reused.contains(&range.last) =>
-                    {
+                    Some(range) if open && !alone && range.last + 1 == seq => {
                         range.last = seq;
-                        range.sum = range.sum.wrapping_add(hash);
+                        range.sum = range.sum.wrapping_add(held);
                     }
-                    _ if room => receipt.ranges.push(RangeSum { first: seq, last: seq, sum: hash }),
+                    _ if room => receipt.ranges.push(RangeSum { first: seq, last: seq, sum: held }),
                     _ => {}
                 }
             }
-            let refusal = if reused.contains(&seq) {
-                Some(Refusal::SeqReused)
-            } else if life.hash(seq).is_none() {
-                life.refused.get(&seq).map(|(_, refusal)| *refusal)
-            } else {
-                None
-            };
+            open = !alone;
             if let Some(refusal) = refusal
                 && receipt.refused.len() < RECEIPT_REASONS_MAX
             {

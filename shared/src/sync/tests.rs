@@ -268,9 +268,14 @@ fn a_number_refused_before_is_judged_anew_with_other_content() {
     assert_eq!(inbox.counts(), (1, 0, 0));
     assert_eq!(
         inbox.fate(LIFE, 1, hash(1), false),
-        Fate::Reused,
-        "a late copy of the refused entry"
+        Fate::StillRefused(Refusal::NotInScope),
+        "a late copy of the refused entry is no twin's"
     );
+    let told = inbox.of(LIFE, &[(1, hash(1))]);
+    assert_eq!((told.ranges, told.refused), (vec![], vec![(1, Refusal::NotInScope)]));
+    let told = inbox.of(LIFE, &[(1, void(1))]);
+    assert_eq!((told.ranges.len(), told.refused), (1, vec![]));
+    assert_eq!(inbox.fate(LIFE, 1, 777, false), Fate::Reused);
     // The void's commit fails: the refusal is as it was.
     inbox.forget(LIFE, 1);
     assert_eq!(inbox.fate(LIFE, 1, hash(1), false), Fate::StillRefused(Refusal::NotInScope));
@@ -284,7 +289,7 @@ fn the_owner_of_a_number_is_proven_by_the_receipt_its_twin_got() {
     let mut inbox = Inbox::default();
     inbox.hold(LIFE, 1, hash(1));
     inbox.hold(LIFE, 2, 777);
-    let shown = inbox.of(LIFE, &[1, 2], &[1]);
+    let shown = inbox.of(LIFE, &[(1, 888), (2, 777)]);
     let mut outbox =
         Outbox::new(AGENT, Epoch { counter: 2, random: 1 }, Some(STORE), Config::default());
     outbox.add(LIFE, 1, item(1));

@@ -28,16 +28,13 @@ use tokio::sync::Notify;
 use super::data::{JsonReport, Size, entries, fleet};
 use super::measure::{Bench, print, rate, scratch, timed};
 
-const PART: &str = "intake";
+pub(crate) const PART: &str = "intake";
 /// Messages of a round: as many as the intake takes at once.
 const ROUND: usize = 2_048;
 /// How long the last receipt may take.
 const WITHIN: Duration = Duration::from_secs(300);
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
-    if !bench.wants(PART) {
-        return Ok(());
-    }
     let sizes = if bench.is_small() {
         [("30 reports a batch", Size(20, 30, 30)), ("a report a batch", Size(20, 10, 1))]
     } else {
@@ -109,7 +106,10 @@ fn steps(what: &str, made: &Signed, (peer, peer_took): &(String, Duration)) -> R
         })?;
         let asked: Vec<_> = batches
             .iter()
-            .map(|batch| (batch.agent, batch.epoch, batch.entries.iter().map(|e| e.seq).collect()))
+            .map(|batch| {
+                let sent: Vec<_> = batch.hashed().map(|(entry, hash)| (entry.seq, hash)).collect();
+                (batch.agent, batch.epoch, sent)
+            })
             .collect();
         steps.add("count", || {
             for ((batch, added), position) in
@@ -120,13 +120,12 @@ fn steps(what: &str, made: &Signed, (peer, peer_took): &(String, Duration)) -> R
             Ok(())
         })?;
         steps.add("receipt", || {
-            for (id, epoch, seqs) in asked {
+            for (id, epoch, sent) in asked {
                 let agent = state.agents.get(&id).context("the agents are enrolled")?;
-                let seqs: Vec<u64> = seqs;
                 let receipt = Receipt {
                     store,
                     position: state.position,
-                    lives: vec![agent.inbox.of(epoch, &seqs, &[])],
+                    lives: vec![agent.inbox.of(epoch, &sent)],
                     complete: false,
                     answers: agent.nonce,
                     time: clock(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use banyan_shared::codes::{ParkReason, Refusal};
 use banyan_shared::ids::{AgentId, Epoch, Millis, Seq, VersionId};
 use banyan_shared::sync::{Fate, Inbox};
-use banyan_shared::wire::{Batch, Body, Envelope, Receipt, StoreId, entry_hash};
+use banyan_shared::wire::{Batch, Body, Entry, Envelope, Receipt, StoreId, entry_hash};
 
 use super::Broken;
 use super::model::{FUTURE, OUT_OF_SCOPE};
@@ -33,8 +33,7 @@ struct Due {
     agent: usize,
     hello: Option<u64>,
     epoch: Epoch,
-    seqs: Vec<Seq>,
-    reused: Vec<Seq>,
+    sent: Vec<(Seq, u64)>,
 }
 
 pub(super) struct Centre {
@@ -83,7 +82,7 @@ impl Centre {
     ) -> Result<Vec<(usize, Receipt)>, String> {
         let envelope = Envelope::read(bytes).map_err(|e| e.to_string())?;
         let batch = Batch::read(&envelope).map_err(|e| e.to_string())?;
-        let (row, reused) = self.judge(agent, bytes, &batch);
+        let row = self.judge(agent, bytes, &batch);
         for (seq, _) in &row.refused {
             self.undo.push((agent, batch.epoch, *seq));
         }
@@ -95,10 +94,9 @@ impl Centre {
         }
         self.due.push(Due {
             agent,
-            hello: batch.hello.map(|hello| hello.nonce),
+            hello: batch.hello.as_ref().map(|hello| hello.nonce),
             epoch: batch.epoch,
-            seqs: batch.entries.iter().map(|entry| entry.seq).collect(),
-            reused,
+            sent: batch.entries.iter().map(|entry| (entry.seq, hash_of(&batch, entry))).collect(),
         });
         if self.broken == Broken::ReceiptBeforeCommit {
             Ok(self.receipts())
@@ -108,18 +106,17 @@ impl Centre {
     }
 
     /// Judges a batch and takes it into the inbox.
-    fn judge(&mut self, agent: usize, bytes: &Arc<[u8]>, batch: &Batch) -> (Row, Vec<Seq>) {
+    fn judge(&mut self, agent: usize, bytes: &Arc<[u8]>, batch: &Batch) -> Row {
         let mut row = Row { agent, bytes: bytes.clone(), refused: Vec::new(), taken: Vec::new() };
-        let mut reused = Vec::new();
         let begins = |body: &Body| matches!(body, Body::Begins { .. });
         let begins_here = batch.entries.first().is_some_and(|e| e.seq == 1 && begins(&e.body));
         let any_new = batch.entries.iter().any(|entry| {
-            let hash = entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
+            let hash = hash_of(batch, entry);
             self.inboxes[agent].fate(batch.epoch, entry.seq, hash, begins_here) == Fate::New
         });
         for entry in &batch.entries {
             let inbox = &mut self.inboxes[agent];
-            let hash = entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body);
+            let hash = hash_of(batch, entry);
             let id = VersionId { writer: batch.agent, epoch: batch.epoch, seq: entry.seq };
             match inbox.fate(batch.epoch, entry.seq, hash, begins_here) {
                 Fate::New => match refusal(&entry.body) {
@@ -133,17 +130,16 @@ impl Centre {
                         row.taken.push((id, hash, entry.body.clone()));
                     }
                 },
-                Fate::Reused => reused.push(entry.seq),
                 Fate::Duplicate if self.broken == Broken::RecountDuplicates => {
                     row.taken.push((id, hash, entry.body.clone()));
                 }
                 Fate::StillRefused(_) if self.broken == Broken::HoldRefused && any_new => {
                     row.taken.push((id, hash, entry.body.clone()));
                 }
-                Fate::Duplicate | Fate::StillRefused(_) | Fate::Early => {}
+                Fate::Duplicate | Fate::StillRefused(_) | Fate::Reused | Fate::Early => {}
             }
         }
-        (row, reused)
+        row
     }
 
     /// The commit is on disk: now, and not before, the receipts may go.
@@ -171,7 +167,7 @@ impl Centre {
         let inbox = &self.inboxes[due.agent];
         let (lives, complete) = match due.hello {
             Some(_) => inbox.all(),
-            None => (vec![inbox.of(due.epoch, &due.seqs, &due.reused)], false),
+            None => (vec![inbox.of(due.epoch, &due.sent)], false),
         };
         Receipt {
             store: self.store,
@@ -210,7 +206,7 @@ impl Centre {
         for row in self.ledger.clone() {
             let envelope = Envelope::read(&row.bytes).map_err(|e| e.to_string())?;
             let batch = Batch::read(&envelope).map_err(|e| e.to_string())?;
-            let (again, _) = self.judge(row.agent, &row.bytes, &batch);
+            let again = self.judge(row.agent, &row.bytes, &batch);
             if again.refused != row.refused || again.taken.len() != row.taken.len() {
                 return Err("a row of the ledger means another thing when it is replayed".into());
             }
@@ -251,6 +247,10 @@ impl Centre {
             }
         }
     }
+}
+
+fn hash_of(batch: &Batch, entry: &Entry) -> u64 {
+    entry_hash(batch.agent, batch.epoch, entry.seq, batch.context, &entry.body)
 }
 
 fn refusal(body: &Body) -> Option<Refusal> {
