@@ -12,7 +12,7 @@ use banyan_shared::wire::deflate;
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
-use crate::client::{Client, print_json};
+use crate::client::{Client, Late, print_json};
 use crate::http::Request;
 use crate::serve::{
     BrokerAt, HTTP_ADDR_DEFAULT, HttpTls, MQTT_ADDR_DEFAULT, MqttListen, ServeOptions,
@@ -392,8 +392,11 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{}: {error:#}", say(cli.global.lang, "错误", "error"));
-            let wrong_usage = error.downcast_ref::<Usage>().is_some();
-            ExitCode::from(if wrong_usage { 2 } else { 1 })
+            ExitCode::from(match () {
+                () if error.is::<Usage>() => 2,
+                () if error.is::<Late>() => 3,
+                () => 1,
+            })
         }
     }
 }

@@ -22,6 +22,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Largest answer taken, in bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
 
+/// The running service has not answered in time: exit code 3. What was asked for may still come about.
+#[derive(Debug, thiserror::Error)]
+#[error("the running service has not answered within {} s; it may still be doing what was asked: look at its log and ask again", .0.as_secs())]
+pub struct Late(pub Duration);
+
 /// Where requests go.
 pub enum Client {
     /// To a running service.
@@ -50,6 +55,14 @@ fn http_agent(timeout: Duration) -> ureq::Agent {
         .http_status_as_error(false)
         .build()
         .into()
+}
+
+/// Why a request got no answer that reads.
+fn asked(agent: &ureq::Agent, error: ureq::Error) -> anyhow::Error {
+    match (error, agent.config().timeouts().global) {
+        (ureq::Error::Timeout(_), Some(limit)) => Late(limit).into(),
+        (error, _) => anyhow::Error::from(error).context("asking the running service"),
+    }
 }
 
 impl Client {
@@ -97,14 +110,15 @@ impl Client {
                     .post(format!("{base}/v1/call"))
                     .header("authorization", format!("Bearer {token}"))
                     .send_json(request)
-                    .context("asking the running service")?;
+                    .map_err(|error| asked(agent, error))?;
                 let status = answer.status();
                 let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX);
                 if status.is_success() {
-                    return body.read_json().context("reading the service's answer");
+                    return body.read_json().map_err(|error| asked(agent, error));
                 }
-                let failure: Failure =
-                    body.read_json().with_context(|| format!("HTTP {status}"))?;
+                let failure: Failure = body
+                    .read_json()
+                    .map_err(|error| asked(agent, error).context(format!("HTTP {status}")))?;
                 if failure.usage {
                     return Err(Usage(failure.error).into());
                 }
@@ -135,4 +149,28 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
     // A reader that has gone away (`| head`) is no failure.
     let _ = writeln!(std::io::stdout(), "{text}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_service_that_does_not_answer_is_late() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", silent.local_addr().unwrap());
+        let holder = std::thread::spawn(move || {
+            let (mut connection, _) = silent.accept().unwrap();
+            // Reads until the client has given up.
+            std::io::copy(&mut connection, &mut std::io::sink())
+        });
+        let limit = Duration::from_millis(300);
+        let client = Client::Remote { base, token: "t".into(), agent: http_agent(limit) };
+        let error = client.json(&Request::Verify { all: true }).unwrap_err();
+        assert_eq!(error.downcast_ref::<Late>().map(|late| late.0), Some(limit), "{error:#}");
+        drop(client);
+        let _ = holder.join().unwrap();
+    }
 }
