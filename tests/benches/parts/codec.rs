@@ -11,7 +11,7 @@ use banyan_tests::model::shipped;
 use super::data::{JsonReport, Size, entries, fleet, numbers};
 use super::measure::{Bench, Of, print, time};
 
-const PART: &str = "codec";
+pub(crate) const PART: &str = "codec";
 /// Repetitions of one round: a single one would be too short for the clock.
 const TIMES: usize = 100;
 
@@ -38,9 +38,6 @@ fn repeated<T>(mut work: impl FnMut() -> Result<T>) -> Result<Duration> {
 }
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
-    if !bench.wants(PART) {
-        return Ok(());
-    }
     for (reports, what) in [(30, "30 reports"), (1, "one report")] {
         let (_dir, made) = fleet(Size(1, reports, reports))?;
         let entries = entries(&made.batches[0].1)?;

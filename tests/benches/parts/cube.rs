@@ -16,7 +16,7 @@ use banyan_tests::province::fixture;
 use super::measure::{Bench, Of, time};
 use super::start::options;
 
-const PART: &str = "cube";
+pub(crate) const PART: &str = "cube";
 
 /// A facility by number, a form, a period, a line of the form.
 type Key = (u32, FormIx, Period, u16);
@@ -97,9 +97,6 @@ fn fold_in(catalogue: &Catalogue, versions: &[AcceptedVersion]) -> Result<(Cube,
 }
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
-    if !bench.wants(PART) {
-        return Ok(());
-    }
     let made = fixture(&options(bench.is_small())?, |_| {})?;
     let reader = LedgerReader::open(&ledger_dir(&made.centre()))?;
     let state = fold(&reader, system_clock()())?;

@@ -12,15 +12,12 @@ use banyan_aggregator::service::system_clock;
 use super::data::{Size, fleet};
 use super::measure::{Bench, print, rate, scratch};
 
-const PART: &str = "ledger";
+pub(crate) const PART: &str = "ledger";
 /// How long each is measured.
 const FOR: Duration = Duration::from_secs(3);
 const SUBMITTERS: [usize; 3] = [1, 64, 2_000];
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
-    if !bench.wants(PART) {
-        return Ok(());
-    }
     let time = if bench.is_small() { Duration::from_millis(50) } else { FOR };
     let (_dir, made) = fleet(Size(1, 30, 30))?;
     let row = NewRow::batch(made.batches[0].1.to_vec());

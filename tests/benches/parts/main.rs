@@ -15,19 +15,35 @@ mod queue;
 mod signatures;
 mod start;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use measure::Bench;
 
+/// Measures one part and prints its lines.
+type Run = fn(&mut Bench) -> Result<()>;
+
+const PARTS: [(&str, Run); 7] = [
+    (codec::PART, codec::run),
+    (signatures::PART, signatures::run),
+    (queue::PART, queue::run),
+    (ledger::PART, ledger::run),
+    (cube::PART, cube::run),
+    (start::PART, start::run),
+    (intake::PART, intake::run),
+];
+
 fn main() -> Result<()> {
+    let word = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let asked = |part: &str| word.as_ref().is_none_or(|word| part.contains(word.as_str()));
+    let runs: Vec<Run> =
+        PARTS.iter().filter(|(part, _)| asked(part)).map(|(_, run)| *run).collect();
+    if runs.is_empty() {
+        bail!("no part has this in its name; there are {}", PARTS.map(|(part, _)| part).join(", "));
+    }
     let mut bench = Bench::new()?;
     println!("| part | what | Banyan | baseline | | ratio |\n|---|---|---|---|---|---|");
-    codec::run(&mut bench)?;
-    signatures::run(&mut bench)?;
-    queue::run(&mut bench)?;
-    ledger::run(&mut bench)?;
-    cube::run(&mut bench)?;
-    start::run(&mut bench)?;
-    intake::run(&mut bench)?;
+    for run in runs {
+        run(&mut bench)?;
+    }
     bench.finish();
     Ok(())
 }

@@ -22,7 +22,6 @@ pub(crate) struct Of(pub(crate) f64, pub(crate) &'static str);
 /// The command line, the lines printed, and Criterion.
 pub(crate) struct Bench {
     small: bool,
-    filter: Option<String>,
     criterion: Criterion,
 }
 
@@ -35,18 +34,12 @@ impl Bench {
             .warm_up_time(Duration::from_millis(200))
             .measurement_time(Duration::from_secs(1))
             .configure_from_args();
-        let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-        Ok(Bench { small: said("--test") || !said("--bench"), filter, criterion })
+        Ok(Bench { small: said("--test") || !said("--bench"), criterion })
     }
 
     /// Whether this is a trial.
     pub(crate) fn is_small(&self) -> bool {
         self.small
-    }
-
-    /// Whether a part was asked for.
-    pub(crate) fn wants(&self, part: &str) -> bool {
-        self.filter.as_ref().is_none_or(|word| part.contains(word.as_str()))
     }
 
     fn budget(&self) -> Duration {

@@ -11,7 +11,7 @@ use banyan_shared::wire::encode;
 use super::data::{Size, entries, fleet};
 use super::measure::{Bench, Of, scratch, time};
 
-const PART: &str = "queue";
+pub(crate) const PART: &str = "queue";
 /// Entries of one append where many come at once, as from a file.
 const MANY: usize = 300;
 
@@ -55,9 +55,6 @@ impl Plain {
 }
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
-    if !bench.wants(PART) {
-        return Ok(());
-    }
     let (_made, fleet) = fleet(Size(1, 1, 1))?;
     let payload = encode(&entries(&fleet.batches[0].1)?[0].body);
     let dir = scratch()?;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::data::{Size, fleet};
 use super::measure::{Bench, Of, time};
 
-const PART: &str = "signatures";
+pub(crate) const PART: &str = "signatures";
 /// Messages opened in a round.
 const MESSAGES: u32 = 512;
 
@@ -38,9 +38,6 @@ fn open_on_two(messages: &[(PublicKey, Bytes)]) -> Result<Duration> {
 }
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
-    if !bench.wants(PART) {
-        return Ok(());
-    }
     let agents = if bench.is_small() { 16 } else { MESSAGES };
     let (_dir, made) = fleet(Size(agents, 30, 30))?;
     let state = fold(&LedgerReader::open(&ledger_dir(&made.centre))?, system_clock()())?;

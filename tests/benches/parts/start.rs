@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 
 use super::measure::{Bench, Of, scratch, timed};
 
-const PART: &str = "start";
+pub(crate) const PART: &str = "start";
 
 /// A county: a month of it in a trial, otherwise a year.
 pub(crate) fn options(small: bool) -> Result<Options> {
@@ -40,9 +40,6 @@ fn open(runtime: &Runtime, dir: &Path, now: Millis) -> Result<Duration> {
 }
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
-    if !bench.wants(PART) {
-        return Ok(());
-    }
     let options = options(bench.is_small())?;
     let made = fixture(&options, |_| {})?;
     let dir = scratch()?;
