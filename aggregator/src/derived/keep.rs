@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 
-use super::{Derived, Stay, first_here};
+use super::{Derived, DerivedError, Stay, first_here};
 use crate::intake::{SharedState, told};
 use crate::ledger::LedgerHandle;
 use crate::service::Service;
@@ -59,7 +59,7 @@ impl Keeper {
     /// then holds. Works beside intake and queries: they wait only while months are let go.
     ///
     /// # Errors
-    /// What the disk says. The file is then what it was, or is made anew the next time.
+    /// What the disk says, or [`DerivedError::Held`]. The file is then what it was, or is made anew the next time.
     pub(crate) fn write(&self, state: State) -> Result<()> {
         let begun = Instant::now();
         let reader = self.ledger.reader()?;
@@ -86,7 +86,8 @@ impl Keeper {
 
     /// Lets go of the older months the file holds as they are.
     fn put_aside(&self, first: banyan_shared::period::Period) -> usize {
-        let stay = self.stay();
+        // Who holds it keeps what is in it: the next time will do.
+        let Some(stay) = self.derived.try_stay() else { return 0 };
         let months = stay.to_put_aside(&self.state.read().cube, first);
         if months.is_empty() {
             return 0;
@@ -109,6 +110,11 @@ pub(super) fn is_due(behind: u64, since: Duration, older: impl FnOnce() -> usize
     behind >= ROWS || behind > 0 && (since >= EVERY || older() >= OLDER_BYTES)
 }
 
+/// Whether only a verification under way kept the file from being written.
+fn is_held(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(DerivedError::Held))
+}
+
 /// Writes the file from time to time until told to stop.
 pub(crate) async fn checkpoints(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
     let (mut last, mut failed) = (Instant::now(), None::<Instant>);
@@ -124,6 +130,9 @@ pub(crate) async fn checkpoints(service: Arc<Service>, mut stop: watch::Receiver
         }
         if service.checkpoint_is_due(last.elapsed()) {
             let result = service.checkpoint().await;
+            if result.as_ref().is_err_and(is_held) {
+                continue;
+            }
             if let Err(error) = &result {
                 tracing::warn!(
                     "derived.db could not be written; the next start takes longer: {error:#}"

@@ -24,7 +24,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use banyan_shared::ids::Position;
@@ -57,6 +57,9 @@ pub(crate) enum DerivedError {
     /// There is none.
     #[error("there is none")]
     Absent,
+    /// A reader needs it to stay as it is.
+    #[error("it has to stay as it is while the ledger is verified")]
+    Held,
     /// Of another program, format or ledger.
     #[error("it is of {0}")]
     Other(&'static str),
@@ -436,15 +439,26 @@ impl Derived {
         Stay { written: lock(&self.written) }
     }
 
+    /// As [`Derived::stay`], unless someone holds it already.
+    pub(crate) fn try_stay(&self) -> Option<Stay<'_>> {
+        let written = match self.written.try_lock() {
+            Ok(written) => written,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Stay { written })
+    }
+
     /// Writes what has changed since the last time, or the whole file where there is none to go on from.
-    /// `state` is a copy taken between two commits.
+    /// `state` is a copy taken between two commits. It does not wait for who keeps the file as it is: that can
+    /// take minutes, and a service told to end must end.
     pub(crate) fn write(
         &self,
         state: &State,
         identity: StoreIdentity,
         chain: Hash,
     ) -> Result<Written, DerivedError> {
-        let mut written = lock(&self.written);
+        let Stay { mut written } = self.try_stay().ok_or(DerivedError::Held)?;
         let known = {
             let inner = lock(&self.inner);
             // A file that was deleted, or does not read, is made anew.

@@ -50,6 +50,22 @@ fn an_act_that_cannot_be_folded_ends_the_intake_and_shows_at_the_next_start() {
 }
 
 #[test]
+fn a_service_told_to_end_does_not_wait_for_a_verification() {
+    let Centre { dir: _dir, runtime, service, mut running } = Centre::new();
+    running.rows_kept = 0;
+    let keeper = service.keeper.clone();
+    let verifying = keeper.stay();
+    let limit = std::time::Duration::from_secs(60);
+    let in_time = async { tokio::time::timeout(limit, service.checkpoint()).await };
+    let error = runtime.block_on(in_time).expect("no wait").unwrap_err();
+    assert!(error.to_string().contains("verified"), "{error:#}");
+    drop(service);
+    let in_time = async { tokio::time::timeout(limit, running.stop()).await };
+    runtime.block_on(in_time).expect("no wait").unwrap();
+    drop(verifying);
+}
+
+#[test]
 fn agents_get_what_an_act_puts_in_force_whether_anybody_waits_for_it_or_not() {
     let centre = Centre::new();
     let below = Below { unit: "T1".parse().unwrap(), kind: None };
