@@ -98,6 +98,23 @@ fn agents_get_what_an_act_puts_in_force_whether_anybody_waits_for_it_or_not() {
     let catalogue = fixture::CATALOGUE.replacen("version = \"", "version = \"next-", 1);
     centre.put(vec![Act::Catalogue { toml: deflate(catalogue.as_bytes()) }]).unwrap();
     assert_eq!(has(1), ("A B NEW".to_owned(), true));
+    // What was granted says of A that it is a clinic of T1 without a role.
+    let context_of = |n| {
+        let state = centre.service.state().read();
+        let newest = state.agents[&key(n).public().agent_id()].newest;
+        (newest, state.offer(newest).unwrap().facilities)
+    };
+    let (before, told) = context_of(1);
+    assert!(told.iter().all(|facility| facility.roles.iter().all(|role| role.role != "lead")));
+    let elsewhere = units.replace("D,丁诊所", "D,丁卫生所");
+    centre.put(vec![Act::Tables(vec![table(TableName::Units, &elsewhere)])]).unwrap();
+    assert_eq!(context_of(1).0, before, "another's facility has changed");
+    let members = format!("{}L2,B,lead,,\n", fixture::MEMBERS);
+    centre.put(vec![Act::Tables(vec![table(TableName::Members, &members)])]).unwrap();
+    let (after, told) = context_of(1);
+    assert_ne!(after, before);
+    assert!(told[1].roles.iter().any(|role| role.role == "lead"), "{:?}", told[1]);
+    assert_eq!(has(1), ("A B NEW".to_owned(), true));
     // With a code made under the earlier catalogue.
     centre.put(vec![admitted(2)]).unwrap();
     assert_eq!(has(2), ("A B NEW".to_owned(), true));

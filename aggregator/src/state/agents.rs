@@ -74,6 +74,9 @@ pub struct Agent {
     pub newest: ContextNumber,
     /// When it was granted.
     pub newest_at: Millis,
+    /// Whether what its context says of its facilities (name, place, kind, roles, attributes) has changed since it
+    /// was granted.
+    pub outdated: bool,
     /// Every context that was in force, with when it was recorded.
     pub scopes: Vec<(Millis, ContextNumber)>,
     /// The code it was enrolled with, unless it was readmitted by its grant.
@@ -121,6 +124,7 @@ impl Agent {
     /// Puts a context in force.
     pub(super) fn give(&mut self, context: ContextNumber, granted_at: Millis, recorded_at: Millis) {
         (self.newest, self.newest_at) = (context, granted_at);
+        self.outdated = false;
         self.scopes.push((recorded_at, context));
     }
 }
@@ -170,6 +174,7 @@ impl State {
             contexts: BTreeSet::new(),
             newest: context,
             newest_at: at,
+            outdated: false,
             scopes: Vec::new(),
             code,
             machine,

@@ -376,7 +376,8 @@ impl State {
                 let organisation = build_organisation(&self.catalogue, &tables, &extended)
                     .map_err(StateError::Registry)?;
                 self.tables = tables;
-                self.organisation = Arc::new(organisation);
+                let before = std::mem::replace(&mut self.organisation, Arc::new(organisation));
+                self.note_outdated(&before, received_at);
                 crate::query::reserve(&mut self.cube, &self.catalogue, &self.organisation);
                 self.record(position, received_at);
             }

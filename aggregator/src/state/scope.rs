@@ -1,10 +1,12 @@
 //! Scopes: which facilities a code or agent covers, and what an agent is told of them.
 
-use banyan_shared::catalogue::Class;
-use banyan_shared::ids::{AgentId, ContextNumber, UnitCode};
+use std::collections::HashMap;
+
+use banyan_shared::catalogue::{Catalogue, Class};
+use banyan_shared::ids::{AgentId, ContextNumber, Millis, UnitCode};
 use banyan_shared::keys::sha256;
 use banyan_shared::limits::{CONTEXT_FACILITIES_MAX, PAYLOAD_BYTES_MAX};
-use banyan_shared::organisation::UnitIx;
+use banyan_shared::organisation::{Organisation, UnitIx};
 use banyan_shared::period::Date;
 use banyan_shared::wire::{FacilityScope, Offer, ScopeAttribute, ScopeRole, ScopeSpell, encode};
 
@@ -99,7 +101,8 @@ impl State {
     }
 
     /// New contexts for agents enrolled by a rule under which facilities have come that were not there
-    /// before, and for agents whose context is of another catalogue than the one in force.
+    /// before, for agents whose context is of another catalogue than the one in force, and for those to whom it
+    /// says of their facilities what is so no longer.
     pub fn scope_updates(&self, incarnation: u32, day: Date) -> Vec<Act> {
         let each = self.agents.iter().filter_map(|(id, agent)| {
             let (facilities, below) = self.renewed(*id, agent, day)?;
@@ -124,7 +127,7 @@ impl State {
         day: Date,
     ) -> Option<(Vec<UnitCode>, Vec<Below>)> {
         let context = self.contexts.get(&agent.newest)?;
-        let stale = context.catalogue != self.catalogue.hash;
+        let stale = agent.outdated || context.catalogue != self.catalogue.hash;
         if agent.revoked.is_some() || context.below.is_empty() && !stale {
             return None;
         }
@@ -203,6 +206,30 @@ impl State {
         }
     }
 
+    /// Notes whose facilities are not what they were under the organisation `before`: in a role of theirs, say, by
+    /// which a form asks something of them.
+    pub(super) fn note_outdated(&mut self, before: &Organisation, at: Millis) {
+        let day = self.catalogue.day_at(at);
+        let mut changed: HashMap<UnitCode, bool> = HashMap::new();
+        let mut outdated = Vec::new();
+        for (id, agent) in &self.agents {
+            let Some(context) = self.contexts.get(&agent.newest) else { continue };
+            let has_changed = context.facilities.iter().any(|code| {
+                *changed.entry(code.clone()).or_insert_with(|| {
+                    scope_of(&self.catalogue, before, code, day) != self.facility_scope(code, day)
+                })
+            });
+            if has_changed {
+                outdated.push(*id);
+            }
+        }
+        for agent in outdated {
+            if let Some(agent) = self.agents.get_mut(&agent) {
+                agent.outdated = true;
+            }
+        }
+    }
+
     /// What an agent is told of a context.
     pub fn offer(&self, number: ContextNumber) -> Option<Offer> {
         let context = self.contexts.get(&number)?;
@@ -216,43 +243,53 @@ impl State {
     }
 
     fn facility_scope(&self, code: &UnitCode, day: Date) -> FacilityScope {
-        let mut scope = FacilityScope {
-            code: code.clone(),
-            name: code.to_string(),
-            place: String::new(),
-            spells: Vec::new(),
-            roles: Vec::new(),
-            attributes: Vec::new(),
-        };
-        let Some(unit) = self.organisation.unit(code.as_str()) else { return scope };
-        let lang = banyan_shared::catalogue::Lang::Zh;
-        scope.name = self.organisation.name_on(unit, day, lang).to_owned();
-        let path = self.organisation.path(unit, day);
-        let above = path.iter().filter(|u| **u != unit);
-        let names: Vec<&str> = above.map(|u| self.organisation.name_on(*u, day, lang)).collect();
-        scope.place = names.join(" ");
-        for spell in &self.organisation.info(unit).spells {
-            if spell.status == banyan_shared::tables::registry::Status::Active {
-                let kind = self.catalogue.kinds[spell.kind.at()].code.to_string();
-                scope.spells.push(ScopeSpell { from: spell.from, to: spell.to, kind });
-            }
-        }
-        for (role, network_kind, days) in self.organisation.role_spells(unit) {
-            scope.roles.push(ScopeRole {
-                role: self.catalogue.roles[role.at()].code.to_string(),
-                network_kind: self.catalogue.network_kinds[network_kind.at()].code.to_string(),
-                from: days.from,
-                to: days.to,
-            });
-        }
-        for (attribute, value, days) in self.organisation.attribute_spells(unit) {
-            scope.attributes.push(ScopeAttribute {
-                attribute: self.catalogue.attributes[attribute.at()].code.to_string(),
-                value: value.to_owned(),
-                from: days.from,
-                to: days.to,
-            });
-        }
-        scope
+        scope_of(&self.catalogue, &self.organisation, code, day)
     }
+}
+
+/// What is said of a facility.
+fn scope_of(
+    catalogue: &Catalogue,
+    organisation: &Organisation,
+    code: &UnitCode,
+    day: Date,
+) -> FacilityScope {
+    let mut scope = FacilityScope {
+        code: code.clone(),
+        name: code.to_string(),
+        place: String::new(),
+        spells: Vec::new(),
+        roles: Vec::new(),
+        attributes: Vec::new(),
+    };
+    let Some(unit) = organisation.unit(code.as_str()) else { return scope };
+    let lang = banyan_shared::catalogue::Lang::Zh;
+    scope.name = organisation.name_on(unit, day, lang).to_owned();
+    let path = organisation.path(unit, day);
+    let above = path.iter().filter(|u| **u != unit);
+    let names: Vec<&str> = above.map(|u| organisation.name_on(*u, day, lang)).collect();
+    scope.place = names.join(" ");
+    for spell in &organisation.info(unit).spells {
+        if spell.status == banyan_shared::tables::registry::Status::Active {
+            let kind = catalogue.kinds[spell.kind.at()].code.to_string();
+            scope.spells.push(ScopeSpell { from: spell.from, to: spell.to, kind });
+        }
+    }
+    for (role, network_kind, days) in organisation.role_spells(unit) {
+        scope.roles.push(ScopeRole {
+            role: catalogue.roles[role.at()].code.to_string(),
+            network_kind: catalogue.network_kinds[network_kind.at()].code.to_string(),
+            from: days.from,
+            to: days.to,
+        });
+    }
+    for (attribute, value, days) in organisation.attribute_spells(unit) {
+        scope.attributes.push(ScopeAttribute {
+            attribute: catalogue.attributes[attribute.at()].code.to_string(),
+            value: value.to_owned(),
+            from: days.from,
+            to: days.to,
+        });
+    }
+    scope
 }
