@@ -48,7 +48,7 @@ pub(super) fn next(view: &View<'_>, found: Found, forms: &[String]) -> Vec<Next>
             let until = match granted.map(|extension| extension.due) {
                 Some(ExtensionDue::Waived) => continue,
                 Some(ExtensionDue::At { date, hour, minute }) => {
-                    Some(view.catalogue.moment(date, hour, minute))
+                    Some(view.catalogue.due_at(date, hour, minute))
                 }
                 None => None,
             };

@@ -52,8 +52,12 @@ pub(super) fn moment(params: &Params, catalogue: &Catalogue) -> Result<Option<Mi
         return Ok(Some(moment.into()));
     }
     let wrong = || Wrong::Moment(text.to_owned());
-    let (day, time) = text.split_once(['T', ' ']).unwrap_or((text, "23:59"));
+    let (day, time) = match text.split_once(['T', ' ']) {
+        Some((day, time)) => (day, Some(time)),
+        None => (text, None),
+    };
     let day: Date = day.parse().map_err(|_| wrong())?;
+    let Some(time) = time else { return Ok(Some(catalogue.due_at(day, 23, 59))) };
     let (hour, minute) = time.trim().split_once(':').ok_or_else(wrong)?;
     let part = |text: &str, below: u8| {
         text.parse::<u8>().ok().filter(|n| text.len() <= 2 && *n < below).ok_or_else(wrong)
@@ -271,7 +275,7 @@ mod tests {
             moment(&params, &catalogue).ok().flatten().map(|at| moment_text(&catalogue, at))
         };
         assert_eq!(at("2026-02-10 9:05").as_deref(), Some("2026-02-10T09:05:00+08:00"));
-        assert_eq!(at("2026-02-10").as_deref(), Some("2026-02-10T23:59:00+08:00"));
+        assert_eq!(at("2026-02-10").as_deref(), Some("2026-02-10T23:59:59+08:00"));
         let full = "2026-02-10T09:00:00+08:00";
         assert_eq!(at(full).as_deref(), Some(full));
         for wrong in ["2026-02-31", "2026-02-10 24:00", "2026-02-10 9", "x", "2026-02-10 1:1:1"] {

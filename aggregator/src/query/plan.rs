@@ -293,7 +293,7 @@ pub(super) fn extension(
         None => (false, None),
         Some(ExtensionDue::Waived) => (true, None),
         Some(ExtensionDue::At { date, hour, minute }) => {
-            (false, Some(catalogue.moment(date, hour, minute)))
+            (false, Some(catalogue.due_at(date, hour, minute)))
         }
     }
 }

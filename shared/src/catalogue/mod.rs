@@ -478,6 +478,13 @@ impl Catalogue {
         }
     }
 
+    /// The last moment at which something due on `date` at `hour`:`minute` is in time: as everywhere, 23:59 stands
+    /// for the end of the day.
+    pub fn due_at(&self, date: Date, hour: u8, minute: u8) -> Millis {
+        let at = self.moment(date, hour, minute);
+        if (hour, minute) == (23, 59) { at.plus(59_999) } else { at }
+    }
+
     /// The first moment of `date` in the catalogue's time zone.
     pub fn midnight(&self, date: Date) -> Millis {
         self.moment(date, 0, 0)

@@ -34,7 +34,8 @@ pub fn deadline(
     extension: Option<Millis>,
 ) -> Deadline {
     let due = extension.unwrap_or_else(|| {
-        catalogue.moment(due_day(form, period, working), form.due.hour, form.due.minute)
+        let day = due_day(form, period, working);
+        catalogue.due_at(day, form.due.hour, form.due.minute)
     });
     Deadline { due, late_after: due.plus(i64::from(form.grace_minutes) * 60_000) }
 }
