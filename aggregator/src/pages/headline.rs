@@ -31,7 +31,11 @@ enum Headline<'a> {
 
 /// Whether an indicator says something here.
 fn is_told(figure: &IndicatorFigure) -> bool {
-    !matches!(figure.state, State::NotShownHere | State::NotApplicable)
+    match figure.state {
+        State::NotShownHere => false,
+        State::NotApplicable => figure.is_undefined(),
+        _ => true,
+    }
 }
 
 fn has_target(figure: &IndicatorFigure) -> bool {

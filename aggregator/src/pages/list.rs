@@ -132,7 +132,11 @@ pub(super) fn page(view: &View<'_>, text: &str, which: &str) -> Result<Page, Pro
             place.list.push(Listed { unit, networks: org.networks_of(unit, day, Some(kind)) });
         }
     }
-    place.list.retain(|one| only.is_none_or(|only| org.kind_on(one.unit, day) == only));
+    // Who was of that kind while it reported is in the line too, whatever it is on that day.
+    let adds = |unit: UnitIx| values.contains_key(org.code(unit).as_str());
+    place
+        .list
+        .retain(|one| only.is_none_or(|only| adds(one.unit) || org.kind_on(one.unit, day) == only));
     fitted(view, |rows| Ok(place.render(&values, rows)))
 }
 
@@ -214,14 +218,15 @@ impl List<'_> {
         self.view.catalogue.element(code).map(|_| code)
     }
 
-    /// What each facility adds to the line of the element shown.
+    /// What each facility adds to the line of the element shown; of the kind shown, if it is one.
     fn values(&self) -> Result<BTreeMap<String, u64>, Problem> {
         let view = self.view;
         let Some(element) = self.element() else { return Ok(BTreeMap::new()) };
         let mut call = view.question(&self.code(), &self.period);
         call.network = Some(self.kind_code().to_owned());
         call.element = vec![element.to_owned()];
-        view.service.reconciled(&call, self.which.line()).map_err(Problem::request)
+        let kind = view.params.kind.as_deref();
+        view.service.reconciled(&call, self.which.line(), kind).map_err(Problem::request)
     }
 
     fn link(&self, which: Which, kind: Option<&str>, from: usize) -> String {
@@ -271,13 +276,8 @@ impl List<'_> {
             let names = above.iter().take(above.len().saturating_sub(1));
             names.map(|u| org.name_on(*u, self.day, view.lang)).collect::<Vec<_>>().join(" › ")
         };
-        let own = |one: &Listed| values.get(org.code(one.unit).as_str());
         // What is listed is all of the line, and nothing is left out of the sum: it is the line's own.
-        let sum = if only.is_some() {
-            self.list.iter().filter_map(own).fold(0_u64, |sum, n| sum.saturating_add(*n))
-        } else {
-            values.values().fold(0_u64, |sum, n| sum.saturating_add(*n))
-        };
+        let sum = values.values().fold(0_u64, |sum, n| sum.saturating_add(*n));
         let content = html! {
             (layout::trail(view, &path, &self.period))
             h1 { (self.which.title(view)) " " small { (area) " · " (network) " · " (self.period) } }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use banyan_shared::catalogue::NetworkKindIx;
+use banyan_shared::catalogue::{NetworkKindIx, Scope};
 use banyan_shared::figures::MissingWhy;
 use banyan_shared::organisation::{Found, NetworkIx, UnitIx};
 use banyan_shared::period::{Date, Period, Span};
@@ -573,12 +573,32 @@ impl Place<'_> {
                 (tables::reconciliation(view, element, sum, &link))
             } @else {
                 p.dim {
-                    (view.tr("比率与指标不相加，没有对账；", "Ratios are not added, so there is nothing to reconcile; "))
+                    (self.why_no_sum(shown))
                     a href=(link(Which::None, None)) { (view.tr("未入任何网络的机构", "facilities in none of the networks")) }
                 }
             }
         };
         Ok(Networks { kind, shown: Some((parts, sum)) })
+    }
+
+    /// Why there is no reconciliation of what is shown.
+    fn why_no_sum(&self, shown: Option<&str>) -> &'static str {
+        let view = self.view;
+        let element = shown.and_then(|code| view.catalogue.element(code));
+        match element.map(|element| &view.catalogue.elements[element.at()]) {
+            Some(model) if model.scope == Scope::Area => view.tr(
+                "县级填报的数属于整个辖区，不按机构相加；",
+                "What the area's desk reports is of the whole area and not added over facilities; ",
+            ),
+            Some(_) => view.tr(
+                "各机构的数不能相加，没有对账；",
+                "Values of facilities must not be added, so there is nothing to reconcile; ",
+            ),
+            None => view.tr(
+                "比率与指标不相加，没有对账；",
+                "Ratios are not added, so there is nothing to reconcile; ",
+            ),
+        }
     }
 
     fn networks_shown(&self, networks: &Networks, shown: Option<&str>, rows: usize) -> Markup {

@@ -37,9 +37,11 @@ pub(super) fn moment(text: &str) -> String {
     text.get(..16).unwrap_or(text).replace('T', " ")
 }
 
-/// A share in per cent, one decimal, never rounded up to 100.
+/// A share in per cent, one decimal, rounded as indicators are, but never up to 100.
 fn percent(part: u64, whole: u64) -> Option<String> {
-    let thousandths = u128::from(part) * 1000 / u128::from(whole.max(1));
+    let (part, of) = (u128::from(part), u128::from(whole.max(1)));
+    let rounded = (part * 2000 + of) / (of * 2);
+    let thousandths = if part < of { rounded.min(999) } else { rounded };
     (whole > 0).then(|| format!("{}.{}%", thousandths / 10, thousandths % 10))
 }
 
@@ -401,5 +403,21 @@ impl View<'_> {
     /// The name of a unit of measure.
     pub(super) fn unit_text<'c>(&'c self, code: &'c str) -> &'c str {
         self.catalogue.units.get(code).map_or(code, |unit| unit.get(self.lang))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent;
+
+    #[test]
+    fn a_share_is_rounded_as_indicators_are_but_never_up_to_all() {
+        let shown = |part, whole| percent(part, whole).unwrap();
+        assert_eq!(shown(31, 32), "96.9%");
+        assert_eq!(shown(1, 3), "33.3%");
+        assert_eq!(shown(2999, 3000), "99.9%");
+        assert_eq!(shown(3000, 3000), "100.0%");
+        assert_eq!(shown(0, 5), "0.0%");
+        assert_eq!(percent(0, 0), None);
     }
 }

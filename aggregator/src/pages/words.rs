@@ -107,8 +107,7 @@ impl View<'_> {
         let state = figure.state.text(self.lang);
         let colon = self.tr("：", ": ");
         let why = match figure.state {
-            State::Reported if figure.value.is_some() => return None,
-            State::Reported => self.tr("分母为零", "nothing stands below the line").to_owned(),
+            State::Reported => return None,
             State::Waiting if !figure.waiting_for().is_empty() => self.waits(figure.waiting_for()),
             State::Waiting | State::Missing if !figure.absent().is_empty() => format!(
                 "{}{}",
@@ -126,6 +125,18 @@ impl View<'_> {
                 self.tr("组机构期，可用", "facility-periods usable:"),
                 grouped(figure.coverage.matched)
             ),
+            State::NotApplicable if figure.has_flag("denominator_zero") => {
+                self.tr("分母为零", "nothing stands below the line").to_owned()
+            }
+            State::NotApplicable if figure.has_flag("too_large") => {
+                self.tr("数值过大，无法计算", "the numbers are too large").to_owned()
+            }
+            State::NotApplicable if figure.coverage.expected > 0 => self
+                .tr(
+                    "应报此项的机构均答“不适用”",
+                    "whoever is asked for it answered \"not applicable\"",
+                )
+                .to_owned(),
             State::NotApplicable => {
                 self.tr("本范围内没有应报此项的机构", "nobody here is asked for it").to_owned()
             }
@@ -169,6 +180,10 @@ impl View<'_> {
         let why = match figure.state {
             State::Reported => return None,
             State::Missing => self.tr("已过期限，无人上报", "overdue, nobody has reported"),
+            State::NotApplicable if figure.not_applicable > 0 => self.tr(
+                "应报此项的机构均答“不适用”",
+                "whoever is asked for it answered \"not applicable\"",
+            ),
             State::NotApplicable => self.tr("本期无应报机构", "nobody is asked for it"),
             State::Waiting => self.tr("尚未到期", "not due yet"),
             State::NotAdditive => self.tr("各机构的数不能相加", "of several facilities"),

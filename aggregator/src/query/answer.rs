@@ -317,6 +317,16 @@ impl IndicatorFigure {
         self.remarks.as_ref().map_or(&[], |remarks| &remarks.flags)
     }
 
+    /// Whether a flag is raised.
+    pub fn has_flag(&self, code: &str) -> bool {
+        self.flags().iter().any(|flag| &**flag == code)
+    }
+
+    /// Whether a formula was worked out and comes to no number.
+    pub fn is_undefined(&self) -> bool {
+        self.has_flag("denominator_zero") || self.has_flag("too_large")
+    }
+
     /// The area, where the figure is an area's.
     pub fn area(&self) -> Option<&str> {
         self.remarks.as_ref()?.area.as_deref()

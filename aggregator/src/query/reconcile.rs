@@ -60,17 +60,20 @@ impl Engine<'_> {
         Some(Ordered(lines.collect()))
     }
 
-    /// What each facility adds to a line of the reconciliation of the one element asked for, by its code.
-    /// Facilities without a number are not among them.
+    /// What each facility adds to a line of the reconciliation of the one element asked for, by its code; where a
+    /// kind is named, while it was of that kind. Facilities without a number are not among them.
     ///
     /// # Errors
     /// As [`Engine::query`].
     pub fn reconciled(
         &self,
         request: &QueryRequest,
-        line: ReconciliationLine,
+        (line, kind): (ReconciliationLine, Option<&str>),
         now: Millis,
     ) -> Result<BTreeMap<String, u64>, QueryError> {
+        let of_kind = |at: KindIx| {
+            kind.is_none_or(|kind| self.catalogue.kinds[at.at()].code.as_str() == kind)
+        };
         let span = span_of(&request.period)?;
         let when = self.when(request.membership, request.as_of, now);
         let place = self.place(&request.place, span, when.map)?;
@@ -83,7 +86,7 @@ impl Engine<'_> {
         let mut out: BTreeMap<String, u128> = BTreeMap::new();
         for element in elements.unwrap_or_default() {
             self.reconcile_cells(&asked, place.scope, &dims, span, element, &mut |unit, cell| {
-                if let Some(value) = cell.adds_to(line) {
+                if let Some(value) = cell.adds_to(line).filter(|_| of_kind(cell.kind)) {
                     *out.entry(self.organisation.code(unit).to_string()).or_default() += value;
                 }
             });

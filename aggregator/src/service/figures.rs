@@ -584,7 +584,7 @@ impl Service {
         self.ask(call.lang, request.as_of, about, |engine, now| engine.query(&request, now))
     }
 
-    /// What each facility adds to a line of a reconciliation.
+    /// What each facility adds to a line of a reconciliation; where a kind is named, while it was of that kind.
     ///
     /// # Errors
     /// As [`Service::figures`].
@@ -592,9 +592,10 @@ impl Service {
         &self,
         call: &QueryCall,
         line: ReconciliationLine,
+        kind: Option<&str>,
     ) -> Result<BTreeMap<String, u64>> {
         let request = request(call)?;
-        let ask = |engine: &Engine<'_>, now| engine.reconciled(&request, line, now);
+        let ask = |engine: &Engine<'_>, now| engine.reconciled(&request, (line, kind), now);
         Ok(self.ask(call.lang, request.as_of, (&call.unit, &call.period), ask)?.0)
     }
 

@@ -162,3 +162,18 @@ fn an_empty_centre_says_that_nothing_has_come_in() {
         }
     }
 }
+
+#[test]
+fn a_figure_without_a_number_says_why_in_words() {
+    let mut centre = with_indicators();
+    for day in 1..=31 {
+        let day = format!("2026-01-{day:02}");
+        centre.put("A", "daily", &day, &["0", "0"], "张");
+        centre.put("B", "daily", &day, &["NA", "NA"], "乙");
+    }
+    let (_, html) = centre.place("A", "2026-01", "zh");
+    let (first, _) = html.split_once("id=\"indicators\"").expect("there are indicators");
+    assert!(first.contains("出诊占比") && first.contains("分母为零"), "{first}");
+    let (_, html) = centre.place("B", "2026-01", "zh");
+    assert!(html.contains("应报此项的机构均答“不适用”"), "{html}");
+}

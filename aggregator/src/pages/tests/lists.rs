@@ -86,3 +86,37 @@ fn every_line_of_a_reconciliation_leads_to_its_facilities() {
     let (status, html) = centre.open(&[("period", "2026-01")], &["list", "C1", "none"]);
     assert!(status == 200 && html.contains("没有这样的机构"), "{html}");
 }
+
+#[test]
+fn a_kinds_list_adds_up_to_its_line_also_after_a_change_of_kind() {
+    let mut centre = Centre::new(
+        "W,变医院,clinic,T2,,2026-01-16,,,\n\
+         W,变医院,hospital,T2,2026-01-16,,,,\n",
+    );
+    centre.put("W", "daily", "2026-01-05", &["5", ""], "张");
+    centre.put("W", "hospital_monthly", "2026-01", &["6", "2", "1", ""], "张");
+    for (kind, sum) in [("clinic", 5), ("hospital", 6)] {
+        let (status, html) = centre.open(
+            &[("period", "2026-01"), ("groups", "alliance"), ("show", "visits"), ("kind", kind)],
+            &["list", "C1", "none"],
+        );
+        assert_eq!(status, 200);
+        assert!(html.contains(&format!("诊疗人次：<b>{sum}</b>")), "{kind}: {html}");
+        assert!(html.contains("/place/W?"), "{kind}: {html}");
+    }
+}
+
+#[test]
+fn where_there_is_no_reconciliation_the_page_says_why() {
+    let mut centre = Centre::new("");
+    centre.put("H2", "hospital_monthly", "2026-01", &["100", "50", "9", "7"], "李");
+    let shown = |place: &str, show: &str| {
+        let asked = [("period", "2026-01"), ("groups", "alliance"), ("show", show)];
+        centre.open(&asked, &["place", place]).1
+    };
+    // Of no group, but of the area.
+    let html = shown("C2", "led");
+    assert!(html.contains("与行政合计对账") && html.contains("未入任何网络"), "{html}");
+    assert!(shown("C2", "types_ytd").contains("各机构的数不能相加，没有对账"));
+    assert!(shown("C1", "payer_visits").contains("县级填报的数属于整个辖区"));
+}
