@@ -74,6 +74,9 @@ def period(text):
     if match := re.fullmatch(r"(\d{4})Q([1-4])", text):
         first = date(int(match[1]), 3 * int(match[2]) - 2, 1)
         return Period(("quarter", first, month_of(first + timedelta(days=70)).last))
+    if ".." in text:
+        first, last = map(period, text.split(".."))
+        return Period(("span", first.first, last.last))
     if match := re.fullmatch(r"\d{4}", text):
         return year_of(date(int(text), 1, 1))
     raise ValueError(text)
@@ -986,8 +989,6 @@ class Figures:
             return "?"
         if all(pair.matched for pair in pairs):
             return Fraction(1)
-        if not any(pair.matched for pair in pairs):
-            return Fraction(0)
         world = self.world
         below = terms(trees[-1])
         periods, one = [], parts(self.span, grain)[0]

@@ -254,11 +254,16 @@ def counts(pick, world, month):
     said = {}
     history = figures.Period(("span", (month.first - 400 * DAY).replace(day=1), month.first - DAY))
     this = figures.Period(("span", month.first, world.today))
+    # What is told once a year stands for long after.
+    last_year = year_of(month.first.replace(month=1) - DAY)
+    yearly = {form["code"] for form in world.forms.values() if form["period_type"] == "year"}
     for unit in world.reporters:
         care = pick.choice([1.0, 0.97, 0.9, 0.6, 0.0])
-        for span in (history, this):
+        row = world.row(unit, month.first)
+        tells_yearly = row is not None and world.kind_class[row["kind"]] == "desk"
+        for span in (history, this, *([last_year] if tells_yearly else [])):
             for slot in world.slots_of(unit, span):
-                if not slot.ended:
+                if not slot.ended or (span is last_year) != (slot.form in yearly):
                     continue
                 daily = slot.period.type == "day"
                 if span is history:
@@ -351,6 +356,10 @@ def generate(seed, now, catalogue, targets, folder):
         for network, _, kind, area in province.networks:
             if area and ";" not in area:
                 queries.append(["query", network, span])
+    # Several periods of a form, in one.
+    several = f"{month.text()}..{running.text()}"
+    for by in ([], ["--by", "county"], ["--by", "facility"], ["--by", "network", "--network", "county_community"]):
+        queries.append(["query", "P", several, *by])
     # On today's map; and as known before the acts.
     for by in ([], ["--by", "city"], ["--by", "county"], ["--by", "township"]):
         queries.append(["query", "P", month.text(), *by, "--membership", "today"])

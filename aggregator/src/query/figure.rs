@@ -80,7 +80,8 @@ impl Engine<'_> {
                 if !named && silent {
                     continue;
                 }
-                let figure = self.indicator_figure(*indicator, row, span, outcome, of, names);
+                let figure =
+                    self.indicator_figure(asked, *indicator, row, span, outcome, of, names);
                 figures.push(figure);
             }
             out.insert(*key, figures);
@@ -89,8 +90,10 @@ impl Engine<'_> {
         out
     }
 
-    pub(super) fn indicator_figure(
+    #[expect(clippy::too_many_arguments, reason = "what one figure is made of")]
+    fn indicator_figure(
         &self,
+        asked: &Asked<'_>,
         indicator: IndicatorIx,
         row: RowOf<'_>,
         span: Span,
@@ -102,13 +105,16 @@ impl Engine<'_> {
         let last = span.last_day();
         let model = &self.catalogue.indicators[indicator.at()];
         let definition = model.definition_on(last);
-        let target = org.target(indicator, of, last);
+        // A target is a place's or a network's: a part of it neither meets nor misses it.
+        let target = if self.is_part(row) { None } else { org.target(indicator, of, last) };
         let (low, high) = target.map_or((None, None), |target| (target.low, target.high));
         let direction = target.map_or(model.direction, |target| target.direction);
         let met = outcome.value.and_then(|value| {
             target.and_then(|_| figures::indicators::meets(direction, low, high, value))
         });
-        let pace = target.and_then(|target| self.pace(definition, target, last));
+        // Of a time that still runs, what is to be reached by now.
+        let by = last.min(asked.today.plus(-1));
+        let pace = target.and_then(|target| self.pace(definition, target, (last, by)));
         if let (Some(pace), Some(value)) = (pace, outcome.value) {
             let on_pace = value.to_f64() >= pace;
             outcome.flags.push(if on_pace { "on_pace" } else { "behind_pace" }.to_owned());
@@ -182,9 +188,14 @@ impl Engine<'_> {
         texts.into_iter().map(|text| self.text(text)).collect()
     }
 
-    /// What should be reached by `last` of a target that is to be reached over a time: a year's, or that of
-    /// a number counted up since a day.
-    pub(super) fn pace(&self, definition: &Definition, target: &Target, last: Date) -> Option<f64> {
+    /// What should be reached by the end of the day `by` of a target that is to be reached over a time: that of
+    /// the year of `last`, or of a number counted up since a day.
+    fn pace(
+        &self,
+        definition: &Definition,
+        target: &Target,
+        (last, by): (Date, Date),
+    ) -> Option<f64> {
         let Formula::Count { value } = &definition.formula else { return None };
         let mut over = None;
         value.walk(&mut |part| {
@@ -199,11 +210,11 @@ impl Engine<'_> {
                 low,
                 Date::new(year, 1, 1)?,
                 Date::new(year + 1, 1, 1)?,
-                last,
+                by,
             ),
             Over::Cumulative => {
                 let from = definition.from.or(target.days.from)?;
-                figures::indicators::pace(low, from, target.days.to?, last)
+                figures::indicators::pace(low, from, target.days.to?, by)
             }
             _ => None,
         }
@@ -336,12 +347,19 @@ impl Engine<'_> {
                     Scope::Network(n) | Scope::Area(n) => key.network = Some(n),
                 }
             }
-            let unit_name = key.unit.map(|unit| {
-                let name = org.name_on(unit, day, Lang::Zh);
+            if key.own
+                && let Scope::Network(n) | Scope::Area(n) = scope
+            {
+                // What of it lies below none of the units.
+                key.network = Some(n);
+            }
+            let own = |name: &str| {
                 if key.own { format!("{name}（本级）") } else { name.to_owned() }
-            });
-            let name = unit_name
-                .or_else(|| key.network.map(|n| org.network_info(n).name.to_string()))
+            };
+            let name = key
+                .unit
+                .map(|unit| own(org.name_on(unit, day, Lang::Zh)))
+                .or_else(|| key.network.map(|n| own(&org.network_info(n).name)))
                 .or_else(|| key.kind.map(|kind| self.catalogue.kinds[kind.at()].name.zh.clone()))
                 .or_else(|| key.role.map(|role| self.catalogue.roles[role.at()].name.zh.clone()));
             shown.push(RowKey {

@@ -135,6 +135,21 @@ impl Engine<'_> {
             self.tell_apart(&mut rows, when);
         }
         let asked = Asked::new(*self, when);
+        if dims.network && matches!(place.scope, Scope::Unit(_)) {
+            // Also what no group has: all of it is in none.
+            match &question.elements {
+                Some(named) => elements.extend(named),
+                None => {
+                    let whole = RowsAsked {
+                        dims: Dims::default(),
+                        indicators: Some(Vec::new()),
+                        ..question.clone()
+                    };
+                    let work = |question: &RowsAsked| self.work_out(&asked, question);
+                    elements.extend(&self.rows_of(&asked, whole, work)?.elements);
+                }
+            }
+        }
         let reconciliation = self.reconciliation(&asked, place.scope, dims, span, &elements);
         let whole = Dims::default();
         let complete = self.complete(&asked, place.scope, &whole, span, None);
@@ -408,3 +423,5 @@ mod tests_marks;
 mod tests_often;
 #[cfg(test)]
 mod tests_older;
+#[cfg(test)]
+mod tests_parts;

@@ -26,14 +26,9 @@ impl Engine<'_> {
             for period in span.parts(model.period_type) {
                 let plan = self.plans.plan(self.catalogue, self.organisation, &slots, form, period);
                 let store = self.cube.form(&model.code).filter(|store| store.has_stages(period));
-                let units = match scope {
-                    Scope::Unit(unit) => self.organisation.facilities_below_in(unit, period),
-                    Scope::Network(n) | Scope::Area(n) => {
-                        self.organisation.facilities_in_during(n, period)
-                    }
-                };
-                for (unit, _) in units {
-                    let Some(slot) = slots.slot(unit) else { continue };
+                // On the map that the figures are read on.
+                for at in self.members(scope, when.map, period) {
+                    let Some(slot) = slots.slot(at.unit) else { continue };
                     if plan.duty[slot as usize] == 0 {
                         continue;
                     }

@@ -40,6 +40,10 @@ impl Units {
         self.list.extend(more.list);
     }
 
+    fn is_empty(&self) -> bool {
+        self.alone == 0 && self.list.is_empty()
+    }
+
     /// How many there are, and how many of them are facilities.
     fn count(&mut self, is_facility: impl Fn(UnitIx) -> bool) -> (u64, u64) {
         self.list.sort_unstable();
@@ -417,6 +421,12 @@ impl<'e> Engine<'e> {
         let facility = |unit: UnitIx| self.organisation.class(unit) == Class::Facility;
         (count.tally.givers, count.tally.facilities) = count.givers.count(facility);
         (_, count.tally.facilities_expected) = count.expected_of.count(facility);
+        let carried =
+            matches!(self.catalogue.elements[element.at()].over_time, OverTime::Latest { .. });
+        if carried && count.tally.givers > 0 {
+            // A value that stands is in, however long the periods of its form.
+            count.flags.retain(|flag| !flag.starts_with("without:"));
+        }
         if count.tally.givers > 0 {
             for (kind, (owed, numbers)) in &count.kinds {
                 if *owed > 0 && *numbers == 0 {
@@ -496,6 +506,8 @@ fn add(counts: &mut Counts, key: Key, element: ElementIx, one: Count, flag: Opti
         && one.tally.reports == 0
         && one.tally.not_applicable == 0
         && one.stock.is_empty()
+        // What is asked rarely may stand where nothing is asked.
+        && one.givers.is_empty()
     {
         return;
     }

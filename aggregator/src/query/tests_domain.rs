@@ -507,3 +507,20 @@ fn the_techniques_of_the_texts_pass_their_rule_and_23_870_000_discharges_do_not(
     assert_eq!(discharges(23_870_000), ["V30"]);
     assert!(discharges(23_870).is_empty());
 }
+
+#[test]
+fn what_is_told_once_a_year_stands_in_every_month_after() {
+    let mut w = world();
+    let told = [("resident_population", "900000"), ("subcentres_built", "3")];
+    put(&mut w, "K1-CB", "county_annual", "2025", &told, "2026-01-10");
+    for (place, period) in
+        [("K1", "2026-01"), ("K1", "2026-05"), ("K1-CB", "2026Q1"), ("K1", "2026-05-20")]
+    {
+        let built = element(&w, place, period, "subcentres_built");
+        assert_eq!((built.value, built.state), (Some(3), State::Reported), "{place} {period}");
+        assert!(built.flags().is_empty(), "its form is not left out: {:?}", built.flags());
+    }
+    // Not yet told, and no longer than it may be carried.
+    assert_eq!(element(&w, "K1", "2025-11", "subcentres_built").value, None);
+    assert_eq!(element(&w, "K1", "2028-03", "subcentres_built").value, None);
+}

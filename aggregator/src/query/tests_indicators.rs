@@ -37,6 +37,7 @@ const INDICATORS: &[(&str, &str, &str)] = &[
     ),
     ("payer_ytd", "kind = \"count\"\nvalue = \"ytd(payer_visits)\"", ""),
     ("bedded", "kind = \"share\"\nof = \"kind=clinic\"\nmeets = \"beds >= 3\"\nfactor = 100", ""),
+    ("bedless", "kind = \"share\"\nof = \"kind=clinic\"\nmeets = \"beds = 0\"\nfactor = 100", ""),
     ("growing", "kind = \"growth\"\nvalue = \"visits[kind=clinic]\"\nfactor = 100", ""),
     (
         "grid",
@@ -150,7 +151,7 @@ fn a_share_waits_for_the_hospital_and_counts_matched_clinics_only() {
     assert_eq!(share.waiting_for().len(), 1);
     let waiting = &share.waiting_for()[0];
     assert_eq!((&*waiting.form, &*waiting.unit), ("hospital_monthly", "H1"));
-    assert_eq!(waiting.due, "2026-02-08T23:59:00+08:00");
+    assert_eq!(waiting.due, "2026-02-08T23:59:59+08:00");
     // The time over, nothing can come any more.
     let share = ask(&w, "C1", "2026-01", "clinic_share", ("2026-03-01", 9));
     assert_eq!((share.value, share.state), (None, State::Missing));

@@ -39,7 +39,7 @@ pub struct Tally {
     pub not_applicable: u64,
     /// Reports owed for ended periods that ask it, less those answering "not applicable".
     pub expected: u64,
-    /// Reports owed that ask it, in all of the span, ended or not.
+    /// Reports owed that ask it, in all of the span, ended or not, less those answering "not applicable".
     pub asked: u64,
     /// Reports owed that ask it, do not answer it, and whose time has passed.
     pub overdue: u64,
@@ -66,7 +66,6 @@ pub fn element_state(element: &Element, tally: &Tally) -> (State, Option<u128>) 
     let state = if tally.asked == 0 && tally.too_fine {
         State::TooFine
     } else if tally.asked == 0
-        || (tally.expected == 0 && tally.not_applicable == tally.asked)
         // A stock whose last answer is "not applicable", and no answer is wanting.
         || (tally.reports > 0 && tally.reports >= tally.asked)
     {

@@ -246,18 +246,19 @@ pub fn length(kind: PeriodType) -> u16 {
     }
 }
 
-/// The inputs' values for one facility; an input that is not asked of it is 0 (`docs/formats.md`).
+/// The inputs' values for one facility. What stands for an input that is not asked of it, or answered "not
+/// applicable", is the formula's: 0 in a sum over facilities, nothing in a condition (`docs/formats.md`).
 pub struct Values<'a> {
     /// The formula.
     pub compiled: &'a Compiled,
-    /// One value an input.
-    pub values: &'a [Rational],
+    /// One value an input, or none.
+    pub values: &'a [Option<Rational>],
 }
 
 impl Values<'_> {
     fn of(&self, is_it: impl Fn(&Input) -> bool) -> Option<Rational> {
         let at = self.compiled.inputs.iter().position(is_it)?;
-        self.values.get(at).copied()
+        self.values.get(at).copied().flatten()
     }
 
     /// The number a side comes to.

@@ -127,6 +127,14 @@ impl<'e> Engine<'e> {
         (level, TargetOf::Unit(unit))
     }
 
+    /// Whether a row is a part of a place or of a network and no place itself: what lies below none of the units
+    /// that the others are, those of a kind, those in a role.
+    pub(super) fn is_part(&self, row: RowOf<'_>) -> bool {
+        let Key { unit, kind, role, own, .. } = row.key;
+        let administrative = |unit| self.organisation.class(unit) == Class::Administrative;
+        own || (kind.is_some() || role.is_some()) && unit.is_none_or(administrative)
+    }
+
     /// Whether an indicator is shown at a level.
     pub(super) fn is_shown_at(indicator: &Indicator, level: Level) -> bool {
         indicator.levels.is_empty() || indicator.levels.contains(&level)
@@ -195,6 +203,7 @@ impl<'e> Engine<'e> {
     /// of a set.
     pub(super) fn row_counted<'r>(&self, compiled: &Compiled, row: RowOf<'r>) -> Option<RowOf<'r>> {
         match (compiled.area, row.key.network, row.scope) {
+            (true, ..) if self.is_part(row) => None,
             (true, Some(n), _) | (true, None, Scope::Network(n)) => {
                 let has_area = !self.organisation.network_info(n).area.is_empty();
                 let Key { unit, kind, role, .. } = row.key;

@@ -395,8 +395,11 @@ impl<'a, 'e> Run<'a, 'e> {
                         _ => got.sum,
                     });
                     held.numbers += u64::from(got.numbers);
-                    if let Value::Number(n) = got.last {
-                        held.last = n;
+                    match got.last {
+                        Value::Number(n) => held.last = n,
+                        // It had a value once, and says that it has none now.
+                        Value::NotApplicable => held.last = 0,
+                        Value::Missing => {}
                     }
                 }
                 Input::Fact(fact) => {
@@ -436,8 +439,8 @@ impl<'a, 'e> Run<'a, 'e> {
         counted.count() as u64
     }
 
-    /// The values of a unit's inputs over its matched pairs.
-    pub(super) fn values(&self, held: &[Held]) -> Vec<Rational> {
+    /// The values of a unit's inputs over its matched pairs, 0 for what it gave no number of.
+    pub(super) fn values(&self, held: &[Held]) -> Vec<Option<Rational>> {
         let of = |(input, held): (usize, &Held)| {
             let stock = self.over_time(input).is_some_and(OverTime::is_stock);
             let mean = matches!(
@@ -445,14 +448,14 @@ impl<'a, 'e> Run<'a, 'e> {
                 Input::Element { over: Some(Over::Mean), .. }
             );
             let sum = i128::try_from(held.sum).unwrap_or(i128::MAX);
-            if mean {
+            Some(if mean {
                 let numbers = i128::from(held.numbers.max(1));
                 Rational::new(sum, numbers).unwrap_or(Rational::ZERO)
             } else if stock {
                 held.last.into()
             } else {
                 Rational::new(sum, 1).unwrap_or(Rational::ZERO)
-            }
+            })
         };
         held.iter().enumerate().map(of).collect()
     }

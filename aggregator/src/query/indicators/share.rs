@@ -1,7 +1,7 @@
 //! The share of facilities whose values meet a condition.
 
-use banyan_shared::catalogue::Filter;
 use banyan_shared::catalogue::expr::condition;
+use banyan_shared::catalogue::{Filter, OverTime};
 use banyan_shared::figures::State;
 use banyan_shared::figures::indicators::{Pairs, Values};
 
@@ -11,6 +11,15 @@ use super::{Outcome, RowOf};
 use crate::query::asked::Got;
 
 impl Run<'_, '_> {
+    /// Whether what was answered leaves an input with a number: a stock's last answer may be that it has none.
+    fn has_number(&self, input: usize, got: &Got) -> bool {
+        if self.over_time(input).is_some_and(OverTime::is_stock) {
+            got.last.number().is_some()
+        } else {
+            got.numbers > 0
+        }
+    }
+
     /// The share of facilities whose values meet a condition. The set is that of the last day, each facility
     /// once; its flows are added up and its stocks are the newest.
     pub(super) fn share(&self, row: RowOf<'_>, of: &Filter) -> Outcome {
@@ -60,7 +69,13 @@ impl Run<'_, '_> {
                 if matched {
                     held.fill(Held::default());
                     self.hold(presence, &whole, *unit, self.span, &mut held);
-                    let values = self.values(&held);
+                    let mut values = self.values(&held);
+                    for input in self.element_inputs() {
+                        if !whole[input].is_some_and(|got| self.has_number(input, &got)) {
+                            // A condition on what is not there does not hold.
+                            values[input] = None;
+                        }
+                    }
                     let values = Values { compiled: self.compiled, values: &values };
                     met += u64::from(condition(&meets.expr, &values) == Ok(true));
                 }

@@ -126,7 +126,7 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
         if kinds.values().all(|pairs| pairs.matched == 0) {
             return;
         }
-        let mut fraction: Option<Vec<Rational>> = None;
+        let mut fraction: Option<Vec<Option<Rational>>> = None;
         for (total, side) in self.totals.iter_mut().zip(&run.compiled.sides) {
             if is_plain(side) {
                 continue;

@@ -99,9 +99,6 @@ impl Sums<'_, '_, '_> {
         if matched == expected {
             return Some(1.0);
         }
-        if matched == 0 {
-            return Some(0.0);
-        }
         let elements: Vec<usize> = sides.iter().flat_map(|side| side.elements.clone()).collect();
         let first = run.grains.iter().find(|grain| grain.inside)?.span.single()?;
         let before: Vec<Grain> = (-USUAL_PERIODS..0)
