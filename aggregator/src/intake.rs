@@ -476,7 +476,13 @@ impl Intake {
         let hand_over = asked.hello.is_some() && agent.knows_key == Some(false);
         if hand_over {
             count(&self.counters.hand_overs, 1);
+        }
+        // All that is not the receipt goes before it: with that in hand, who has nothing else to do hangs up.
+        if hand_over || (asked.offer && asked.context != agent.newest) {
             self.grant(state, asked.agent, Some(asked.context));
+        }
+        if asked.hello.is_some() {
+            self.direct(asked.agent);
         }
         let (lives, complete) = match asked.hello {
             Some(_) => agent.inbox.all(),
@@ -492,15 +498,8 @@ impl Intake {
             time: now,
             credit: CREDIT,
         };
-        if asked.hello.is_some() {
-            // Before the receipt: with that in hand, who has nothing else to do hangs up.
-            self.direct(asked.agent);
-        }
         count(&self.counters.receipts, 1);
         self.send(asked.agent, receipt.seal(asked.agent, &self.identity.key));
-        if !hand_over && asked.offer && asked.context != agent.newest {
-            self.grant(state, asked.agent, Some(asked.context));
-        }
     }
 
     /// Tells an agent where it should rather connect, if elsewhere than where it is.

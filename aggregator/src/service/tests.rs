@@ -171,6 +171,9 @@ fn a_unit_taken_out_takes_what_was_granted_to_it_along_and_the_import_says_so() 
     assert!(state.organisation.extension("daily", unit, "2026-02-01".parse().unwrap()).is_some());
 }
 
+/// What agents are told.
+type Said = std::sync::mpsc::Receiver<(AgentId, bytes::Bytes)>;
+
 /// The way down to agents, as seen from its other end.
 struct Down(std::sync::mpsc::Sender<(AgentId, bytes::Bytes)>);
 
@@ -183,30 +186,53 @@ impl Downlink for Down {
 /// How long anything may take that is waited for.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// A message of the agent of key 1.
+fn message(batch: banyan_shared::wire::Batch) -> Incoming {
+    Incoming {
+        agent: batch.agent,
+        payload: batch.seal(&key(1)).into(),
+        permit: crate::broker::Permit::alone(),
+    }
+}
+
+impl Centre {
+    /// Admits the agent of key 1, for A under context 1.
+    fn admit(&self) {
+        let context =
+            NewContext { number: 1, facilities: vec!["A".parse().unwrap()], below: vec![] };
+        let code = NewCode {
+            number: 7,
+            secret: [0; 16],
+            contexts: vec![context],
+            uses: 1,
+            expires: LATER.plus(1000),
+        };
+        let key = key(1).public();
+        let admitted = Act::Admitted { key, code: 7, context: 1, machine: 0, succeeds: None };
+        self.put(vec![Act::Codes(vec![code]), admitted]).unwrap();
+    }
+
+    /// The same again, with a way in and a way down.
+    fn on_a_line(self) -> (Centre, mpsc::Sender<Incoming>, Said) {
+        let Centre { dir, runtime, service, running } = self;
+        drop(service);
+        runtime.block_on(running.stop()).unwrap();
+        let (send, incoming) = mpsc::channel(1);
+        let (down, said) = std::sync::mpsc::channel();
+        let clock: Clock = Arc::new(|| LATER);
+        let lines = Some((incoming, Arc::new(Down(down)) as Arc<dyn Downlink>));
+        let (service, running) =
+            runtime.block_on(Service::open(&dir.path().join("data"), clock, lines)).unwrap();
+        (Centre { dir, runtime, service, running }, send, said)
+    }
+}
+
 #[test]
 fn while_a_question_is_worked_out_a_batch_commits_and_is_receipted() {
     let centre = Centre::new();
-    let context = NewContext { number: 1, facilities: vec!["A".parse().unwrap()], below: vec![] };
-    let code = NewCode {
-        number: 7,
-        secret: [0; 16],
-        contexts: vec![context],
-        uses: 1,
-        expires: LATER.plus(1000),
-    };
-    let agent = key(1).public();
-    let admitted = Act::Admitted { key: agent, code: 7, context: 1, machine: 0, succeeds: None };
-    centre.put(vec![Act::Codes(vec![code]), admitted]).unwrap();
-    let Centre { dir, runtime, service, running } = centre;
-    drop(service);
-    runtime.block_on(running.stop()).unwrap();
-    // The same again, with a way in and a way down.
-    let (send, incoming) = mpsc::channel(1);
-    let (down, receipts) = std::sync::mpsc::channel();
-    let clock: Clock = Arc::new(|| LATER);
-    let lines = Some((incoming, Arc::new(Down(down)) as Arc<dyn Downlink>));
-    let (service, running) =
-        runtime.block_on(Service::open(&dir.path().join("data"), clock, lines)).unwrap();
+    centre.admit();
+    let (centre, send, receipts) = centre.on_a_line();
+    let Centre { dir: _dir, runtime, service, running } = centre;
     let visits = |answer: &crate::query::QueryAnswer| {
         answer.rows[0].elements.get("visits").and_then(|figure| figure.value)
     };
@@ -229,14 +255,9 @@ fn while_a_question_is_worked_out_a_batch_commits_and_is_receipted() {
         });
         has_begun.recv_timeout(PATIENCE).unwrap();
         let report = batch(vec![(1, report(0, 0, "2026-01-05", two(7, 1)))]);
-        let message = Incoming {
-            agent: agent.agent_id(),
-            payload: report.seal(&key(1)).into(),
-            permit: crate::broker::Permit::alone(),
-        };
-        send.blocking_send(message).unwrap();
+        send.blocking_send(message(report)).unwrap();
         let (to, bytes) = receipts.recv_timeout(PATIENCE).expect("a receipt while it is held");
-        assert_eq!(to, agent.agent_id());
+        assert_eq!(to, key(1).public().agent_id());
         let envelope = banyan_shared::wire::Envelope::read(&bytes).unwrap();
         let receipt =
             banyan_shared::wire::Receipt::open(&envelope, &service.identity().key.public());
@@ -250,6 +271,42 @@ fn while_a_question_is_worked_out_a_batch_commits_and_is_receipted() {
         let (answer, model) = long.join().unwrap().unwrap();
         assert_eq!((visits(&answer), model.position), (None, before));
     });
+    drop((send, service));
+    runtime.block_on(running.stop()).unwrap();
+}
+
+#[test]
+fn a_newer_context_is_offered_before_the_receipt_and_once() {
+    use banyan_shared::wire::{Answer, Envelope, Kind};
+    let centre = Centre::new();
+    centre.admit();
+    let catalogue = fixture::CATALOGUE.replacen("version = \"", "version = \"next-", 1);
+    centre.put(vec![Act::Catalogue { toml: deflate(catalogue.as_bytes()) }]).unwrap();
+    let (centre, send, told) = centre.on_a_line();
+    // What is said to a batch written under the first context, up to the receipt.
+    let said = |seq, day| {
+        let report = batch(vec![(seq, report(0, 0, day, two(7, 1)))]);
+        send.blocking_send(message(report)).unwrap();
+        let mut said = Vec::new();
+        loop {
+            let (_, bytes) = told.recv_timeout(PATIENCE).expect("an answer");
+            let kind = Envelope::read(&bytes).unwrap().kind;
+            said.push((kind, bytes));
+            if kind == Kind::Receipt {
+                return said;
+            }
+        }
+    };
+    let first = said(1, "2026-01-05");
+    let [(Kind::Answer, grant), (Kind::Receipt, _)] = &first[..] else {
+        panic!("a grant, then the receipt");
+    };
+    let root = centre.service.identity().root;
+    let (answer, _) = Answer::open(&Envelope::read(grant).unwrap(), &root).unwrap();
+    assert!(matches!(answer, Answer::Granted { catalogue: Some(_), .. }), "{answer:?}");
+    let second = said(2, "2026-01-06");
+    assert!(matches!(second[..], [(Kind::Receipt, _)]), "it stays connected: told once");
+    let Centre { dir: _dir, runtime, service, running } = centre;
     drop((send, service));
     runtime.block_on(running.stop()).unwrap();
 }
