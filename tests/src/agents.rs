@@ -134,8 +134,10 @@ impl Agents {
     /// A fleet without agents.
     ///
     /// # Errors
-    /// No threads.
+    /// No threads, or the limit of open files cannot be raised.
     pub fn new() -> Result<Agents> {
+        // An agent holds about eight: many systems start a process with 1,024.
+        banyan_aggregator::descriptors::raise().context("the limit of open files")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(BLOCKING_THREADS)

@@ -52,6 +52,8 @@ impl House {
     }
 
     async fn behind(config: DoorConfig, entrance: Entrance) -> Self {
+        // Some tests hold hundreds of connections, both ends of each, and run at once.
+        crate::descriptors::raise().unwrap();
         let registry = Registry::new(Arc::default());
         let (broker, incoming) =
             Broker::start(BrokerConfig::default(), Arc::clone(&registry)).unwrap();

@@ -288,7 +288,7 @@ async fn a_first_contact_can_only_become_known() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_sockets_and_noise_keep_nobody_waiting() {
-    // As many as fit beside the other tests into a process of 1,024 descriptors; the attack suite has thousands.
+    // As many as fit beside other tests where 1,024 descriptors are all there are; the attack suite has thousands.
     const SILENT: u64 = 200;
     let mut config = DoorConfig::default();
     config.timeouts.connect = Duration::from_secs(5);
