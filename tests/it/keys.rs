@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use banyan_tests::until;
 use serde_json::json;
 
-use crate::small::{Done, Small, json_of, record, run, sync};
+use crate::small::{Done, SOON, Small, json_of, record, run, sync};
 
 /// A centre whose recovery file was taken off the server, that file, and its code.
 pub(crate) fn country() -> (Small, PathBuf, String) {
@@ -146,8 +147,11 @@ fn agents_learn_a_new_key_whenever_they_come_back_and_the_old_one_never_returns(
     fs::rename(&stolen, &keys).unwrap();
     small.served = Some(small.world.serve_at(mqtt, http).unwrap());
     record(&late, "2026-01-09", &["total_visits=4"]);
-    let told = run(&late, &["sync", "--timeout", "6s", "--lang", "en"]).exits(3);
-    assert!(told.err.contains("outdated"), "{}", told.err);
+    until("it is told so", SOON, || {
+        let told = run(&late, &["sync", "--timeout", "6s", "--lang", "en"]).exits(3);
+        Ok(told.err.contains("outdated").then_some(()))
+    })
+    .unwrap();
     assert_eq!(json_of(&late, &["status"])["waiting"], 1);
     small.served.take().unwrap().stop().unwrap();
     let lies = small.run(&["verify", "--all"]).exits(1);
