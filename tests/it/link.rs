@@ -9,6 +9,7 @@ use banyan_aggregator::front_door::{DoorConfig, Entrance, FrontDoor, Registry};
 use banyan_aggregator::service::system_clock;
 use banyan_shared::ids::AgentId;
 use banyan_shared::limits::PAYLOAD_BYTES_MAX;
+use banyan_tests::kept_address;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -21,7 +22,8 @@ async fn a_link_carries_messages_both_ways_and_ends_with_a_reason() {
     let registry = Registry::new(Arc::default());
     let (broker, mut incoming) =
         Broker::start(BrokerConfig::default(), Arc::clone(&registry)).unwrap();
-    let addr = "127.0.0.1:0".parse().unwrap();
+    // Nobody else is given it once the door has gone.
+    let addr = kept_address().unwrap();
     let entrance = Entrance { roll: Arc::default(), tls: None, clock: system_clock() };
     let config = DoorConfig::default();
     let door = FrontDoor::bind(addr, config, broker.uplink(), Arc::clone(&registry), entrance)
