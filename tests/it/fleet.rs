@@ -5,6 +5,9 @@
 use std::process::Command;
 
 use banyan_tests::fleet::{Options, Report, Scenario, run, soak};
+use banyan_tests::until;
+
+use crate::small::SOON;
 
 /// Agents of a run in small.
 const AGENTS: u32 = 120;
@@ -77,9 +80,13 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let done = Command::new("umount").arg(self.0.path()).status();
+        // Whoever was killed may hold it a moment longer.
+        let unmounted = until("unmounted", SOON, || {
+            let done = Command::new("umount").arg(self.0.path()).status()?;
+            Ok(done.success().then_some(()))
+        });
         if !std::thread::panicking() {
-            assert!(done.unwrap().success(), "{} stays mounted", self.0.path().display());
+            unmounted.unwrap_or_else(|error| panic!("{}: {error}", self.0.path().display()));
         }
     }
 }

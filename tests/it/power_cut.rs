@@ -18,6 +18,9 @@ use banyan_agent::queue::{NewEntry, Queue, QueueError, State};
 use banyan_aggregator::ledger::{Ledger, NewRow};
 use banyan_shared::ids::{Epoch, Millis, Seq};
 use banyan_shared::period::Date;
+use banyan_tests::until;
+
+use crate::small::SOON;
 
 /// Says to a process of this binary which store to write; without it the writer's test does nothing.
 const STORE: &str = "BANYAN_POWER_CUT_STORE";
@@ -197,9 +200,13 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let done = Command::new("umount").arg(&self.at).status();
+        // Whoever was killed may hold it a moment longer.
+        let unmounted = until("unmounted", SOON, || {
+            let done = Command::new("umount").arg(&self.at).status()?;
+            Ok(done.success().then_some(()))
+        });
         if !std::thread::panicking() {
-            assert!(done.unwrap().success(), "{} stays mounted", self.at.display());
+            unmounted.unwrap_or_else(|error| panic!("{}: {error}", self.at.display()));
         }
     }
 }
@@ -246,7 +253,7 @@ impl Writer {
         };
         let started = Instant::now();
         while !std::fs::read_dir(&tasks).unwrap().all(|task| stopped(task.unwrap())) {
-            assert!(started.elapsed() < Duration::from_secs(20), "the writer does not stop");
+            assert!(started.elapsed() < SOON, "the writer does not stop");
             std::thread::yield_now();
         }
     }
