@@ -33,8 +33,8 @@ const LAST: &str = "202503";
 const SUCCESSORS: [(&str, &str); 1] = [("RAP", "RAL")];
 /// Boards whose providers all report by the files of one desk, at the first of them.
 const BY_FILE: [&str; 2] = ["QHL", "QMM"];
-/// How long the line may take.
-const SOON: Duration = Duration::from_secs(60);
+/// How long the line may take: only what never comes about takes so long.
+const SOON: Duration = Duration::from_secs(180);
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data/nhs_ae_monthly").join(name)

@@ -46,8 +46,8 @@ const NETWORKS: &str = "code,name,kind,area\nCC-K1,甲县县域医共体,county_
 
 const MEMBERS: &str = "network,unit,role,from,to\nCC-K1,K1,member,,\nCC-K1,K1-CN,lead,,\n";
 
-/// How long anything that goes over the line may take.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// How long anything that goes over the line may take: only what never comes about takes so long.
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 /// What a command came to.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use banyan_tests::{Agent, Process};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::small::{SOON, Small, json_of, run};
+use crate::small::{Small, json_of, run};
 
 const FACILITIES: [&str; 3] = ["V1-VC", "V2-VC", "V5-VC"];
 /// Days reported, from 1 January on; small, so that most entries are corrections.
@@ -222,7 +222,6 @@ fn torture(rounds: u32) {
     small.served.take().unwrap().stop().unwrap();
     small.served = Some(small.world.serve_at(mqtt, http).unwrap());
     assert_eq!(ledgers_figures(&small), served);
-    assert!(begun.elapsed() < Duration::from_secs(330) + SOON);
 }
 
 /// The figures as far as the ledger makes them: why something is missing goes by the agents' last hellos too.

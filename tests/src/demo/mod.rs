@@ -38,7 +38,7 @@ const ELEMENTS: &str = "total_visits,home_visits,tcm_visits,admissions,discharge
                         referrals_down_in,chronic_followups,prescriptions,fd_contracts_active";
 /// Enrolment files asked for at a time.
 const FILES_AT_A_TIME: usize = 200;
-/// How long everything may take to be received once faults have stopped.
+/// How long everything may take to be certified, and to be received once faults have stopped.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 /// How many bytes on the line mean that reports flow.
 const FLOWING_BYTES: u64 = 4_000;
@@ -333,7 +333,7 @@ impl Show<'_> {
             clinics.push(Clinic::enrol(agent, plan, way, &code)?);
             bar.inc(1);
         }
-        fleet.certified(Duration::from_secs(60), |standing| {
+        fleet.certified(SETTLED_WITHIN, |standing| {
             bar.set_message(format!(
                 "{} {}",
                 self.screen.text("已认证", "certified"),

@@ -36,7 +36,7 @@ const TYPING: Duration = Duration::from_secs(10);
 /// How long a season is taken to last, until some have.
 const SEASON: Duration = Duration::from_secs(30);
 /// How long the disk stays full at most, should nothing come that has to be stored.
-const FULL_AT_MOST: Duration = Duration::from_secs(20);
+const FULL_AT_MOST: Duration = Duration::from_secs(60);
 /// Within which time something is stored once there is room again.
 const STORED_WITHIN: Duration = Duration::from_secs(120);
 /// Larger file systems are not filled up: they may be somebody's.
