@@ -229,10 +229,8 @@ async fn whoever_is_revoked_is_out_at_once_and_stays_out() {
     assert_eq!(answer, ACCEPTED);
     let mut elsewhere = gate.takes(&gate.issued(&other)).await;
     gate.revoke(&mine);
-    let began = Instant::now();
     let cut = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.unwrap();
     assert!(cut.is_ok_and(|bytes| bytes == 0));
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     gate.house.until("counted", |house| house.refused(Cause::Revoked) == 1).await;
     // By its certificate, on a resumed session, or by a certificate of its own.
     gate.refuses(&card, 5, Cause::Revoked).await;
@@ -251,9 +249,7 @@ async fn whoever_is_revoked_is_out_at_once_and_stays_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_first_contact_can_only_become_known() {
-    let mut config = DoorConfig::default();
-    config.timeouts.first_contact = Duration::from_millis(700);
-    let gate = Gate::open(config).await;
+    let gate = Gate::open(DoorConfig::default()).await;
     let mine = key(1);
     let card = own(&mine);
     let up = topic::up(card.id);
@@ -278,37 +274,59 @@ async fn a_first_contact_can_only_become_known() {
     assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
     gate.house.until("counted", |house| house.refused(Cause::FirstContact) == 4).await;
     assert_eq!(gate.house.registry.counters().values().messages_up, 32);
-    // And so long and no longer; meanwhile it counts among those that have proved nothing.
-    let mut stream = gate.takes(&card).await;
-    assert_eq!(gate.house.registry.counters().values().unproven, 1);
-    assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
-    gate.house.until("counted", |house| house.refused(Cause::FirstContact) == 5).await;
+    // It counts among those that have proved nothing.
+    let stream = gate.takes(&card).await;
+    gate.house.until("held", |house| house.registry.counters().values().unproven == 1).await;
+    drop(stream);
     gate.house.close().await;
+    // And so long and no longer.
+    let mut config = DoorConfig::default();
+    config.timeouts.first_contact = Duration::from_millis(700);
+    let gate = Gate::open(config).await;
+    let mut stream = gate.takes(&card).await;
+    assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
+    gate.house.until("counted", |house| house.refused(Cause::FirstContact) == 1).await;
+    gate.house.close().await;
+}
+
+/// As many as fit beside other tests where 1,024 descriptors are all there are; the attack suite has thousands.
+const SILENT: u64 = 200;
+
+impl Gate {
+    /// Sockets that say nothing at all, or half a record.
+    async fn silent(&self) -> Vec<TcpStream> {
+        let mut held = Vec::new();
+        for n in 0..SILENT {
+            let mut stream = TcpStream::connect(self.house.addr).await.unwrap();
+            if n % 3 == 1 {
+                stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.unwrap();
+            }
+            held.push(stream);
+        }
+        held
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_sockets_and_noise_keep_nobody_waiting() {
-    // As many as fit beside other tests where 1,024 descriptors are all there are; the attack suite has thousands.
-    const SILENT: u64 = 200;
     let mut config = DoorConfig::default();
-    config.timeouts.connect = Duration::from_secs(5);
+    config.timeouts.connect = Duration::from_millis(500);
+    let gate = Gate::open(config.clone()).await;
+    let held = gate.silent().await;
+    gate.house.until("let go", |house| house.refused(Cause::ConnectTimeout) == SILENT).await;
+    drop(held);
+    gate.house.close().await;
+    // Whoever is served has to come while all of them are held.
+    config.timeouts.connect = PATIENCE;
     let gate = Gate::open(config).await;
     let mine = key(1);
     gate.admit(&mine);
-    let mut held = Vec::new();
-    // Nothing at all, half a record, MQTT where TLS is due.
-    for n in 0..SILENT {
-        let mut stream = TcpStream::connect(gate.house.addr).await.unwrap();
-        if n % 3 == 1 {
-            stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.unwrap();
-        }
-        held.push(stream);
-    }
+    let held = gate.silent().await;
     gate.house.until("held", |house| house.registry.counters().values().unproven == SILENT).await;
     gate.serves(&mine).await;
     assert_eq!(gate.house.refused(Cause::ConnectTimeout), 0, "served while all of them were held");
-    gate.house.until("let go", |house| house.refused(Cause::ConnectTimeout) == SILENT).await;
     drop(held);
+    gate.house.until("gone", |house| house.registry.counters().values().connections == 0).await;
     for noise in [&connect(&mine.public().agent_id().to_string())[..], b"GET / HTTP/1.1\r\n\r\n"] {
         let before = gate.house.refused(Cause::Tls);
         answer(gate.house.addr, noise).await;
