@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Instant;
 
 use super::*;
 
@@ -91,7 +92,13 @@ fn whoever_says_nothing_is_cut_off_and_others_are_served() {
         let _ = socket.read_to_end(&mut rest);
         assert!(!String::from_utf8_lossy(&rest).contains(" 200 "));
     }
-    assert_eq!(site.get("/v1/health").status, 200);
+    // Anyone of the same address; again if the machine is so slow that this one was silent too.
+    let asks = b"GET /v1/health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let begun = Instant::now();
+    while !raw(site.address, asks).starts_with("HTTP/1.1 200") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nobody is served");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -105,10 +112,8 @@ fn tls_is_ours_to_end_and_old_versions_are_refused() {
     assert_eq!(fingerprint.len(), 32 * 3 - 1);
     let again = self_made(centre.service.dir(), &names).unwrap().1;
     assert_eq!(again, fingerprint, "made once");
-    let head = Duration::from_millis(300);
-    let limits = Limits { head, handshake: head, ..Limits::default() };
     let listening = Listening { tls: true, local: false, only_server: false };
-    let site = centre.serve_with(listening, Some(config), limits);
+    let site = centre.serve_with(listening, Some(config), Limits::default());
     // Silent in the handshake, TLS 1.0, and plain text: nothing comes of any.
     drop(TcpStream::connect(site.address).unwrap());
     let silent = TcpStream::connect(site.address).unwrap();
