@@ -1,9 +1,10 @@
 //! The pages in a real browser: a report goes from a real agent to a real aggregator and is read by Chromium.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use banyan_tests::binaries;
 use serde_json::Value;
 
 /// How long the aggregator may take to be ready.
@@ -18,26 +19,6 @@ impl Drop for Served {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// The folder of the programs, which are built on the way.
-fn programs() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let folder = test.parent().and_then(Path::parent).unwrap().to_owned();
-    let profile = match folder.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(name) => name,
-    };
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--profile", profile, "--workspace", "--all-features", "--bins"])
-        .arg("--manifest-path")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
-        .arg("--target-dir")
-        .arg(folder.parent().unwrap())
-        .status()
-        .unwrap();
-    assert!(built.success());
-    folder
 }
 
 /// What a command writes to stdout; it must succeed.
@@ -116,16 +97,16 @@ fn the_browsers_log_shows_what_a_page_asks_of_others() {
 
 #[test]
 fn a_report_is_read_on_the_pages_of_its_facility_county_and_network() {
-    let folder = programs();
+    let programs = binaries().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (centre, clinic) = (dir.path().join("centre"), dir.path().join("clinic"));
     let aggregator = |arguments: &[&str]| {
-        let mut command = Command::new(folder.join("banyan-aggregator"));
+        let mut command = Command::new(&programs.aggregator);
         command.arg("--data-dir").arg(&centre).args(arguments);
         command
     };
     let agent = |arguments: &[&str]| {
-        let mut command = Command::new(folder.join("banyan-agent"));
+        let mut command = Command::new(&programs.agent);
         out(command.arg("--data-dir").arg(&clinic).args(arguments))
     };
     out(&mut aggregator(&["init"]));
