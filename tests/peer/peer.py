@@ -10,6 +10,7 @@ import calendar
 import csv
 import http.client
 import io
+import itertools
 import json
 import os
 import pwd
@@ -185,10 +186,23 @@ class Work:
         return [self.programs / name, *map(str, arguments)]
 
 
+# Systems give away ports from 32,768 or 49,152 on; below this, those of well-known services lie.
+FIRST_PORT = 10_000
+PORTS = 22_000
+next_port = itertools.count(os.getpid() * 547)
+
+
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A port nothing listens on, and that no one is given who asks for any; each of them once."""
+    for _ in range(PORTS):
+        port = FIRST_PORT + next(next_port) % PORTS
+        with socket.socket() as listener:
+            try:
+                listener.bind(("", port))
+            except OSError:
+                continue
+            return port
+    fail(f"no port from {FIRST_PORT} on is free")
 
 
 # ---- Banyan
