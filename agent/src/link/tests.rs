@@ -1,15 +1,16 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::*;
 
 const AGENT: AgentId = AgentId([1, 2, 3, 4, 5, 6]);
 
+/// The times are long: the tests that wait for their end have short ones.
 fn config(address: impl ToString) -> LinkConfig {
     LinkConfig {
-        connect_timeout: Duration::from_millis(500),
-        publish_timeout: Duration::from_millis(300),
-        keep_alive: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(10),
+        publish_timeout: Duration::from_secs(10),
+        keep_alive: Duration::from_secs(60),
         ..LinkConfig::new(address.to_string(), AGENT)
     }
 }
@@ -21,7 +22,7 @@ async fn listen() -> (TcpListener, LinkConfig) {
 }
 
 async fn next(link: &mut Link) -> LinkEvent {
-    timeout(Duration::from_secs(10), link.events.recv()).await.unwrap().unwrap()
+    timeout(Duration::from_secs(60), link.events.recv()).await.unwrap().unwrap()
 }
 
 /// Takes the connection and reads the first packet.
@@ -32,8 +33,10 @@ async fn take(listener: &TcpListener) -> TcpStream {
     assert_eq!(first[0], 0x10);
     let mut rest = vec![0; usize::from(first[1])];
     stream.read_exact(&mut rest).await.unwrap();
-    // Level 4, clean session and nothing else, keep-alive 1 s, the agent's id.
-    assert_eq!(rest, [b"\0\x04MQTT\x04\x02\0\x01\0\x0c".as_slice(), b"010203040506"].concat());
+    // Level 4, clean session and nothing else, a keep-alive of 1 s or 60, the agent's id.
+    assert_eq!(rest[..8], *b"\0\x04MQTT\x04\x02");
+    assert!(matches!(rest[8..10], [0, 1 | 60]), "{rest:?}");
+    assert_eq!(rest[10..], *b"\0\x0c010203040506");
     stream
 }
 
@@ -61,9 +64,10 @@ async fn an_address_that_cannot_be_is_told_and_tls_needs_a_key() {
 
 #[tokio::test]
 async fn nobody_there_is_told_at_once() {
-    let (listener, config) = listen().await;
-    drop(listener);
-    let mut link = Link::connect(config).unwrap();
+    // Bound and not listened on: nobody else is given the port meanwhile.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let mut link = Link::connect(config(socket.local_addr().unwrap())).unwrap();
     assert!(matches!(next(&mut link).await, LinkEvent::Down(DownReason::Network(_))));
     assert_eq!(link.events.recv().await, None);
     assert_eq!(link.publish(vec![1]).await, Err(LinkError::Ended));
@@ -71,19 +75,23 @@ async fn nobody_there_is_told_at_once() {
 
 #[tokio::test]
 async fn silence_ends_the_wait_at_every_stage() {
+    let impatient = |config| LinkConfig { connect_timeout: Duration::from_millis(500), ..config };
     // No CONNACK.
     let (listener, config) = listen().await;
+    let config = impatient(config);
     let mut link = Link::connect(config).unwrap();
     let _stream = take(&listener).await;
     assert_eq!(next(&mut link).await, LinkEvent::Down(DownReason::ConnectTimeout));
     // No SUBACK.
     let (listener, config) = listen().await;
+    let config = impatient(config);
     let mut link = Link::connect(config).unwrap();
     let mut stream = take(&listener).await;
     stream.write_all(&[0x20, 2, 0, 0]).await.unwrap();
     assert_eq!(next(&mut link).await, LinkEvent::Down(DownReason::ConnectTimeout));
     // No PINGRESP: half-open links are found without sending anything.
     let (listener, config) = listen().await;
+    let config = LinkConfig { keep_alive: Duration::from_secs(1), ..config };
     let mut link = Link::connect(config).unwrap();
     let mut stream = take(&listener).await;
     admit(&mut stream, 0).await;
@@ -128,6 +136,7 @@ async fn refusals_say_what_was_refused() {
 #[tokio::test]
 async fn publishing_never_waits_for_ever() {
     let (listener, config) = listen().await;
+    let config = LinkConfig { publish_timeout: Duration::from_millis(300), ..config };
     let mut link = Link::connect(config).unwrap();
     let mut stream = take(&listener).await;
     admit(&mut stream, 0).await;
