@@ -10,7 +10,7 @@ fn start(config: BrokerConfig) -> (Broker, mpsc::Receiver<Incoming>) {
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -160,9 +160,9 @@ async fn a_dead_router_is_a_fault() {
 #[tokio::test]
 async fn the_watchdog_goes_round_and_notices_silence() {
     // Two rounds have to be longer than a busy machine leaves a thread waiting.
-    let config = BrokerConfig { watchdog: Duration::from_millis(150), ..BrokerConfig::default() };
+    let config = BrokerConfig { watchdog: Duration::from_secs(1), ..BrokerConfig::default() };
     let (broker, _incoming) = start(config);
-    until("pings", || broker.up().pings > 5 && broker.down().pings > 5).await;
+    until("pings", || broker.up().pings > 1 && broker.down().pings > 1).await;
     assert_eq!(*broker.fault.borrow(), None);
     broker.stop().await;
 

@@ -187,7 +187,11 @@ mod tests {
         assert!(ready.is_quiet());
         let one = ready.asking();
         assert!(!ready.is_quiet());
+        let before = Instant::now();
         drop(one);
+        assert!(ready.asked.lock().unwrap().is_some_and(|at| at >= before), "it is noted");
+        // However slow the machine is, this was not long ago.
+        *ready.asked.lock().unwrap() = Some(Instant::now() + Duration::from_secs(60));
         assert!(!ready.is_quiet(), "just now");
         *ready.asked.lock().unwrap() = Instant::now().checked_sub(QUIET);
         assert!(ready.is_quiet());
