@@ -174,14 +174,26 @@ struct Told {
     turned_away: Seldom,
 }
 
+/// Whether to send the newest grant if a batch was not written under it, and when.
+///
+/// An agent that stays connected is told once; a hello asks anew. Before the receipt, for with that in hand who has
+/// nothing else to do hangs up. But a grant may hold a catalogue, and a line that breaks under it each time would
+/// never bring the receipt: so it goes after the receipt where it has been sent in vain, and before it again the
+/// time after.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Offer {
+    No,
+    First,
+    Last,
+}
+
 /// A batch on its way to the ledger, or one that only wants its receipt.
 struct Work {
     batch: HashedBatch,
     stored: bool,
     refused: Refusals,
     added: Vec<Seq>,
-    /// Whether to send the newest grant if the batch was not written under it.
-    offer: bool,
+    offer: Offer,
     _permit: Option<Permit>,
 }
 
@@ -419,16 +431,20 @@ impl Intake {
                 }
                 count(&self.counters.refused, refused.len());
                 let added = if store { state.hold(&batch, &refused) } else { Vec::new() };
-                // An agent that stays connected is told of its newer context once; a hello asks anew.
-                let mut offer = batch.hello.is_some();
+                let mut offer = if batch.hello.is_some() { Offer::First } else { Offer::No };
                 if let Some(known) = state.agents.get_mut(&agent)
                     && known.newest != batch.context
-                    && known.offered != Some(known.newest)
                     // It may be connected, and never see what goes into a file.
                     && !self.by_hand
                 {
-                    known.offered = Some(known.newest);
-                    offer = true;
+                    if known.offered != Some(known.newest) {
+                        known.offered = Some(known.newest);
+                        offer = Offer::First;
+                    } else if batch.hello.is_some() {
+                        // It did not arrive.
+                        known.offered = None;
+                        offer = Offer::Last;
+                    }
                 }
                 if !store && !batch.entries.is_empty() {
                     count(&self.counters.duplicates, 1);
@@ -477,10 +493,11 @@ impl Intake {
         if hand_over {
             count(&self.counters.hand_overs, 1);
         }
-        // All that is not the receipt goes before it: with that in hand, who has nothing else to do hangs up.
-        if hand_over || (asked.offer && asked.context != agent.newest) {
+        let is_offered = |when| asked.offer == when && asked.context != agent.newest;
+        if hand_over || is_offered(Offer::First) {
             self.grant(state, asked.agent, Some(asked.context));
         }
+        // Before the receipt too.
         if asked.hello.is_some() {
             self.direct(asked.agent);
         }
@@ -500,6 +517,9 @@ impl Intake {
         };
         count(&self.counters.receipts, 1);
         self.send(asked.agent, receipt.seal(asked.agent, &self.identity.key));
+        if !hand_over && is_offered(Offer::Last) {
+            self.grant(state, asked.agent, Some(asked.context));
+        }
     }
 
     /// Tells an agent where it should rather connect, if elsewhere than where it is.
@@ -538,7 +558,7 @@ impl Intake {
                 for seq in &work.added {
                     agent.inbox.forget(work.batch.epoch, *seq);
                 }
-                if work.offer {
+                if work.offer != Offer::No {
                     // Not sent: it is offered again.
                     agent.offered = None;
                 }
@@ -770,7 +790,7 @@ struct Asked {
     /// Numbers and hashes of its entries.
     sent: Vec<(Seq, u64)>,
     hello: Option<u64>,
-    offer: bool,
+    offer: Offer,
 }
 
 impl Asked {

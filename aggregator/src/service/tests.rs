@@ -276,8 +276,8 @@ fn while_a_question_is_worked_out_a_batch_commits_and_is_receipted() {
 }
 
 #[test]
-fn a_newer_context_is_offered_before_the_receipt_and_once() {
-    use banyan_shared::wire::{Answer, Envelope, Kind};
+fn a_newer_context_is_offered_before_the_receipt_and_behind_it_if_it_did_not_arrive() {
+    use banyan_shared::wire::{Answer, Batch, Beacon, Envelope, Hello, Kind};
     let centre = Centre::new();
     centre.admit();
     let catalogue = fixture::CATALOGUE.replacen("version = \"", "version = \"next-", 1);
@@ -306,6 +306,17 @@ fn a_newer_context_is_offered_before_the_receipt_and_once() {
     assert!(matches!(answer, Answer::Granted { catalogue: Some(_), .. }), "{answer:?}");
     let second = said(2, "2026-01-06");
     assert!(matches!(second[..], [(Kind::Receipt, _)]), "it stays connected: told once");
+    // It comes again, and still does not know it.
+    let comes_again = |nonce| {
+        let hello = Hello { nonce, beacon: Beacon::default(), operating: None };
+        let batch = Batch { hello: Some(hello), ..batch(vec![]) };
+        send.blocking_send(message(batch)).unwrap();
+        let told = || told.recv_timeout(PATIENCE).expect("an answer").1;
+        [told(), told()].map(|bytes| Envelope::read(&bytes).unwrap().kind)
+    };
+    assert_eq!(comes_again(1), [Kind::Receipt, Kind::Answer], "the line may be too bad for it");
+    assert_eq!(comes_again(2), [Kind::Answer, Kind::Receipt], "it may have hung up");
+    assert_eq!(comes_again(3), [Kind::Receipt, Kind::Answer]);
     let Centre { dir: _dir, runtime, service, running } = centre;
     drop((send, service));
     runtime.block_on(running.stop()).unwrap();
