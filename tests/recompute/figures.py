@@ -321,11 +321,18 @@ class World:
             key = (row["facility"], row["form"], row["period"])
             values = self.reports.setdefault(key, {})
             values[row["element"]] = None if row["value"] == "" else row["value"] if row["value"] == "NA" else int(row["value"])
+        self.told = defaultdict(list)
+        for (facility, form, text), values in self.reports.items():
+            self.told[facility].append((period(text), values))
         self.reporters = [
             code for code, rows in self.units.items() if self.kind_class[rows[0]["kind"]] in ("facility", "desk")
         ]
         for name in ("row", "chain", "facts", "on_map", "memberships", "duty_day", "slots_of", "duty", "due", "working"):
             setattr(self, name, cache(getattr(self, name)))
+
+    def told_by(self, unit):
+        """A unit's reports: their periods and what they say."""
+        return self.told.get(unit, ())
 
     # -- Units on a day
 
@@ -660,7 +667,7 @@ class Figures:
 
     def carried(self, code):
         """A stock that is asked rarely: each facility's newest value that is not too old."""
-        standing = [value for unit in self.last if (value := self.latest(unit, code)) is not None]
+        standing = [value for unit in self.last if isinstance(value := self.latest(unit, code), int)]
         if not standing:
             return {"value": None}
         return {"value": sum(standing), "state": "reported"}
@@ -668,9 +675,9 @@ class Figures:
     def latest(self, unit, code, last=None):
         world, spec, last = self.world, self.world.elements[code], last or self.span.last
         found = None
-        for (facility, form, text), values in world.reports.items():
-            one = period(text)
-            if facility != unit or not isinstance(values.get(code), int) or one.last >= world.today or one.last > last:
+        for one, values in world.told_by(unit):
+            # The newest answer, also if it is "not applicable".
+            if values.get(code) is None or one.last >= world.today or one.last > last:
                 continue
             months = (last.year - one.last.year) * 12 + last.month - one.last.month
             if months <= spec["carry_months"] and (found is None or one.last > found[0]):
@@ -882,7 +889,7 @@ class Figures:
                 return Fraction(0)
             if over_time == "latest":
                 value = self.latest(unit, element)
-                return Fraction(value or 0)
+                return Fraction(value if isinstance(value, int) else 0)
             if over_time != "sum":
                 finals = []
                 for pair in sorted(used, key=lambda pair: pair.q.first):
@@ -1005,10 +1012,9 @@ class Figures:
             for element in dict.fromkeys(term[1] for term in below):
                 stock = world.elements[element].get("over_time", "sum") != "sum"
                 by_period = defaultdict(dict)
-                for (facility, form, text), values in world.reports.items():
-                    if facility != unit or not isinstance(values.get(element), int):
+                for at, values in world.told_by(unit):
+                    if not isinstance(values.get(element), int):
                         continue
-                    at = period(text)
                     if span.first <= at.first and at.last <= span.last and at.last < world.today:
                         if RANK[at.type] <= RANK[grain]:
                             of = {"day": day_period, "month": month_of}[grain](at.first)

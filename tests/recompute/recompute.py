@@ -358,7 +358,7 @@ def generate(seed, now, catalogue, targets, folder):
                 queries.append(["query", network, span])
     # Several periods of a form, in one.
     several = f"{month.text()}..{running.text()}"
-    for by in ([], ["--by", "county"], ["--by", "facility"], ["--by", "network", "--network", "county_community"]):
+    for by in ([], ["--by", "county"], ["--by", "network", "--network", "county_community"]):
         queries.append(["query", "P", several, *by])
     # On today's map; and as known before the acts.
     for by in ([], ["--by", "city"], ["--by", "county"], ["--by", "township"]):
