@@ -40,6 +40,11 @@ const INDICATORS: &[(&str, &str, &str)] = &[
     ("bedless", "kind = \"share\"\nof = \"kind=clinic\"\nmeets = \"beds = 0\"\nfactor = 100", ""),
     ("growing", "kind = \"growth\"\nvalue = \"visits[kind=clinic]\"\nfactor = 100", ""),
     (
+        "growing_work",
+        "kind = \"growth\"\nvalue = \"visits[kind=clinic] * working_days()\"\nfactor = 100",
+        "",
+    ),
+    (
         "grid",
         "kind = \"registry_share\"\nof = \"kind=clinic\"\nmeets = \"role=*@community\"\nfactor = 100",
         "",
@@ -295,6 +300,16 @@ fn growth_compares_those_who_answered_both_times() {
     assert_eq!((growth.coverage.matched, growth.coverage.expected), (31, 93 + 10 + 4));
     let none = ask(&w, "T1", "2025-01", "growing", LATER);
     assert_eq!((none.value, none.state), (None, State::Missing));
+}
+
+#[test]
+fn growth_has_the_working_days_of_each_year() {
+    let mut w = world();
+    month(&mut w, "A", "2025-01", 1..=31, ["10", ""]);
+    month(&mut w, "A", "2026-01", 1..=31, ["10", ""]);
+    // 22 days from Monday to Friday in January 2026, 23 the year before.
+    let growth = ask(&w, "A", "2026-01", "growing_work", LATER);
+    assert_eq!((growth.numerator, growth.denominator), (Some(-310.0), Some(7130.0)));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use banyan_shared::figures::indicators::{Pairs, Values};
 use banyan_shared::organisation::UnitIx;
 use banyan_shared::period::Date;
 
-use super::run::{Admits, Held, Presence, Run, Source, day_a_year_before};
+use super::run::{Admits, Held, Presence, Run, Source, day_a_year_before, year_earlier};
 use super::sums::Sums;
 use super::{Outcome, RowOf};
 use crate::query::sets::Group;
@@ -90,9 +90,9 @@ impl Run<'_, '_> {
                 // Who was not asked a year earlier has nothing to be compared with.
                 if then_asked && self.is_matched(&got[0]) && self.is_matched(&got[1]) {
                     matched += 1;
-                    for at in 0..2 {
+                    let now = self.grains[grain].span;
+                    for (at, span) in [now, year_earlier(now)].into_iter().enumerate() {
                         let presence = presences[at].unwrap_or(Presence::Changed);
-                        let span = self.grains[grain].span;
                         self.hold(presence, &got[at], *unit, span, &mut held[at]);
                     }
                 }
