@@ -153,11 +153,78 @@ fn compact(stored: &Stored) -> Option<Compact> {
 }
 
 /// The versions of a report that needs more than the compact form, and what they come to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct History {
     /// In order of identity.
     pub(super) versions: Vec<Stored>,
     pub(super) report: Report,
+    /// What is needed to go on without looking at all versions; none if they are no [`Line`], or if nobody has
+    /// looked since they were read.
+    line: Option<Line>,
+}
+
+impl PartialEq for History {
+    fn eq(&self, other: &History) -> bool {
+        (&self.versions, &self.report) == (&other.versions, &other.report)
+    }
+}
+
+impl Eq for History {}
+
+/// Since when a report has been answered, and when that was entered; none while it is not.
+type Answered = Option<(Millis, EnteredAt)>;
+
+/// Versions of one life, none naming another, received in the order of their numbers, about which nothing was
+/// decided: the usual history. The last one counts, each replaced the one before, and another like it changes
+/// nothing of what the earlier ones come to. So a writer who corrects one report ten thousand times costs ten
+/// thousand steps and not their square.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    /// As it stood before the moment at which the last one was received: those received in one moment count as
+    /// one.
+    before: Answered,
+    now: Answered,
+}
+
+impl Line {
+    /// That of these versions, if they are one.
+    fn of(versions: &[Stored]) -> Option<Line> {
+        let (first, rest) = versions.split_first()?;
+        let mut line = Line { before: None, now: answered_by(first) };
+        if !goes_on(first, first) {
+            return None;
+        }
+        let mut last = first;
+        for next in rest {
+            line = line.then(last, next)?;
+            last = next;
+        }
+        Some(line)
+    }
+
+    /// With one more version; none if it does not go on.
+    fn then(self, last: &Stored, next: &Stored) -> Option<Line> {
+        if next.id <= last.id || !goes_on(last, next) {
+            return None;
+        }
+        let before = if next.received_at > last.received_at { self.now } else { self.before };
+        let now = answered_by(next).map(|own| before.unwrap_or(own));
+        Some(Line { before, now })
+    }
+}
+
+fn answered_by(version: &Stored) -> Answered {
+    let content = &version.content;
+    content.is_answer().then_some((version.received_at, content.entered_at))
+}
+
+/// Whether `next` is of the life of `last`, names nothing, and was not received before it.
+fn goes_on(last: &Stored, next: &Stored) -> bool {
+    let life = |version: &Stored| (version.id.writer, version.id.epoch);
+    life(last) == life(next)
+        && !next.id.epoch.is_centre()
+        && next.content.replaces.is_empty()
+        && last.received_at <= next.received_at
 }
 
 /// One form and period.
@@ -396,6 +463,15 @@ impl Block {
         }
         let mut others = self.expand(slot, slots, authors);
         let history = self.histories.entry(slot).or_insert_with(History::empty);
+        let line = history.line.zip(history.versions.last());
+        if lock.is_none()
+            && let Some(line) = line.and_then(|(line, last)| line.then(last, &stored))
+        {
+            let writer = stored.id.writer;
+            history.go_on(line, stored);
+            self.show(slot);
+            return Some(vec![writer]);
+        }
         match history.versions.binary_search_by_key(&stored.id, |v| v.id) {
             Ok(at) if stored.position < history.versions[at].position => {
                 history.versions[at] = stored
@@ -481,20 +557,29 @@ impl Block {
     pub(super) fn would_change(&self, slot: Slot, lineage: &Lineage, lock: Option<&Lock>) -> bool {
         self.histories
             .get(&slot)
-            .is_some_and(|history| decide(&history.versions, lineage, lock).0 != history.report)
+            .is_some_and(|history| decide(&history.versions, lineage, lock) != history.report)
     }
 
     /// Decides anew what is counted of a report with a history, and writes its cells.
     pub(super) fn judge(&mut self, slot: Slot, lineage: &Lineage, lock: Option<&Lock>) {
         let Some(history) = self.histories.get_mut(&slot) else { return };
-        let (report, counted) = decide(&history.versions, lineage, lock);
+        history.report = decide(&history.versions, lineage, lock);
+        history.line = if lock.is_none() { Line::of(&history.versions) } else { None };
+        self.show(slot);
+    }
+
+    /// Writes what a report with a history comes to into its cells.
+    fn show(&mut self, slot: Slot) {
+        let Some(history) = self.histories.get(&slot) else { return };
+        let counted = history.report.current.and_then(|id| {
+            let at = history.versions.binary_search_by_key(&id, |version| version.id).ok()?;
+            Some(&history.versions[at].content)
+        });
         let values = counted
-            .map(|at| &history.versions[at].content)
             .filter(|content| !content.withdrawn)
             .map(|content| content.values.clone())
             .unwrap_or_default();
-        let answered = report.answered;
-        history.report = report;
+        let answered = history.report.answered;
         let slots = self.rows.flags.len();
         self.rows.flags[slot as usize] = PRESENT | HISTORY | if answered { ANSWERED } else { 0 };
         self.write_cells(slot, slots, &values);
@@ -555,8 +640,35 @@ impl Block {
 }
 
 impl History {
+    /// One that was read: nobody has looked yet how its versions follow each other.
+    pub(super) fn read(versions: Vec<Stored>, report: Report) -> History {
+        History { versions, report, line: None }
+    }
+
+    /// Takes in a version that goes on where the last one ended.
+    fn go_on(&mut self, line: Line, stored: Stored) {
+        let content = &stored.content;
+        self.report = Report {
+            current: Some(stored.id),
+            how: content.how,
+            answered: line.now.is_some(),
+            arrived: line.now.map(|(arrived, _)| arrived),
+            entered: line.now.map(|(_, entered)| entered),
+            heads: 1,
+            pending: 0,
+            returned: false,
+            restated: false,
+            changed: Box::default(),
+            corrected: false,
+            versions: self.versions.len() + 1,
+        };
+        self.versions.push(stored);
+        self.line = Some(line);
+    }
+
     fn empty() -> History {
         History {
+            line: None,
             versions: Vec::new(),
             report: Report {
                 current: None,
@@ -581,8 +693,10 @@ fn is_plain(lock: Option<&Lock>, id: VersionId) -> bool {
     lock.is_none_or(|lock| lock.is_plain_for(id))
 }
 
-/// What a set of versions comes to, and the place of the one counted.
-fn decide(versions: &[Stored], lineage: &Lineage, lock: Option<&Lock>) -> (Report, Option<usize>) {
+/// What a set of versions comes to.
+fn decide(versions: &[Stored], lineage: &Lineage, lock: Option<&Lock>) -> Report {
+    #[cfg(test)]
+    tests::LOOKED_AT.set(tests::LOOKED_AT.get() + versions.len());
     let admits = |at: &usize| lock.is_none_or(|lock| lock.admits(versions[*at].id));
     let places: Vec<usize> = (0..versions.len()).filter(admits).collect();
     let returned =
@@ -606,7 +720,7 @@ fn decide(versions: &[Stored], lineage: &Lineage, lock: Option<&Lock>) -> (Repor
         let then = counted_then(versions, lineage, lock);
         changed(then.map(|at| &versions[at]), counted.map(|(at, _)| &versions[at]))
     });
-    let report = Report {
+    Report {
         current,
         how: counted.map_or(How::Direct, |(at, _)| versions[at].content.how),
         answered,
@@ -619,8 +733,7 @@ fn decide(versions: &[Stored], lineage: &Lineage, lock: Option<&Lock>) -> (Repor
         changed: changed.unwrap_or_default(),
         corrected: restated.is_some_and(Lock::was_signed),
         versions: versions.len(),
-    };
-    (report, counted.map(|(at, _)| at))
+    }
 }
 
 /// The place of the version counted when the report was first signed off or locked.
@@ -644,3 +757,6 @@ fn changed(then: Option<&Stored>, now: Option<&Stored>) -> Box<[u16]> {
     let columns = u16::try_from(then.len().max(now.len())).unwrap_or(u16::MAX);
     (0..columns).filter(|at| value(then, *at) != value(now, *at)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -217,7 +217,7 @@ fn decode_block(read: &mut Unpacker<'_>, before: &mut Before) -> Result<(Period,
             if slot as usize >= slots {
                 return Err(Damaged);
             }
-            histories.insert(slot, History { versions, report });
+            histories.insert(slot, History::read(versions, report));
         }
     }
     Ok((period, Block { columns, rows, histories, newest }))
