@@ -9,11 +9,12 @@
 //! intake: what would be judged next is not what the ledger says. Bundles go through the same rounds, and their
 //! answers into a file (`by_hand`).
 
+mod allowance;
 mod by_hand;
 mod opening;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use anyhow::{Context as _, Result, anyhow};
 use banyan_shared::ids::{AgentId, Millis, Seq};
@@ -79,6 +80,8 @@ counters! {
     duplicates,
     /// Entries that came again.
     repeated,
+    /// Batches not taken because their agent has brought more than any queue holds.
+    over_allowance,
     /// Entries refused.
     refused,
     /// Numbers that came again with other content.
@@ -160,6 +163,7 @@ pub struct Intake {
     opening: Arc<Opening>,
     clock: Clock,
     counters: Arc<IntakeCounters>,
+    allowances: Mutex<allowance::Allowances>,
     told: Told,
     /// Why nothing more may be judged.
     broken: OnceLock<String>,
@@ -169,6 +173,7 @@ pub struct Intake {
 #[derive(Default)]
 struct Told {
     dropped: Seldom,
+    over_allowance: Seldom,
     reused: Seldom,
     not_enrolled: Seldom,
     turned_away: Seldom,
@@ -206,7 +211,7 @@ impl Intake {
         down: Arc<dyn Downlink>,
         clock: Clock,
     ) -> Intake {
-        let (counters, told, broken) = Default::default();
+        let (counters, told, broken, allowances) = Default::default();
         let roll = Arc::new(Roll::new(&state.read()));
         let by_hand = false;
         let opening = Arc::new(Opening::new(roll.clone(), identity.clone()));
@@ -222,6 +227,7 @@ impl Intake {
             counters,
             told,
             broken,
+            allowances,
         }
     }
 
@@ -419,6 +425,11 @@ impl Intake {
                 self.answer(agent, &Answer::NotEnrolled { refusal });
                 None
             }
+            Judgement::Answer { store: true, .. }
+                if !self.by_hand && !self.is_allowed(agent, batch.entries.len()) =>
+            {
+                None
+            }
             Judgement::Answer { store, refused, reused } => {
                 if !reused.is_empty() {
                     count(&self.counters.reused, reused.len());
@@ -455,6 +466,21 @@ impl Intake {
                 Some(Work { batch, stored, refused, added, offer, _permit: Some(permit) })
             }
         }
+    }
+
+    /// Whether an agent may bring so many new entries now. If not, nothing is answered: it asks again.
+    fn is_allowed(&self, agent: AgentId, entries: usize) -> bool {
+        let now = (self.clock)();
+        // A map of numbers: whatever panicked while it was held has not left it half made.
+        let mut allowances = self.allowances.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowed = allowances.takes(agent, entries, now);
+        if !allowed {
+            count(&self.counters.over_allowance, 1);
+            if let Some(since) = self.told.over_allowance.due(now) {
+                tracing::warn!(%agent, since, "brings more new entries than any queue holds: not taken for now; revoke it if its key may be stolen");
+            }
+        }
+        allowed
     }
 
     /// Counts what is on disk now and sends the receipts.
