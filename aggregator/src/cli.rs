@@ -7,8 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use banyan_shared::address::MqttAddress;
-use banyan_shared::catalogue::Lang;
-use banyan_shared::wire::deflate;
+use banyan_shared::catalogue::{Catalogue, Lang};
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
@@ -266,6 +265,7 @@ struct Assign {
     /// The agent's id
     agent: String,
     /// The facilities
+    #[arg(required_unless_present = "below")]
     units: Vec<String>,
     /// All facilities under this unit
     #[arg(long)]
@@ -472,7 +472,7 @@ fn run(command: Command, global: &Global) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Command::Catalogue { command: registry::Catalogue::Check { file } } => {
-            return check_catalogue(&file, lang);
+            return check_catalogue(&file, lang, global.format);
         }
         Command::Keys { command: keys::Keys::Roll(roll) } => {
             return keys::roll(&roll, dir, global);
@@ -485,9 +485,19 @@ fn run(command: Command, global: &Global) -> Result<ExitCode> {
     result
 }
 
-fn check_catalogue(file: &Path, lang: Lang) -> Result<ExitCode> {
+fn check_catalogue(file: &Path, lang: Lang, format: Format) -> Result<ExitCode> {
     let toml = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-    match crate::state::load_catalogue(&deflate(&toml)) {
+    let checked = Catalogue::load(&toml);
+    if format == Format::Json {
+        let errors = checked.as_ref().err().into_iter().flatten();
+        print_json(&serde_json::json!({
+            "file": file,
+            "version": checked.as_ref().ok().map(|catalogue| catalogue.version.as_str()),
+            "errors": errors.map(|error| error.text(lang)).collect::<Vec<_>>(),
+        }))?;
+        return Ok(if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    match checked {
         Ok(catalogue) => {
             let text = format!(
                 "{}: {} {} · {} {} · {} {}",
@@ -504,7 +514,7 @@ fn check_catalogue(file: &Path, lang: Lang) -> Result<ExitCode> {
         }
         Err(errors) => {
             for error in &errors {
-                tell!("{}: {error}", file.display());
+                tell!("{}: {}", file.display(), error.text(lang));
             }
             Ok(ExitCode::FAILURE)
         }

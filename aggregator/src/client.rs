@@ -78,8 +78,13 @@ impl Client {
                 .get(format!("{base}/v1/counters"))
                 .header("authorization", format!("Bearer {token}"))
                 .call();
-            if hello.is_ok_and(|answer| answer.status().is_success()) {
-                return Ok(Client::Remote { base, token, agent: http_agent(REQUEST_TIMEOUT) });
+            match hello {
+                Ok(answer) if answer.status().is_success() => {
+                    return Ok(Client::Remote { base, token, agent: http_agent(REQUEST_TIMEOUT) });
+                }
+                // It is there, and holds the store.
+                Err(ureq::Error::Timeout(_)) => return Err(Late(HELLO_TIMEOUT).into()),
+                _ => {}
             }
         }
         let runtime =

@@ -120,7 +120,11 @@ fn of_a_stick_each_installer_picks_one_facility_once() {
     sync(&first);
     sync(&second);
     let told = run(&third, &["sync", "--timeout", "20s"]).exits(3);
-    assert!(told.err.contains("该机构已被认领") && told.err.contains("[waiting]"), "{}", told.err);
+    assert!(
+        told.err.contains("认领待管理员核准") && told.err.contains("[waiting]"),
+        "{}",
+        told.err
+    );
     let told = run(&third, &["sync", "--timeout", "20s", "--lang", "en"]).exits(3);
     assert!(told.err.contains("an operator has to approve"), "{}", told.err);
     assert_eq!(json_of(&third, &["status"])["waiting"], 1, "what it recorded is kept");

@@ -750,7 +750,7 @@ class Figures:
         bottom = {"received": whole["expected"], "corrected": whole["received"]}.get(measure, due)
         figure = self.blank(numerator=Fraction(top), denominator=Fraction(bottom), matched=bottom, expected=bottom)
         if bottom == 0:
-            figure["state"] = "waiting" if whole["expected"] else "not_applicable"
+            figure["state"] = "waiting" if whole["not_yet_due"] else "not_applicable"
         return figure
 
     def registry_share(self, definition):

@@ -40,7 +40,7 @@ pub(super) struct Enroll {
     #[arg(long)]
     stick: bool,
     /// How often a stick may be used
-    #[arg(long, default_value_t = 1, requires = "stick")]
+    #[arg(long, default_value_t = 1, requires = "stick", value_parser = clap::value_parser!(u32).range(1..))]
     uses: u32,
     /// With --stick: every claim waits. With --claims: the agent whose claim is approved
     #[arg(long, value_name = "AGENT", num_args = 0..=1, default_missing_value = "")]

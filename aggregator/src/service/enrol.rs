@@ -168,9 +168,9 @@ fn rules(
     Ok(rules)
 }
 
-/// Milliseconds from seconds, at least a minute and at most ten years.
+/// Milliseconds from seconds, at least one and at most ten years.
 fn lifetime_ms(seconds: i64) -> i64 {
-    seconds.clamp(60, 10 * 366 * 86_400) * 1000
+    seconds.clamp(1, 10 * 366 * 86_400) * 1000
 }
 
 struct Secret {

@@ -233,8 +233,8 @@ coded! {
         Used = "used", "注册码已被使用", "the code has been used";
         /// The facility is not on the stick's list.
         NotOffered = "not_offered", "该机构不在安装介质名单内", "the facility is not on this stick's list";
-        /// Another agent has claimed the facility; an operator must decide.
-        Waiting = "waiting", "该机构已被认领，等待管理员核准", "the facility is claimed already: an operator has to approve";
+        /// An operator must decide: another agent has the facility, or the stick asks for approval.
+        Waiting = "waiting", "认领待管理员核准", "the claim waits for an operator's approval";
         /// The agent has been revoked.
         AgentRevoked = "agent_revoked", "本终端已被注销", "this agent has been revoked";
         /// An operator has refused the claim.

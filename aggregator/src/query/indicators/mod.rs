@@ -285,8 +285,8 @@ fn reporting(measure: Reporting, definition: &Definition, c: &Completeness) -> O
     let mut outcome = Outcome::without_value(State::Reported);
     outcome.pairs = Pairs { expected: under, matched: under };
     if under == 0 {
-        // Everything owed may still come in time.
-        outcome.state = if c.expected() > 0 { State::Waiting } else { State::NotApplicable };
+        // What is owed may still come in time.
+        outcome.state = if c.not_yet_due > 0 { State::Waiting } else { State::NotApplicable };
         return outcome;
     }
     outcome.divide(over.into(), Some(under.into()), definition.factor);
