@@ -15,11 +15,14 @@ use super::{
     COMPACT_ABOVE_BYTES, COMPACT_RATIO, Damage, EpochIndex, QUARANTINE_KEPT, Queue, QueueError,
     SESSION_BITS, Slot,
 };
+use crate::files;
 
 const LOCK_FILE: &str = "lock";
 /// How long an opener waits for another to finish, and how often it looks.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 const LOCK_POLL: Duration = Duration::from_millis(10);
+/// How long a store is tried that is there and that the system does not let us read.
+const READ_WAIT: Duration = Duration::from_secs(10);
 const STORE_PREFIX: &str = "store-";
 const QUARANTINE: &str = "quarantine";
 /// Marks a damaged store that could not be moved away yet.
@@ -70,7 +73,8 @@ fn is_the_systems(error: &QueueError) -> bool {
             matches!(
                 source.kind(),
                 OutOfMemory | PermissionDenied | ReadOnlyFilesystem | ResourceBusy
-            ) || source.raw_os_error().is_some_and(|code| handles.contains(&code))
+            ) || files::is_held(source)
+                || source.raw_os_error().is_some_and(|code| handles.contains(&code))
                 || source.to_string().contains("could not acquire lock")
         }
         _ => false,
@@ -186,11 +190,22 @@ impl Queue {
     /// `fresh_epoch` gets the counter for a new life of the numbering and draws the rest; it is called for a
     /// new queue and for a damaged one. A damage found now is returned, and kept with earlier ones in
     /// [`Queue::damages`] until [`Queue::damage_reported`]. Errors: [`QueueError::Locked`] when another process
-    /// keeps the queue for more than a second, [`QueueError::DiskFull`], or what the system says; damage is never an error.
+    /// keeps the queue for more than a second, [`QueueError::DiskFull`], or what the system says; damage is never
+    /// an error, and what the system refuses for some seconds is no damage: then nothing is changed.
     pub fn open(
         dir: &Path,
         fresh_epoch: impl FnOnce(u32) -> Epoch,
         now: Millis,
+    ) -> Result<(Queue, Option<Damage>), QueueError> {
+        Queue::open_within(dir, fresh_epoch, now, READ_WAIT)
+    }
+
+    /// [`Queue::open`] that tries a store the system refuses for as long as `wait`.
+    pub(super) fn open_within(
+        dir: &Path,
+        fresh_epoch: impl FnOnce(u32) -> Epoch,
+        now: Millis,
+        wait: Duration,
     ) -> Result<(Queue, Option<Damage>), QueueError> {
         let io = |doing| move |error| QueueError::io(doing, dir, error);
         fs::create_dir_all(dir).map_err(io("create"))?;
@@ -223,7 +238,7 @@ impl Queue {
                 let path = store_dir(dir, head.store);
                 if stores.contains(&head.store) {
                     opening.tidy(&stores, head.store);
-                    let raw = Raw::read(&path);
+                    let raw = Raw::read(&path, wait)?;
                     let loaded = load(&path).and_then(|loaded| {
                         check(&loaded, &head).map_err(StoreFault::Damaged).map(|()| loaded)
                     });
@@ -259,9 +274,9 @@ impl Queue {
                 }
                 vec![raw]
             }
-            None => paths.iter().map(|path| Raw::read(path)).collect(),
+            None => paths.iter().map(|path| Raw::read(path, wait)).collect::<Result<_, _>>()?,
         };
-        let salvaged = salvage::salvage(&raws, head.as_ref());
+        let salvaged = salvage::salvage(&raws, head.as_ref())?;
         drop(raws);
         if head.is_none() && salvaged.epochs.values().all(|epoch| epoch.state.issued == 0) {
             // Nothing was ever saved here: a first start, or one that was cut short.

@@ -8,8 +8,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use banyan_shared::ids::{Epoch, Seq};
 
@@ -18,10 +19,14 @@ use super::ranges::SeqSet;
 use super::record::Part;
 use super::side::Head;
 use super::store::{data_file, sync_dir};
-use super::{Damage, EpochLoss, record};
+use super::{Damage, EpochLoss, QueueError, record};
+use crate::files;
 
 /// Read at once from a failing disk; a piece that cannot be read is passed over.
 const READ_BYTES: usize = 4096;
+/// What the system says of a place on a disk that is gone for good: EIO, EBADMSG, EUCLEAN; ERROR_CRC,
+/// ERROR_SECTOR_NOT_FOUND, ERROR_READ_FAULT, ERROR_IO_DEVICE, ERROR_FILE_CORRUPT, ERROR_DISK_CORRUPT.
+const DEFECTS: &[i32] = if cfg!(windows) { &[23, 27, 30, 1117, 1392, 1393] } else { &[5, 74, 117] };
 
 /// The bytes of a damaged store as they were before sled opened it.
 const KEPT: &str = "before";
@@ -48,15 +53,28 @@ pub(super) struct Salvage {
     pub(super) losses: Vec<EpochLoss>,
 }
 
-/// Reads as much of a file as the disk gives.
-fn read_what_can_be(path: &Path) -> Vec<u8> {
-    let Ok(mut file) = File::open(path) else { return Vec::new() };
-    let mut bytes = Vec::new();
-    if file.read_to_end(&mut bytes).is_ok() {
-        return bytes;
+fn is_defect(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| DEFECTS.contains(&code))
+}
+
+/// Reads as much of a file as the disk gives, and nothing of one that is not there. What cannot be read for
+/// any reason but a defect of the disk may be whole: it is tried for as long as `wait`, and then the reason
+/// is an error.
+fn read_what_can_be(path: &Path, wait: Duration) -> io::Result<Vec<u8>> {
+    let may_be_whole =
+        |error: &io::Error| error.kind() != io::ErrorKind::NotFound && !is_defect(error);
+    match files::patiently(wait, may_be_whole, || fs::read(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if is_defect(&error) => Ok(read_pieces(path)),
+        result => result,
     }
+}
+
+/// Reads what a failing disk still gives of a file.
+fn read_pieces(path: &Path) -> Vec<u8> {
+    let Ok(mut file) = File::open(path) else { return Vec::new() };
     let len = file.metadata().map(|data| data.len()).unwrap_or(0) as usize;
-    bytes = vec![0; len];
+    let mut bytes = vec![0; len];
     for at in (0..len).step_by(READ_BYTES) {
         let end = (at + READ_BYTES).min(len);
         if file.seek(SeekFrom::Start(at as u64)).is_ok() {
@@ -71,12 +89,16 @@ fn read_what_can_be(path: &Path) -> Vec<u8> {
 pub(super) struct Raw {
     store: PathBuf,
     data: Vec<u8>,
+    wait: Duration,
 }
 
 impl Raw {
-    /// Reads what can be read of a store.
-    pub(super) fn read(store: &Path) -> Raw {
-        Raw { store: store.to_owned(), data: read_what_can_be(&data_file(store)) }
+    /// Reads what can be read of a store, trying for as long as `wait` where the system refuses.
+    pub(super) fn read(store: &Path, wait: Duration) -> Result<Raw, QueueError> {
+        let path = data_file(store);
+        let data = read_what_can_be(&path, wait);
+        let data = data.map_err(|error| QueueError::io("read", &path, error))?;
+        Ok(Raw { store: store.to_owned(), data, wait })
     }
 
     /// Puts the bytes beside the damaged store, so that a crash before they are salvaged costs nothing. The
@@ -94,16 +116,18 @@ impl Raw {
         sync_dir(&self.store)
     }
 
-    fn parts(&self) -> Vec<Part> {
+    fn parts(&self) -> Result<Vec<Part>, QueueError> {
         let mut parts = record::scan(&self.data);
         let mut files = vec![self.store.join(KEPT)];
         if let Ok(blobs) = fs::read_dir(self.store.join("blobs")) {
-            files.extend(blobs.flatten().map(|entry| entry.path()));
+            files.extend(blobs.flatten().map(|entry| entry.path()).filter(|path| !path.is_dir()));
         }
         for file in files {
-            parts.extend(record::scan(&read_what_can_be(&file)));
+            let bytes = read_what_can_be(&file, self.wait);
+            let bytes = bytes.map_err(|error| QueueError::io("read", &file, error))?;
+            parts.extend(record::scan(&bytes));
         }
-        parts
+        Ok(parts)
     }
 }
 
@@ -124,8 +148,11 @@ fn newest<T>(
 }
 
 /// Searches the stores and measures what is found against the side file.
-pub(super) fn salvage(stores: &[Raw], head: Option<&Head>) -> Salvage {
-    let parts: Vec<Part> = stores.iter().flat_map(Raw::parts).collect();
+pub(super) fn salvage(stores: &[Raw], head: Option<&Head>) -> Result<Salvage, QueueError> {
+    let mut parts = Vec::new();
+    for store in stores {
+        parts.extend(store.parts()?);
+    }
     let mut commit = parts.iter().map(|part| part.commit).max().unwrap_or(0);
     commit = commit.max(head.map_or(0, |head| head.commit));
     let mut blobs = record::assemble(parts);
@@ -227,5 +254,5 @@ pub(super) fn salvage(stores: &[Raw], head: Option<&Head>) -> Salvage {
         let entries = entries.into_iter().map(|(seq, (_, _, stored))| (seq, stored)).collect();
         epochs.insert(epoch, SalvagedEpoch { state, entries });
     }
-    Salvage { epochs, metas, damages, commit, losses }
+    Ok(Salvage { epochs, metas, damages, commit, losses })
 }

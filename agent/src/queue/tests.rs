@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use banyan_shared::ids::Millis;
 use proptest::prelude::*;
@@ -527,7 +528,7 @@ fn what_was_readable_survives_a_crash_between_seeing_the_damage_and_mending_it()
         bytes[at] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
         // As an opening does that ends right after it saw the damage.
-        let raw = salvage::Raw::read(store);
+        let raw = salvage::Raw::read(store, Duration::ZERO).unwrap();
         drop(store::Store::open(store));
         raw.keep().unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -582,6 +583,47 @@ fn opens_whatever_file_is_missing_or_nonsense() {
             std::fs::write(dir.join("head"), bytes).unwrap();
         });
     }
+}
+
+/// What a directory holds, file by file.
+fn contents(dir: &Path) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for path in files(dir) {
+        if path.is_dir() {
+            all.extend(contents(&path));
+        } else {
+            all.insert(path.clone(), std::fs::read(path).unwrap());
+        }
+    }
+    all
+}
+
+#[test]
+fn a_store_the_system_does_not_let_us_read_is_not_taken_for_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (epoch, issued) = furnished(dir.path());
+    let path = store_file(dir.path());
+    let aside = path.with_file_name("db.aside");
+    std::fs::rename(&path, &aside).unwrap();
+    // To be opened, and not to be read.
+    std::fs::create_dir(&path).unwrap();
+    let before = contents(dir.path());
+    for head in [true, false] {
+        if !head {
+            std::fs::rename(dir.path().join("head"), dir.path().join("head.aside")).unwrap();
+        }
+        let fresh = |counter| Epoch { counter, random: 0 };
+        let refused = Queue::open_within(dir.path(), fresh, NOW, Duration::from_millis(1));
+        assert!(matches!(refused, Err(QueueError::Io { doing: "read", .. })), "{refused:?}");
+        if !head {
+            std::fs::rename(dir.path().join("head.aside"), dir.path().join("head")).unwrap();
+        }
+        assert_eq!(contents(dir.path()), before, "nothing is moved or written");
+    }
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    let (queue, damage) = open(dir.path());
+    assert_eq!((damage, queue.epoch(), queue.issued(epoch)), (None, epoch, issued));
 }
 
 #[test]
