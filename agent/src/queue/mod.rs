@@ -93,6 +93,7 @@ impl Drop for Queue {
             let head =
                 Head { clean: true, ..self.head(&BTreeMap::new(), self.current, self.commit) };
             let _ = self.side.write(&head, false);
+            self.store.ends_in_order();
         }
     }
 }

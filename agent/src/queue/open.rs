@@ -239,12 +239,13 @@ impl Queue {
                 if stores.contains(&head.store) {
                     opening.tidy(&stores, head.store);
                     let raw = Raw::read(&path, wait)?;
+                    raw.keep()?;
                     let loaded = load(&path).and_then(|loaded| {
                         check(&loaded, &head).map_err(StoreFault::Damaged).map(|()| loaded)
                     });
                     match loaded {
                         Ok(loaded) => {
-                            salvage::forget_kept(&path);
+                            salvage::forget_kept(&path)?;
                             return Ok((opening.proceed(head, loaded)?, None));
                         }
                         Err(StoreFault::System(error)) if is_the_systems(&error) => {
@@ -268,12 +269,7 @@ impl Queue {
         };
         let paths: Vec<PathBuf> = at_fault.iter().map(|&number| store_dir(dir, number)).collect();
         let raws = match raw {
-            Some(raw) => {
-                if let Err(error) = raw.keep() {
-                    tracing::warn!(%error, "the damaged store's bytes cannot be kept beside it");
-                }
-                vec![raw]
-            }
+            Some(raw) => vec![raw],
             None => paths.iter().map(|path| Raw::read(path, wait)).collect::<Result<_, _>>()?,
         };
         let salvaged = salvage::salvage(&raws, head.as_ref())?;

@@ -4,7 +4,10 @@
 //! that is found can be a wrong value. Of several writes of one thing the newest is taken.
 //!
 //! The bytes are taken before sled sees the file: its recovery cuts off and writes over whatever stands
-//! behind a damaged place, whole and readable as it may be.
+//! behind a damaged place, whole and readable as it may be. They are read into memory at every start. Unless
+//! the file is, byte for byte, what the last orderly end left ([`Seal`]), they are also put beside it, on disk,
+//! before sled is let in: a copy of the store, once after every end by power cut or kill and never else. It
+//! goes as soon as the store has turned out whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -28,9 +31,16 @@ const READ_BYTES: usize = 4096;
 /// ERROR_SECTOR_NOT_FOUND, ERROR_READ_FAULT, ERROR_IO_DEVICE, ERROR_FILE_CORRUPT, ERROR_DISK_CORRUPT.
 const DEFECTS: &[i32] = if cfg!(windows) { &[23, 27, 30, 1117, 1392, 1393] } else { &[5, 74, 117] };
 
-/// The bytes of a damaged store as they were before sled opened it.
-const KEPT: &str = "before";
-const KEPT_UNFINISHED: &str = "before.new";
+/// The bytes of a store that may be damaged as they were before sled opened it.
+pub(super) const KEPT: &str = "before";
+pub(super) const KEPT_UNFINISHED: &str = "before.new";
+/// What sled's file was when it was last closed in order.
+const SEAL: &str = "closed";
+/// Length and CRC of sled's file, and the CRC of these.
+const SEAL_BYTES: usize = 8 + 4 + 4;
+
+/// How long a copy that another program holds is waited for before it is removed.
+const FORGET_WAIT: Duration = Duration::from_secs(5);
 
 /// An interval of commit numbers, inclusive, that were begun and given up.
 pub(super) type Dead = (u64, u64);
@@ -101,19 +111,25 @@ impl Raw {
         Ok(Raw { store: store.to_owned(), data, wait })
     }
 
-    /// Puts the bytes beside the damaged store, so that a crash before they are salvaged costs nothing. The
-    /// first ones stay: later ones are what sled left of them.
-    pub(super) fn keep(&self) -> std::io::Result<()> {
+    /// Puts the bytes beside a store that may be damaged, so that neither sled nor a crash costs any of them.
+    /// The first ones stay: later ones are what sled left of them.
+    pub(super) fn keep(&self) -> Result<(), QueueError> {
         let kept = self.store.join(KEPT);
-        if self.data.is_empty() || kept.exists() {
+        let length = self.data.len() as u64;
+        let same = Seal { length, crc: crc32fast::hash(&self.data) };
+        if self.data.is_empty() || kept.exists() || Seal::read(&self.store) == Some(same) {
             return Ok(());
         }
         let unfinished = self.store.join(KEPT_UNFINISHED);
-        let mut file = File::create(&unfinished)?;
-        file.write_all(&self.data)?;
-        file.sync_all()?;
-        fs::rename(unfinished, kept)?;
-        sync_dir(&self.store)
+        let put = || {
+            let mut file = File::create(&unfinished)?;
+            file.write_all(&self.data)?;
+            file.sync_all()?;
+            drop(file);
+            files::put(&unfinished, &kept)?;
+            sync_dir(&self.store)
+        };
+        put().map_err(|error| QueueError::io("keep a copy of", &self.store, error))
     }
 
     fn parts(&self) -> Result<Vec<Part>, QueueError> {
@@ -131,12 +147,60 @@ impl Raw {
     }
 }
 
-/// Removes what an earlier opening kept of a store that turned out whole after all.
-pub(super) fn forget_kept(store: &Path) {
+/// Removes what was kept of a store that turned out whole, for good: were it there at the next opening, it
+/// would be taken for what sled has spoilt since.
+pub(super) fn forget_kept(store: &Path) -> Result<(), QueueError> {
+    let mut removed = false;
     for name in [KEPT, KEPT_UNFINISHED] {
-        // Failing here wastes space only; a later salvage takes the newest of all it finds.
-        let _ = fs::remove_file(store.join(name));
+        let path = store.join(name);
+        match files::patiently(FORGET_WAIT, files::is_held, || fs::remove_file(&path)) {
+            Ok(()) => removed = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(QueueError::io("remove", &path, error)),
+        }
     }
+    let synced = if removed { sync_dir(store) } else { Ok(()) };
+    synced.map_err(|error| QueueError::io("sync", store, error))
+}
+
+/// What sled's file was when it was closed in order. Only a hint: it is not synced, and a file it does not
+/// fit is no damage yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seal {
+    length: u64,
+    crc: u32,
+}
+
+impl Seal {
+    fn read(store: &Path) -> Option<Seal> {
+        let bytes = files::read(&store.join(SEAL), SEAL_BYTES as u64).ok()??;
+        let (body, crc) = bytes.split_at_checked(SEAL_BYTES - 4)?;
+        if crc32fast::hash(body).to_le_bytes() != crc {
+            return None;
+        }
+        let (length, crc) = body.split_at(8);
+        let length = u64::from_le_bytes(length.try_into().ok()?);
+        Some(Seal { length, crc: u32::from_le_bytes(crc.try_into().ok()?) })
+    }
+}
+
+/// Seals a store that sled has let go of.
+pub(super) fn seal(store: &Path) -> io::Result<()> {
+    let mut file = File::open(data_file(store))?;
+    let (mut crc, mut length) = (crc32fast::Hasher::new(), 0);
+    let mut piece = vec![0; 16 * READ_BYTES];
+    loop {
+        let n = file.read(&mut piece)?;
+        if n == 0 {
+            break;
+        }
+        crc.update(&piece[..n]);
+        length += n as u64;
+    }
+    let mut bytes = length.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&crc.finalize().to_le_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    fs::write(store.join(SEAL), bytes)
 }
 
 /// The newest of several writes that can be read.

@@ -528,16 +528,72 @@ fn what_was_readable_survives_a_crash_between_seeing_the_damage_and_mending_it()
         bytes[at] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
         // As an opening does that ends right after it saw the damage.
-        let raw = salvage::Raw::read(store, Duration::ZERO).unwrap();
+        salvage::Raw::read(store, Duration::ZERO).unwrap().keep().unwrap();
         drop(store::Store::open(store));
-        raw.keep().unwrap();
         let dir = tempfile::tempdir().unwrap();
         copy_tree(origin.path(), dir.path());
         let lost = check_after_harm(dir.path(), epoch, issued, "crashed");
         assert!(lost <= issued - readable(&bytes), "{lost} are lost by the byte at {at}");
-        salvage::forget_kept(store);
+        salvage::forget_kept(store).unwrap();
         std::fs::write(&path, &whole).unwrap();
     }
+}
+
+#[test]
+fn sled_does_not_see_a_damaged_store_before_its_bytes_are_kept() {
+    let origin = tempfile::tempdir().unwrap();
+    let (epoch, issued) = furnished(origin.path());
+    let whole = std::fs::read(store_file(origin.path())).unwrap();
+    for at in [whole.len() / 5, whole.len() / 2, whole.len() - 9000] {
+        let dir = tempfile::tempdir().unwrap();
+        copy_tree(origin.path(), dir.path());
+        let path = store_file(dir.path());
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        // No room for a copy.
+        let taken = path.with_file_name(salvage::KEPT_UNFINISHED);
+        std::fs::create_dir(&taken).unwrap();
+        let before = contents(dir.path());
+        for _ in 0..2 {
+            let refused = Queue::open(dir.path(), |counter| Epoch { counter, random: 0 }, NOW);
+            assert!(matches!(refused, Err(QueueError::Io { .. })), "{refused:?}");
+            assert_eq!(contents(dir.path()), before, "nothing has changed");
+        }
+        std::fs::remove_dir(&taken).unwrap();
+        let lost = check_after_harm(dir.path(), epoch, issued, "no room");
+        assert!(lost <= issued - readable(&bytes), "{lost} are lost by the byte at {at}");
+    }
+}
+
+#[test]
+fn a_copy_is_made_after_a_disorderly_end_only_and_does_not_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut queue, _) = open(dir.path());
+    let epoch = queue.epoch();
+    queue.append(&[new_entry(0, 150, 0)]).unwrap();
+    drop(queue);
+    let copy = store_file(dir.path()).with_file_name(salvage::KEPT_UNFINISHED);
+    std::fs::create_dir(&copy).unwrap();
+    // After an orderly end there is no need for one.
+    let opened = Queue::open(dir.path(), |counter| Epoch { counter, random: 0 }, NOW);
+    assert!(
+        matches!(&opened, Err(QueueError::Io { doing: "remove", .. })),
+        "it comes as far as the whole store: {opened:?}"
+    );
+    std::fs::remove_dir(&copy).unwrap();
+    let (mut queue, damage) = open(dir.path());
+    assert_eq!(damage, None);
+    queue.append(&[new_entry(1, 150, 0)]).unwrap();
+    queue.broken = true;
+    drop(queue);
+    std::fs::create_dir(&copy).unwrap();
+    let opened = Queue::open(dir.path(), |counter| Epoch { counter, random: 0 }, NOW);
+    assert!(matches!(&opened, Err(QueueError::Io { doing: "keep a copy of", .. })), "{opened:?}");
+    std::fs::remove_dir(&copy).unwrap();
+    let (queue, damage) = open(dir.path());
+    assert_eq!((damage, queue.issued(epoch)), (None, 2));
+    assert!(!copy.with_file_name(salvage::KEPT).exists());
 }
 
 #[test]
