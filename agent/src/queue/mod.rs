@@ -10,7 +10,7 @@
 //! block on the disk; an asynchronous caller uses a blocking thread.
 //!
 //! On disk, inside the queue's directory: `lock`; `head`, the side file; `store-N`, the current sled store;
-//! `quarantine/`, damaged stores with the time they were set aside.
+//! `quarantine/`, damaged stores under a number that grows, with the time they were set aside.
 
 mod error;
 mod index;

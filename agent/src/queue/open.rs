@@ -346,9 +346,21 @@ fn as_error(fault: StoreFault, path: &Path) -> QueueError {
     }
 }
 
-/// The name under which a store is set aside; later times sort after earlier ones.
-fn quarantine_name(now: Millis, number: u32) -> String {
-    format!("{}-{number}", now.timestamp().strftime("%Y%m%dT%H%M%SZ"))
+/// What a store set aside is ordered by: the number its name begins with, counted on from those that are
+/// there. A PC's clock may stand in any year, so the time in the name orders nothing.
+fn place(name: &str) -> u32 {
+    name.split_once('-').and_then(|(number, _)| number.parse().ok()).unwrap_or(0)
+}
+
+/// The names under which stores are set aside, in this order after all that are in the quarantine.
+fn quarantine_names(dir: &Path, now: Millis, stores: &[u32]) -> Vec<String> {
+    let there = fs::read_dir(dir.join(QUARANTINE)).into_iter().flatten().flatten();
+    let last = there.filter_map(|entry| entry.file_name().to_str().map(place)).max().unwrap_or(0);
+    let time = now.timestamp().strftime("%Y%m%dT%H%M%SZ");
+    (1u32..)
+        .zip(stores)
+        .map(|(n, store)| format!("{:06}-{time}-{store}", last.saturating_add(n)))
+        .collect()
 }
 
 /// Moves a damaged store into the quarantine, and deletes the oldest beyond those kept there.
@@ -360,10 +372,12 @@ fn move_aside(dir: &Path, store: &Path, name: &str) -> std::io::Result<()> {
         fs::remove_dir_all(&target)?;
     }
     fs::rename(store, target)?;
-    let mut kept: Vec<PathBuf> =
-        fs::read_dir(&quarantine)?.flatten().map(|entry| entry.path()).collect();
+    let mut kept: Vec<(u32, PathBuf)> = fs::read_dir(&quarantine)?
+        .flatten()
+        .map(|entry| (entry.file_name().to_str().map_or(0, place), entry.path()))
+        .collect();
     kept.sort();
-    for old in kept.iter().rev().skip(QUARANTINE_KEPT) {
+    for (_, old) in kept.iter().rev().skip(QUARANTINE_KEPT) {
         fs::remove_dir_all(old)?;
     }
     sync_dir(dir)
@@ -390,8 +404,10 @@ impl Opening<'_> {
             let mark = damage_mark(self.dir, number);
             // Failing here wastes space only; the next opening tries again.
             if mark.exists() {
-                if move_aside(self.dir, &path, &quarantine_name(self.now, number)).is_ok() {
-                    let _ = fs::remove_file(mark);
+                for name in quarantine_names(self.dir, self.now, &[number]) {
+                    if move_aside(self.dir, &path, &name).is_ok() {
+                        let _ = fs::remove_file(&mark);
+                    }
                 }
             } else {
                 let _ = fs::remove_dir_all(path);
@@ -487,10 +503,11 @@ impl Opening<'_> {
         let path = store_dir(self.dir, number);
         let mut store = Store::open(&path).map_err(|fault| as_error(fault, &path))?;
         let first = next_session(salvaged.commit);
+        let names = quarantine_names(self.dir, self.now, at_fault);
         let damage = Damage {
             at: self.now,
             reason,
-            quarantine: quarantine_name(self.now, at_fault.first().copied().unwrap_or(0)),
+            quarantine: names.first().cloned().unwrap_or_default(),
             new_epoch,
             epochs: salvaged.losses,
         };
@@ -537,16 +554,15 @@ impl Opening<'_> {
         self.sync_dirs()?;
 
         let dir = self.dir;
-        let now = self.now;
         let mut queue = self.queue(store, number, first, new_epoch);
         queue.epochs = epochs;
         queue.damages = damages;
         queue.commit(Writes::new(), [(new_epoch, EpochState::default())].into(), new_epoch)?;
         // Both slots must name the new store before the old one goes.
         queue.commit(Writes::new(), BTreeMap::new(), new_epoch)?;
-        for &old in at_fault {
+        for (&old, name) in at_fault.iter().zip(&names) {
             let path = store_dir(dir, old);
-            match move_aside(dir, &path, &quarantine_name(now, old)) {
+            match move_aside(dir, &path, name) {
                 Ok(()) => {
                     let _ = fs::remove_file(damage_mark(dir, old));
                 }

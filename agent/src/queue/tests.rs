@@ -18,7 +18,11 @@ const NOW: Millis = Millis(1_770_000_000_000);
 type Harm<'a> = dyn FnMut(&mut Vec<u8>, &mut dyn FnMut(usize) -> usize) + 'a;
 
 fn open(dir: &Path) -> (Queue, Option<Damage>) {
-    Queue::open(dir, |counter| Epoch { counter, random: 7 * counter }, NOW).unwrap()
+    open_at(dir, NOW)
+}
+
+fn open_at(dir: &Path, now: Millis) -> (Queue, Option<Damage>) {
+    Queue::open(dir, |counter| Epoch { counter, random: 7 * counter }, now).unwrap()
 }
 
 fn day(n: i32) -> Date {
@@ -638,6 +642,27 @@ fn opens_whatever_file_is_missing_or_nonsense() {
             bytes[slot + 20] ^= 0xff;
             std::fs::write(dir.join("head"), bytes).unwrap();
         });
+    }
+}
+
+#[test]
+fn the_store_set_aside_last_is_kept_whatever_the_clock_says() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let mut named = Vec::new();
+    for days in [0, 1, 2, -17 * 365, -17 * 365 - 1, 9] {
+        let path = store_file(dir.path());
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.fill(0);
+        std::fs::write(&path, bytes).unwrap();
+        let (_, damage) = open_at(dir.path(), NOW.plus(days * 86_400_000));
+        named.push(damage.unwrap().quarantine);
+        let mut kept: Vec<String> = files(&dir.path().join("quarantine"))
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        kept.sort();
+        assert_eq!(kept, named[named.len().saturating_sub(QUARANTINE_KEPT)..]);
     }
 }
 
