@@ -33,7 +33,7 @@ use crate::identity::{Context, DirLock, Identity, Issued};
 use crate::link::LinkConfig;
 use crate::note::{Note, note};
 use crate::route::Route;
-use crate::store::{ReportKey, Store};
+use crate::store::{Beyond, ReportKey, Store};
 use crate::tls::{self, Pin, Shown as Proof};
 
 /// Most introductions on one connection: a centre that still asks is not listening.
@@ -169,6 +169,11 @@ impl Known for KnownInStore<'_> {
             return Ok(Some(content.clone()));
         }
         self.stored(key, form).inspect_err(|note| self.failed = Some(note.clone()))
+    }
+
+    fn beyond(&self, key: &ReportKey) -> Option<Beyond> {
+        // What this very command saves is known in full.
+        if self.earlier.contains_key(key) { None } else { self.store.beyond(key, self.identity) }
     }
 }
 

@@ -66,6 +66,9 @@ struct IdentityFile {
     epoch: Option<Epoch>,
     /// Why the centre does not want us, if it said so last.
     refusal: Option<EnrolRefusal>,
+    /// When this agent was first granted another one's history, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    succession: Option<Millis>,
 }
 
 /// The certificate the centre issued over the agent's key, as kept on disk.
@@ -417,6 +420,7 @@ impl Identity {
                 machine: None,
                 epoch: None,
                 refusal: None,
+                succession: None,
             },
             issued: None,
             contexts: BTreeMap::new(),
@@ -555,6 +559,11 @@ impl Identity {
         self.file.refusal
     }
 
+    /// When this agent took over the history of another one, by the centre's clock; none if it did not.
+    pub fn succession(&self) -> Option<Millis> {
+        self.file.succession
+    }
+
     /// Keeps or clears the centre's refusal.
     ///
     /// # Errors
@@ -610,7 +619,9 @@ impl Identity {
     /// A file cannot be written, or the catalogue is damaged.
     pub fn accept(&mut self, grant: &SignedGrant, catalogue: Option<&[u8]>) -> Result<bool, Note> {
         let Some(root) = self.file.root else { return Ok(false) };
-        let Ok(Grant { key, offer, issued_at, .. }) = grant.open(&root) else { return Ok(false) };
+        let Ok(Grant { key, offer, issued_at, succeeds }) = grant.open(&root) else {
+            return Ok(false);
+        };
         if key != self.key.public() {
             return Ok(false);
         }
@@ -630,6 +641,11 @@ impl Identity {
         }
         if !self.dir.join(CATALOGUES).join(format!("{}.toml", offer.catalogue)).exists() {
             return Ok(false);
+        }
+        // Before it reports under the grant: what the other agent reported is not held here.
+        if succeeds.is_some() && self.file.succession.is_none_or(|known| issued_at < known) {
+            self.file.succession = Some(issued_at);
+            self.save()?;
         }
         let known = self.contexts.get(&offer.context);
         let newer = known.is_none_or(|c| c.grant.is_none() || c.issued_at <= issued_at);

@@ -4,6 +4,7 @@
 //! event. Keeps in memory, for every report, which of this agent's entries is the newest, and which refused
 //! ones nobody has entered again. A refused report stays readable inside the void that took its place.
 
+mod beyond;
 mod bundle;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -18,6 +19,9 @@ use banyan_shared::sync::{Config, Cut, Effect, Event, Item, Outbox};
 use banyan_shared::wire::{self, Batch, Beacon, Body, Entry, Hello, StoreId, entry_hash};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use beyond::Beyond;
+use beyond::{Lost, Unread};
 
 use crate::clock::{ClockState, RELEASED};
 use crate::identity::Identity;
@@ -45,6 +49,7 @@ const META_STORE: &str = "store";
 const META_CLOCK: &str = "clock";
 const META_PARKED: &str = "parked";
 const META_CARRIED: &str = "carried";
+const META_LOST: &str = "lost";
 /// What the first entry of the life after the named one will state: written before that life begins.
 const META_EARLIER: &str = "earlier";
 
@@ -105,6 +110,10 @@ pub(crate) struct Store {
     newest: HashMap<ReportKey, EntryId>,
     refused: BTreeMap<EntryId, (ReportKey, Refusal)>,
     parked: BTreeMap<EntryId, ParkReason>,
+    /// Reports of which nobody knows here any more whose they are: the newest of each.
+    unread: HashMap<Unread, EntryId>,
+    /// What the damages of the past took.
+    lost: Option<Lost>,
     pub(crate) clock: ClockState,
     /// The centre's time as the disk has it.
     receipt_kept: Option<Millis>,
@@ -122,6 +131,16 @@ fn queue_note(error: &QueueError) -> Note {
     };
     let (zh, en) = (error.text(Lang::Zh), error.text(Lang::En));
     note!(Error, code, "{zh}", "{en}")
+}
+
+/// The day it is somewhere at `at`.
+fn day_of(at: Millis) -> Date {
+    let days = at.0.div_euclid(86_400_000);
+    i32::try_from(days).ok().and_then(Date::from_days).unwrap_or(if at.0 < 0 {
+        Date::MIN
+    } else {
+        Date::MAX
+    })
 }
 
 /// A new life after `counter − 1` others.
@@ -177,15 +196,17 @@ impl Store {
             agent,
             config,
             outbox: Outbox::new(agent, queue.epoch(), store, config),
-            queue,
             newest: HashMap::new(),
             refused: BTreeMap::new(),
             parked: parked.into_iter().collect(),
+            unread: HashMap::new(),
+            lost: Store::read_meta(&queue, META_LOST),
             clock,
             receipt_kept: clock.receipt,
             cuts: VecDeque::new(),
+            queue,
         };
-        this.begin_life(identity)?;
+        this.begin_life(identity, now)?;
         identity.set_used(machine, this.queue.epoch())?;
         this.load(identity)?;
         Ok(this)
@@ -197,16 +218,17 @@ impl Store {
 
     /// States what earlier lives came to, in the first entry of a life that is not the first; and takes
     /// along what can no longer be sent under its old number.
-    fn begin_life(&mut self, identity: &Identity) -> Result<(), Note> {
+    fn begin_life(&mut self, identity: &Identity, now: Millis) -> Result<(), Note> {
         let epoch = self.queue.epoch();
         if epoch.counter > 1 && self.queue.issued(epoch) == 0 {
-            let lost = self
+            let lost: Vec<(Epoch, Seq, Seq)> = self
                 .queue
                 .damages()
                 .iter()
                 .flat_map(|damage| &damage.epochs)
                 .flat_map(|loss| loss.lost.iter().map(|(a, b)| (loss.epoch, *a, *b)))
                 .collect();
+            self.lost = Lost::with(self.lost, &lost, self.clock, now);
             let lost = fewer_ranges(lost, LOST_RANGES_MAX);
             let all = self.earlier();
             let before = all.last().map(|(life, _)| *life);
@@ -220,7 +242,9 @@ impl Store {
                 body,
                 refused: None,
             };
-            self.append_payloads(&[payload], self.known_day(), &[])?;
+            let taken = self.lost.map(|lost| wire::encode(&lost));
+            let values = taken.as_ref().map(|bytes| (META_LOST, bytes.as_slice()));
+            self.append_payloads(&[payload], self.known_day(), values.as_slice())?;
         }
         // Whatever was lost has been stated by now: every damage begins a life.
         self.queue.damage_reported().map_err(|error| queue_note(&error))?;
@@ -230,11 +254,7 @@ impl Store {
     /// The day from which the first entry of a life is retained: no PC's clock may keep it, and all that
     /// follows it, for ever. A centre that lost it after that time gets the rest under a new life.
     fn known_day(&self) -> Date {
-        let at = self.clock.receipt.unwrap_or(RELEASED);
-        i32::try_from(at.0.div_euclid(86_400_000))
-            .ok()
-            .and_then(Date::from_days)
-            .unwrap_or(Date::MIN)
+        day_of(self.clock.receipt.unwrap_or(RELEASED))
     }
 
     fn earlier(&self) -> Vec<(Epoch, Seq)> {
@@ -259,6 +279,7 @@ impl Store {
         self.cuts.clear();
         self.newest.clear();
         self.refused.clear();
+        self.unread.clear();
         for (epoch, issued) in self.queue.epochs() {
             let (base, base_sum) =
                 self.queue.hashes(epoch).map_or((0, 0), |hashes| (hashes.base, hashes.base_sum));
@@ -317,6 +338,9 @@ impl Store {
             }
         } else if let Some(key) = Store::key_of(&payload.body, payload.context, identity)? {
             let newest = self.newest.entry(key).or_insert(id);
+            *newest = (*newest).max(id);
+        } else if let Some(unread) = Unread::of(payload) {
+            let newest = self.unread.entry(unread).or_insert(id);
             *newest = (*newest).max(id);
         }
         Ok(())
@@ -690,6 +714,12 @@ impl Store {
     /// Notes a receipt's time.
     pub(crate) fn note_receipt(&mut self, centre: Millis, now: Millis) -> Result<(), Note> {
         self.clock.receipt(centre, now);
+        if let Some(lost) = self.lost.and_then(|lost| lost.before(centre)) {
+            self.queue
+                .meta_put(META_LOST, &wire::encode(&lost))
+                .map_err(|error| queue_note(&error))?;
+            self.lost = Some(lost);
+        }
         self.keep_clock()
     }
 

@@ -114,6 +114,11 @@ impl Queue {
         self.epochs.get(&epoch).map_or(0, |index| index.state.issued)
     }
 
+    /// The last number of an epoch whose entry was dropped after its time; 0 if none was.
+    pub fn dropped(&self, epoch: Epoch) -> Seq {
+        self.epochs.get(&epoch).map_or(0, |index| index.state.dropped)
+    }
+
     /// Saves entries under the next numbers of the current epoch, all or none, and returns the numbers once
     /// they are on disk.
     pub fn append(&mut self, entries: &[NewEntry]) -> Result<Vec<Seq>, QueueError> {

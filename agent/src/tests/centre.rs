@@ -129,6 +129,10 @@ pub(crate) struct Centre {
     /// Every body held, as the ledger would have it.
     pub(crate) ledger: BTreeMap<(AgentId, Epoch, Seq), Body>,
     pub(crate) time: Millis,
+    /// The context it grants.
+    pub(crate) context: u32,
+    /// Whose history the agents granted from now on continue.
+    pub(crate) succeeds: Option<AgentId>,
     position: u64,
 }
 
@@ -169,6 +173,8 @@ impl Centre {
             refuse_all: None,
             ledger: BTreeMap::new(),
             time: NOW,
+            context: 3,
+            succeeds: None,
             position: 0,
         }
     }
@@ -191,7 +197,7 @@ impl Centre {
     fn home_offer(&self) -> Offer {
         let opens = Date::new(2027, 1, 1);
         self.offer(
-            3,
+            self.context,
             vec![
                 scope("V-1", "clinic", true, None),
                 scope("V-2", "clinic", false, None),
@@ -226,8 +232,9 @@ impl Centre {
         file.to_bytes(&self.operating)
     }
 
-    fn grant(&self, key: PublicKey) -> SignedGrant {
-        let grant = Grant { key, offer: self.home_offer(), issued_at: self.time, succeeds: None };
+    pub(crate) fn grant(&self, key: PublicKey) -> SignedGrant {
+        let (offer, succeeds) = (self.home_offer(), self.succeeds);
+        let grant = Grant { key, offer, issued_at: self.time, succeeds };
         SignedGrant::sign(&grant, &self.operating, &self.certificate)
     }
 

@@ -193,19 +193,6 @@ fn a_centre_that_lost_everything_knows_the_agent_by_its_grant_and_gets_all_again
     assert_eq!(status(&mut core).waiting, 0);
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 #[test]
 fn a_disk_copied_to_another_machine_does_not_go_on_with_the_old_numbers() {
     let (dir, mut centre, mut core, _clock) = setup();
