@@ -609,6 +609,11 @@ impl Store {
     ) -> Result<(), Note> {
         let Some((payload, _)) = self.payload(id)? else { return Ok(()) };
         let key = Store::key_of(&payload.body, payload.context, identity)?;
+        if let Some(unread) = Unread::of(&payload)
+            && self.unread.get(&unread) == Some(&id)
+        {
+            self.unread.remove(&unread);
+        }
         let void = Payload {
             context: payload.context,
             minute: payload.minute,
@@ -684,11 +689,14 @@ impl Store {
     }
 
     /// Moves an entry whose number a twin has used to the end of the present life. What has been replaced
-    /// since moves as a void: it must not come after what replaced it.
+    /// since moves as a void: it must not come after what replaced it. A report whose context is lost moves as
+    /// it is: whose it is only the centre knows.
     fn renumber(&mut self, identity: &mut Identity, id: EntryId) -> Result<(), Note> {
         let Some((payload, _)) = self.payload(id)? else { return Ok(()) };
         let key = Store::key_of(&payload.body, payload.context, identity)?;
-        let stands = key.as_ref().is_some_and(|key| self.newest.get(key) == Some(&id));
+        let unread = Unread::of(&payload).filter(|_| key.is_none());
+        let stands = key.as_ref().is_some_and(|key| self.newest.get(key) == Some(&id))
+            || unread.is_some_and(|unread| self.unread.get(&unread).is_none_or(|at| *at == id));
         let moved = if stands { payload } else { Payload { body: Body::Void, ..payload } };
         let agent = self.agent;
         let numbers = self
@@ -703,6 +711,9 @@ impl Store {
             self.outbox.add(epoch, seq, item(&moved, hash, false));
             if let (true, Some(key)) = (stands, key.clone()) {
                 self.newest.insert(key, (epoch, seq));
+            }
+            if let (true, Some(unread)) = (stands, unread) {
+                self.unread.insert(unread, (epoch, seq));
             }
             if let Some(refused) = self.refused.remove(&id) {
                 self.refused.insert((epoch, seq), refused);

@@ -346,6 +346,49 @@ fn a_twins_entries_move_and_go_within_one_connection() {
 }
 
 #[test]
+fn what_a_lost_context_meant_moves_as_it_is() {
+    let (dir, mut centre, mut core, _clock) = setup();
+    centre.connect(&mut core);
+    drop(core);
+    let other = tempfile::tempdir().unwrap();
+    copy(dir.path(), other.path());
+    let mut one = Core::open(options(dir.path(), 1).0).unwrap();
+    let mut two = Core::open(options(other.path(), 1).0).unwrap();
+    for day in ["2026-03-06", "2026-03-07", "2026-03-08"] {
+        save(&mut one, draft("daily", day, &["visits=8"]));
+    }
+    for visits in ["visits=9", "visits=90"] {
+        save(&mut two, draft("daily", "2026-03-09", &[visits]));
+    }
+    save(&mut two, draft("daily", "2026-03-05", &["visits=5"]));
+    drop(two);
+    // Another context is granted, and the file of the one they were made under is torn.
+    (centre.context, centre.time) = (4, NOW.plus(1));
+    let mut identity = Identity::open(other.path()).unwrap().unwrap();
+    assert!(identity.accept(&centre.grant(identity.key().public()), None).unwrap());
+    std::fs::write(other.path().join("contexts/3"), b"torn").unwrap();
+    let mut two = Core::open(options(other.path(), 1).0).unwrap();
+    assert!(two.identity().is_lost(3));
+    for _ in 0..3 {
+        centre.connect(&mut one);
+        centre.connect(&mut two);
+    }
+    assert_eq!((status(&mut one).waiting, status(&mut two).waiting), (0, 0));
+    assert_eq!(
+        counted(&centre, two.identity().agent()),
+        [
+            ("2026-03-05".to_owned(), 5),
+            ("2026-03-06".to_owned(), 8),
+            ("2026-03-07".to_owned(), 8),
+            ("2026-03-08".to_owned(), 8),
+            ("2026-03-09".to_owned(), 90)
+        ]
+    );
+    let voids = centre.ledger.values().filter(|body| matches!(body, Body::Void)).count();
+    assert_eq!(voids, 1, "what was replaced before it moved");
+}
+
+#[test]
 fn a_later_life_is_dropped_after_its_time_and_its_history_can_be_told_anew() {
     let (dir, mut centre, mut core, _clock) = setup();
     save(&mut core, draft("daily", "2026-03-07", &["visits=7"]));
