@@ -21,6 +21,9 @@ use crate::note::{Note, note};
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// How often a connected agent says hello anew, so that a centre restored meanwhile is noticed.
 const HELLO_AGAIN: Duration = Duration::from_secs(6 * 3600);
+/// The first wait before a local interface that could not be opened is tried again, and the longest.
+const LOCAL_AGAIN: Duration = Duration::from_millis(250);
+const LOCAL_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// A way to a running agent, to be cloned freely.
 #[derive(Clone, Debug)]
@@ -81,6 +84,7 @@ pub struct Driver {
     data_dir: std::path::PathBuf,
     local: bool,
     link: Box<dyn Fn(LinkConfig) -> LinkConfig + Send + Sync>,
+    tell: Box<dyn Fn(&Note) + Send + Sync>,
 }
 
 impl std::fmt::Debug for Driver {
@@ -106,7 +110,20 @@ impl Driver {
         let data_dir = options.data_dir.clone();
         let core = Core::open(options)?;
         let handle = Handle { core: Arc::new(Mutex::new(core)), wake: Arc::new(Notify::new()) };
-        Ok(Driver { handle, data_dir, local: true, link: Box::new(|config| config) })
+        Ok(Driver {
+            handle,
+            data_dir,
+            local: true,
+            link: Box::new(|config| config),
+            tell: Box::new(|note| tracing::warn!(%note, "running")),
+        })
+    }
+
+    /// With somebody to tell what a person should know while it runs; else it is logged.
+    #[must_use]
+    pub fn telling(mut self, tell: impl Fn(&Note) + Send + Sync + 'static) -> Driver {
+        self.tell = Box::new(tell);
+        self
     }
 
     /// Without the local interface: for many agents in one process, asked through their [`Handle`]s.
@@ -131,40 +148,51 @@ impl Driver {
         self.handle.clone()
     }
 
-    /// Runs until `stop` is done.
+    /// Runs until `stop` is done. Delivery does not wait for the local interface: one that cannot be opened
+    /// is tried again.
     ///
     /// # Errors
-    /// The local interface cannot be opened.
+    /// None since then: what fails on the way is told and tried again.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Note> {
-        let local = if self.local {
-            let opened = Local::open(&self.data_dir).await;
-            Some(opened.map_err(|error| {
-                note!(
-                    Error,
-                    "local",
-                    "无法打开本机接口：{error}",
-                    "the local interface cannot be opened: {error}"
-                )
-            })?)
-        } else {
-            None
-        };
-        let serve = async {
-            match &local {
-                Some(local) => local.serve(self.handle.clone()).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = stop => {}
-            () = serve => {}
+            () = self.serve_for_ever() => {}
             () = self.connect_for_ever() => {}
         }
-        let closing = self.handle.with(Core::disconnected).await;
-        if let Err(error) = closing {
+        if let Err(error) = self.handle.with(Core::disconnected).await {
             tracing::warn!(%error, "closing");
         }
         Ok(())
+    }
+
+    async fn serve_for_ever(&self) {
+        if !self.local {
+            return std::future::pending().await;
+        }
+        let (mut wait, mut told) = (LOCAL_AGAIN, None);
+        loop {
+            match Local::open(&self.data_dir).await {
+                Ok(local) => {
+                    (wait, told) = (LOCAL_AGAIN, None);
+                    local.serve(self.handle.clone()).await;
+                }
+                Err(error) => {
+                    let note = note!(
+                        Warning,
+                        "local",
+                        "本机接口打不开：{error}；上报照常，稍后自动重试。此前其他命令会提示数据目录被占用",
+                        "the local interface cannot be opened: {error}; delivery goes on, and it is tried \
+                         again. Until then other commands are told that the data directory is in use"
+                    );
+                    if told.as_ref() != Some(&note) {
+                        (self.tell)(&note);
+                        told = Some(note);
+                    }
+                }
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LOCAL_AGAIN_MAX);
+        }
     }
 
     async fn connect_for_ever(&self) {

@@ -1,17 +1,30 @@
 //! `sync` and `run`: the agent on the line.
+//!
+//! `run` gives up only where a person has to act: not enrolled, or a file of its identity damaged. Whatever may
+//! pass by itself (another command at work, a full disk, a file held by a virus scanner) is waited for, since
+//! nobody starts it again.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use banyan_shared::wire::EnrolRefusal;
 
 use super::{Exit, Ui, open_driver, runtime};
 use crate::command::{Command, Reply, SyncState};
-use crate::driver::Handle;
+use crate::core::Options;
+use crate::driver::{Driver, Handle};
 use crate::local;
 use crate::note::Note;
 
 /// How often a waiting command looks.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long `run` waits before it tries again what it could not open: the first time, and at most.
+pub(crate) const OPEN_AGAIN: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(30));
+/// Codes of what only a person can change.
+const FINAL: [&str; 5] =
+    ["not_enrolled", "identity_damaged", "catalogue_damaged", "newer_program", "no_context"];
 
 /// How a wait for the centre ended.
 pub(crate) enum Waited {
@@ -153,9 +166,29 @@ pub(crate) fn end(ui: &Ui, waited: Waited) -> Exit {
 /// Runs until it is told to stop.
 pub(crate) fn serve(ui: &Ui) -> Exit {
     let result = runtime().and_then(|runtime| {
-        let driver = open_driver(&ui.data_dir)?;
-        ui.say("终端正在运行，按 Ctrl-C 停止。", "The agent is running; Ctrl-C stops it.");
-        runtime.block_on(driver.run(stop_signal()))
+        runtime.block_on(async {
+            let mut stop = Box::pin(stop_signal());
+            let dir = ui.data_dir.clone();
+            let open = move || Driver::open(Options::new(&dir));
+            let mut told = None;
+            let tell = |note: Note, _| {
+                // What has been said is not said again every half minute.
+                if told.as_ref() != Some(&note) {
+                    ui.tell(&note);
+                    ui.say(
+                        "稍后自动重试，直至停止本程序。",
+                        "It is tried again until it is stopped.",
+                    );
+                    told = Some(note);
+                }
+            };
+            let opened = open_at_last(open, stop.as_mut(), OPEN_AGAIN, tell).await;
+            let Some(driver) = opened? else { return Ok(()) };
+            ui.say("终端正在运行，按 Ctrl-C 停止。", "The agent is running; Ctrl-C stops it.");
+            let lang = ui.lang;
+            let driver = driver.telling(move |note| super::tell(lang, note));
+            driver.run(stop).await
+        })
     });
     match result {
         Ok(()) => Exit::Done,
@@ -163,6 +196,42 @@ pub(crate) fn serve(ui: &Ui) -> Exit {
             ui.tell(&note);
             Exit::Failed
         }
+    }
+}
+
+/// Opens what can be opened sooner or later, with growing waits from the first of `again` to the second;
+/// none if `stop` is done first. Each failure is told, with the wait that follows.
+///
+/// Errors: what only a person can change.
+pub(crate) async fn open_at_last<T: Send + 'static>(
+    open: impl Fn() -> Result<T, Note> + Clone + Send + 'static,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+    again: (Duration, Duration),
+    mut tell: impl FnMut(Note, Duration),
+) -> Result<Option<T>, Note> {
+    let mut wait = again.0;
+    loop {
+        let opened = tokio::select! {
+            () = stop.as_mut() => return Ok(None),
+            // It may block on the disk.
+            opened = tokio::task::spawn_blocking(open.clone()) => opened,
+        };
+        let note = match opened {
+            Ok(Ok(opened)) => return Ok(Some(opened)),
+            Ok(Err(note)) if FINAL.contains(&note.code.as_str()) => return Err(note),
+            Ok(Err(note)) => note,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only a runtime that is shutting down cancels.
+                Err(_) => return Ok(None),
+            },
+        };
+        tell(note, wait);
+        tokio::select! {
+            () = stop.as_mut() => return Ok(None),
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = (wait * 2).min(again.1);
     }
 }
 

@@ -7,6 +7,7 @@ mod centre;
 mod delivery;
 mod elsewhere;
 mod programs;
+mod running;
 
 use std::path::Path;
 use std::sync::Arc;
