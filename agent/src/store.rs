@@ -251,8 +251,7 @@ impl Store {
         Ok(())
     }
 
-    /// The day from which the first entry of a life is retained: no PC's clock may keep it, and all that
-    /// follows it, for ever. A centre that lost it after that time gets the rest under a new life.
+    /// The last day the centre has told of: from it the first entry of a life is retained. A centre that lost it after that time gets the rest under a new life.
     fn known_day(&self) -> Date {
         day_of(self.clock.receipt.unwrap_or(RELEASED))
     }
@@ -509,12 +508,16 @@ impl Store {
         now: Millis,
     ) -> Result<Vec<Vec<u8>>, Note> {
         let mut send = Vec::new();
+        let heard = match &event {
+            Event::Receipt(receipt) | Event::Brought(receipt) => Some(receipt.time),
+            _ => None,
+        };
         let mut effects = self.outbox.handle(steady, event);
         for round in 1.. {
             let mut added = false;
             for effect in effects {
                 added |= matches!(effect, Effect::NewLife { .. } | Effect::Renumber { .. });
-                if let Some(message) = self.carry_out(identity, effect, now)? {
+                if let Some(message) = self.carry_out(identity, effect, now, heard)? {
                     send.push(message);
                 }
             }
@@ -532,12 +535,15 @@ impl Store {
         identity: &mut Identity,
         effect: Effect,
         now: Millis,
+        heard: Option<Millis>,
     ) -> Result<Option<Vec<u8>>, Note> {
         let fail = |error: QueueError| queue_note(&error);
         match effect {
             Effect::Send(cut) => return self.seal(&cut, identity, now).map(Some),
             Effect::Confirm { epoch, ranges } => {
-                self.queue.confirm(epoch, &ranges).map_err(fail)?;
+                // When the entries were made only the PC's clock says; the receipt knows the day it is.
+                let day = heard.map_or_else(|| self.known_day(), day_of);
+                self.queue.confirm_on(epoch, &ranges, day).map_err(fail)?;
             }
             Effect::Unconfirm { epoch, ranges } => {
                 self.queue.unconfirm(epoch, &ranges).map_err(fail)?;

@@ -259,6 +259,26 @@ impl Queue {
     /// Numbers that are not here any more are passed over. A range beyond what was issued is an error, and
     /// then nothing is marked.
     pub fn confirm(&mut self, epoch: Epoch, ranges: &[SeqRange]) -> Result<u64, QueueError> {
+        self.confirm_with(epoch, ranges, None)
+    }
+
+    /// [`Queue::confirm`] by a receipt of this day: from it, and not from the day some PC's clock showed, the
+    /// retention of what is released counts.
+    pub fn confirm_on(
+        &mut self,
+        epoch: Epoch,
+        ranges: &[SeqRange],
+        day: Date,
+    ) -> Result<u64, QueueError> {
+        self.confirm_with(epoch, ranges, Some(day.days()))
+    }
+
+    fn confirm_with(
+        &mut self,
+        epoch: Epoch,
+        ranges: &[SeqRange],
+        day: Option<i32>,
+    ) -> Result<u64, QueueError> {
         let index = self.index(epoch)?;
         let mut state = index.state.clone();
         for &range in ranges {
@@ -272,8 +292,30 @@ impl Queue {
         if newly == 0 {
             return Ok(0);
         }
-        self.commit(Writes::new(), [(epoch, state)].into(), self.current)?;
+        let dated: Vec<(Seq, i32)> = day.map_or_else(Vec::new, |day| {
+            let released = ranges.iter().flat_map(|&(first, last)| first..=last);
+            let released = released.filter(|seq| !index.state.confirmed.contains(*seq));
+            // What is in a block was released before, and had its day then, unless that was none yet.
+            let off = |slot: &Slot| slot.day != day && (!slot.packed || slot.day > day);
+            released.filter(|&seq| index.slot(seq).is_some_and(off)).map(|seq| (seq, day)).collect()
+        });
+        let mut writes = Writes::new();
+        for &(seq, day) in &dated {
+            // Days alone, before the rest: a crash in between changes nothing else.
+            if writes.len() == STEP_ENTRIES {
+                self.commit(std::mem::take(&mut writes), BTreeMap::new(), self.current)?;
+            }
+            let Some(&slot) = self.index(epoch)?.slot(seq) else { continue };
+            let stored = Stored { day, ..self.stored(epoch, seq, &slot)? };
+            writes.insert(layout::entry_key(epoch, seq), Some(stored.encode()));
+        }
+        self.commit(writes, [(epoch, state)].into(), self.current)?;
         let index = self.index_mut(epoch)?;
+        for (seq, day) in dated {
+            if let Some(slot) = index.slot_mut(seq) {
+                (slot.day, slot.own) = (day, true);
+            }
+        }
         index.count_unpacked();
         if index.unpacked >= PACK_FROM {
             self.pack(epoch)?;

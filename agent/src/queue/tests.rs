@@ -182,6 +182,38 @@ fn small_history_is_packed_into_blocks() {
     check(&queue);
 }
 
+#[test]
+fn what_is_released_is_retained_from_the_receipts_day() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut queue, _) = open(dir.path());
+    let epoch = queue.epoch();
+    // Years ago, years ahead, today.
+    let on = |tag: u64| [-6000, 26_000, 100][tag as usize % 3];
+    let entries: Vec<_> = (0..2100).map(|tag| new_entry(tag, 60, on(tag))).collect();
+    queue.append(&entries).unwrap();
+    queue.confirm_on(epoch, &[(1, 2090)], day(100)).unwrap();
+    let check = |queue: &Queue, through: Seq, on: Date| {
+        for entry in queue.history_since(epoch, 0, 3000).unwrap() {
+            if entry.seq <= through {
+                assert_eq!(entry.day, on, "{}", entry.seq);
+                assert_eq!(entry.payload, payload(entry.seq - 1, 60));
+            }
+        }
+    };
+    check(&queue, 2090, day(100));
+    // Released once more by a restored centre: what is packed keeps its day.
+    queue.unconfirm(epoch, &[(1, 2090)]).unwrap();
+    queue.confirm_on(epoch, &[(1, 1000)], day(130)).unwrap();
+    check(&queue, 1000, day(100));
+    drop(queue);
+    let (mut queue, damage) = open(dir.path());
+    assert_eq!(damage, None);
+    check(&queue, 1000, day(100));
+    queue.confirm_on(epoch, &[(1, 2100)], day(130)).unwrap();
+    assert_eq!(queue.drop_older_than(day(100)).unwrap(), 0);
+    assert_eq!(queue.drop_older_than(day(131)).unwrap(), 2100);
+}
+
 // ---- The model ----
 
 #[derive(Clone, Debug)]

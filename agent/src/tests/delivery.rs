@@ -300,6 +300,34 @@ fn history_is_dropped_after_its_time_and_the_sums_still_agree() {
 }
 
 #[test]
+fn retention_counts_from_the_receipt_whatever_the_pcs_clock_showed() {
+    let year = 365 * DAY_MS;
+    for (wrong, then) in
+        [(NOW.plus(-17 * year), NOW.plus(500 * DAY_MS)), (NOW.plus(73 * year), NOW)]
+    {
+        let (dir, mut centre, mut core, clock) = setup();
+        clock.set(wrong);
+        save(&mut core, draft("daily", "2026-03-08", &["visits=8"]));
+        centre.time = then;
+        centre.connect(&mut core);
+        // What comes later under a right clock is held up by nothing.
+        clock.set(then);
+        save(&mut core, draft("daily", "2026-03-09", &["visits=9"]));
+        centre.connect(&mut core);
+        drop(core);
+        for (days, received) in [(1, 2), (399, 2), (402, 0)] {
+            let now = then.plus(days * DAY_MS);
+            let (options, clock) = options(dir.path(), 1);
+            clock.set(now);
+            centre.time = now;
+            let mut core = Core::open(options).unwrap();
+            centre.connect(&mut core);
+            assert_eq!(status(&mut core).received, received, "{wrong:?}: {days} days after");
+        }
+    }
+}
+
+#[test]
 fn a_clock_that_jumped_ages_no_history() {
     let (dir, mut centre, mut core, clock) = setup();
     save(&mut core, draft("daily", "2026-03-09", &["visits=9", "followups=2"]));
