@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::backoff::backoff;
 use crate::command::{Command, Reply};
@@ -21,6 +22,10 @@ use crate::note::{Note, note};
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// How often a connected agent says hello anew, so that a centre restored meanwhile is noticed.
 const HELLO_AGAIN: Duration = Duration::from_secs(6 * 3600);
+/// How long a connection is kept on which nothing is heard before the hello is answered: the centre may be cut
+/// off behind a broker that takes everything. Then comes the other [route](crate::route)'s turn. Longer than a
+/// centre takes to which a whole province comes back.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// The first wait before a local interface that could not be opened is tried again, and the longest.
 const LOCAL_AGAIN: Duration = Duration::from_millis(250);
 const LOCAL_AGAIN_MAX: Duration = Duration::from_secs(60);
@@ -78,11 +83,25 @@ impl Handle {
     }
 }
 
+/// When a driver gives a connection up.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// How long nothing may be heard before the hello is answered.
+    pub answer_timeout: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { answer_timeout: ANSWER_TIMEOUT }
+    }
+}
+
 /// An agent that can be run.
 pub struct Driver {
     handle: Handle,
     data_dir: std::path::PathBuf,
     local: bool,
+    pace: Pace,
     link: Box<dyn Fn(LinkConfig) -> LinkConfig + Send + Sync>,
     tell: Box<dyn Fn(&Note) + Send + Sync>,
 }
@@ -114,6 +133,7 @@ impl Driver {
             handle,
             data_dir,
             local: true,
+            pace: Pace::default(),
             link: Box::new(|config| config),
             tell: Box::new(|note| tracing::warn!(%note, "running")),
         })
@@ -130,6 +150,13 @@ impl Driver {
     #[must_use]
     pub fn without_local(mut self) -> Driver {
         self.local = false;
+        self
+    }
+
+    /// With other times for its connections.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Pace) -> Driver {
+        self.pace = pace;
         self
     }
 
@@ -268,16 +295,26 @@ impl Driver {
         let ended = async || Ok(Ended::Down(self.handle.with(move |c| c.hellos() > hellos).await));
         let again = tokio::time::sleep(HELLO_AGAIN);
         tokio::pin!(again);
+        let mut answered = false;
+        let silence = tokio::time::sleep(self.pace.answer_timeout);
+        tokio::pin!(silence);
         loop {
             let tick = self.tick_due(up);
             let step = tokio::select! {
                 event = link.events.recv() => match event {
                     Some(LinkEvent::Up) => {
                         up = true;
+                        silence.as_mut().reset(Instant::now() + self.pace.answer_timeout);
                         self.handle.with(Core::connected).await?
                     }
                     Some(LinkEvent::Message(message)) => {
-                        self.handle.with(move |core| core.received(&message)).await?
+                        let received = move |core: &mut Core| {
+                            core.received(&message).map(|step| (step, core.hellos() > hellos))
+                        };
+                        let (step, heard) = self.handle.with(received).await?;
+                        answered = heard;
+                        silence.as_mut().reset(Instant::now() + self.pace.answer_timeout);
+                        step
                     }
                     Some(LinkEvent::Down(reason)) => {
                         tracing::info!(%reason, "the link is down");
@@ -304,6 +341,12 @@ impl Driver {
                 () = &mut again => {
                     link.close().await;
                     return Ok(Ended::Again);
+                }
+                () = &mut silence, if up && !answered => {
+                    tracing::info!("the hello is not answered");
+                    self.handle.with(|core| core.set_detail("the centre does not answer")).await;
+                    link.close().await;
+                    return Ok(Ended::Down(false));
                 }
             };
             let (hang_up, again) = (step.hang_up, step.again);

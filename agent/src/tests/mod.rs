@@ -6,6 +6,7 @@ mod capture;
 mod centre;
 mod delivery;
 mod elsewhere;
+mod lines;
 mod programs;
 mod running;
 
