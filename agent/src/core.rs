@@ -460,6 +460,11 @@ impl Core {
         self.hellos
     }
 
+    /// How many entries were released since the queue was opened.
+    pub(crate) fn released(&self) -> u64 {
+        self.store.as_ref().map_or(0, |store| store.released)
+    }
+
     /// Whether a hello was answered after the `since`th and everything has a receipt.
     pub fn is_settled(&self, since: u64) -> bool {
         let state = self.sync_state();

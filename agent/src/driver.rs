@@ -26,6 +26,10 @@ const HELLO_AGAIN: Duration = Duration::from_secs(6 * 3600);
 /// off behind a broker that takes everything. Then comes the other [route](crate::route)'s turn. Longer than a
 /// centre takes to which a whole province comes back.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a connection on which nothing was released must have stood once its hello was answered, before the
+/// wait for the next begins at the shortest again: two machines with one identity push each other off as soon
+/// as they are connected. A bad line on which anything gets through is used as it is.
+const STEADY: Duration = Duration::from_secs(60);
 /// The first wait before a local interface that could not be opened is tried again, and the longest.
 const LOCAL_AGAIN: Duration = Duration::from_millis(250);
 const LOCAL_AGAIN_MAX: Duration = Duration::from_secs(60);
@@ -83,17 +87,37 @@ impl Handle {
     }
 }
 
-/// When a driver gives a connection up.
-#[derive(Clone, Debug)]
+/// When a driver gives a connection up, and when it makes the next one.
+#[derive(Clone)]
 pub struct Pace {
     /// How long nothing may be heard before the hello is answered.
     pub answer_timeout: Duration,
+    /// How long an answered connection must stand to count as a success, if it released nothing.
+    pub steady: Duration,
+    /// The wait before the next connection, by how many have failed since the last success.
+    pub wait: Arc<dyn Fn(u32) -> Duration + Send + Sync>,
 }
 
 impl Default for Pace {
     fn default() -> Pace {
-        Pace { answer_timeout: ANSWER_TIMEOUT }
+        Pace { answer_timeout: ANSWER_TIMEOUT, steady: STEADY, wait: Arc::new(random_wait) }
     }
+}
+
+impl std::fmt::Debug for Pace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pace").field("steady", &self.steady).finish_non_exhaustive()
+    }
+}
+
+fn random_wait(attempt: u32) -> Duration {
+    let mut random = [0; 4];
+    // Without randomness the longest wait: never a herd.
+    let random = match SystemRandom::new().fill(&mut random) {
+        Ok(()) => u32::from_le_bytes(random),
+        Err(_) => u32::MAX,
+    };
+    backoff(attempt, random)
 }
 
 /// An agent that can be run.
@@ -113,11 +137,12 @@ impl std::fmt::Debug for Driver {
 }
 
 /// How a connection ended.
-enum Ended {
-    /// A new one at once: a new hello is wanted.
-    Again,
-    /// After a back-off; true if a hello was answered.
-    Down(bool),
+#[derive(Clone, Copy, Default)]
+struct Ended {
+    /// Its hello was answered, and it has stood for a while since.
+    steady: bool,
+    /// A new one at once, in its place: a new hello is wanted.
+    again: bool,
 }
 
 impl Driver {
@@ -223,36 +248,36 @@ impl Driver {
     }
 
     async fn connect_for_ever(&self) {
-        let mut attempt = 0;
+        let (mut attempt, mut released) = (0u32, 0);
         loop {
             let ended = match self.connection().await {
                 Ok(ended) => ended,
                 Err(error) => {
                     tracing::error!(%error, "the connection was given up");
-                    Ended::Down(false)
+                    Ended::default()
                 }
             };
-            let refused = self
+            let (refused, now_released) = self
                 .handle
                 .with(|core| {
                     if let Err(error) = core.disconnected() {
                         tracing::error!(%error, "after the connection");
                     }
-                    core.refusal().is_some()
+                    (core.refusal().is_some(), core.released())
                 })
                 .await;
-            attempt = match ended {
-                Ended::Again => continue,
-                Ended::Down(true) => 0,
-                Ended::Down(false) => attempt + 1,
-            };
-            let mut random = [0; 4];
-            // Without randomness the longest wait: never a herd.
-            let random = match SystemRandom::new().fill(&mut random) {
-                Ok(()) => u32::from_le_bytes(random),
-                Err(_) => u32::MAX,
-            };
-            let mut wait = backoff(attempt, random);
+            let success = ended.steady || now_released > released;
+            released = now_released;
+            if success {
+                attempt = 0;
+            }
+            if ended.again {
+                continue;
+            }
+            if !success {
+                attempt += 1;
+            }
+            let mut wait = (self.pace.wait)(attempt);
             if refused {
                 wait = wait.max(REFUSED_WAIT);
             }
@@ -288,14 +313,17 @@ impl Driver {
             Err(error) => {
                 let text = error.to_string();
                 self.handle.with(move |core| core.set_detail(text)).await;
-                return Ok(Ended::Down(false));
+                return Ok(Ended::default());
             }
         };
         let mut up = false;
-        let ended = async || Ok(Ended::Down(self.handle.with(move |c| c.hellos() > hellos).await));
         let again = tokio::time::sleep(HELLO_AGAIN);
         tokio::pin!(again);
-        let mut answered = false;
+        let mut answered: Option<Instant> = None;
+        let ended = |answered: Option<Instant>, again| {
+            let steady = answered.is_some_and(|at| at.elapsed() >= self.pace.steady);
+            Ok(Ended { steady, again })
+        };
         let silence = tokio::time::sleep(self.pace.answer_timeout);
         tokio::pin!(silence);
         loop {
@@ -312,7 +340,9 @@ impl Driver {
                             core.received(&message).map(|step| (step, core.hellos() > hellos))
                         };
                         let (step, heard) = self.handle.with(received).await?;
-                        answered = heard;
+                        if heard {
+                            answered = answered.or_else(|| Some(Instant::now()));
+                        }
                         silence.as_mut().reset(Instant::now() + self.pace.answer_timeout);
                         step
                     }
@@ -326,38 +356,38 @@ impl Driver {
                                 if turned_away { core.not_authorised() } else { Ok(()) }
                             })
                             .await?;
-                        return ended().await;
+                        return ended(answered, false);
                     }
-                    None => return ended().await,
+                    None => return ended(answered, false),
                 },
                 () = self.handle.wake.notified() => {
                     if self.handle.with(|core| core.hello_wanted).await {
                         link.close().await;
-                        return Ok(Ended::Again);
+                        return ended(answered, true);
                     }
                     self.handle.with(Core::tick).await?
                 }
                 () = tick => self.handle.with(Core::tick).await?,
                 () = &mut again => {
                     link.close().await;
-                    return Ok(Ended::Again);
+                    return ended(answered, true);
                 }
-                () = &mut silence, if up && !answered => {
+                () = &mut silence, if up && answered.is_none() => {
                     tracing::info!("the hello is not answered");
                     self.handle.with(|core| core.set_detail("the centre does not answer")).await;
                     link.close().await;
-                    return Ok(Ended::Down(false));
+                    return ended(answered, false);
                 }
             };
             let (hang_up, again) = (step.hang_up, step.again);
             if again {
                 link.close().await;
-                return Ok(Ended::Again);
+                return ended(answered, true);
             }
             if !self.publish(&link, step).await || hang_up {
                 link.close().await;
                 // Whoever has nothing to say to us is not asked again at once.
-                return if hang_up { Ok(Ended::Down(false)) } else { ended().await };
+                return if hang_up { Ok(Ended::default()) } else { ended(answered, false) };
             }
         }
     }

@@ -115,6 +115,8 @@ pub(crate) struct Store {
     /// What the damages of the past took.
     lost: Option<Lost>,
     pub(crate) clock: ClockState,
+    /// How many entries were released since it was opened.
+    pub(crate) released: u64,
     /// The centre's time as the disk has it.
     receipt_kept: Option<Millis>,
     /// Cuts in flight, sealed.
@@ -202,6 +204,7 @@ impl Store {
             unread: HashMap::new(),
             lost: Store::read_meta(&queue, META_LOST),
             clock,
+            released: 0,
             receipt_kept: clock.receipt,
             cuts: VecDeque::new(),
             queue,
@@ -543,7 +546,7 @@ impl Store {
             Effect::Confirm { epoch, ranges } => {
                 // When the entries were made only the PC's clock says; the receipt knows the day it is.
                 let day = heard.map_or_else(|| self.known_day(), day_of);
-                self.queue.confirm_on(epoch, &ranges, day).map_err(fail)?;
+                self.released += self.queue.confirm_on(epoch, &ranges, day).map_err(fail)?;
             }
             Effect::Unconfirm { epoch, ranges } => {
                 self.queue.unconfirm(epoch, &ranges).map_err(fail)?;

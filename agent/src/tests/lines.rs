@@ -128,3 +128,38 @@ async fn a_broker_behind_which_nobody_answers_is_left_and_home_is_tried() {
     driver.run(soon(|| count(&at_home) > 0)).await.unwrap();
     assert_eq!(count(&at_broker), 1, "the broker came first");
 }
+
+#[tokio::test]
+async fn a_link_that_ends_right_after_each_receipt_is_not_made_anew_ever_faster() {
+    let centre = Arc::new(Mutex::new(Centre::new()));
+    let (address, _) = broker(Behind::CentreOnce(centre.clone())).await;
+    let dir = tempfile::tempdir().unwrap();
+    let enrolled = enrolled_at(dir.path(), &centre.lock().unwrap(), &format!("mqtt://{address}"));
+    // How many failures the waits were made for, and what had been answered by then.
+    let waits = async |steady: Duration, count: usize, visits: Option<&str>| {
+        let waits = Arc::new(Mutex::new(Vec::new()));
+        let seen = waits.clone();
+        let wait = move |attempt| {
+            seen.lock().unwrap().push(attempt);
+            Duration::ZERO
+        };
+        let pace = Pace { steady, wait: Arc::new(wait), ..Pace::default() };
+        let driver = Driver::open(enrolled.clone()).unwrap().without_local().with_pace(pace);
+        let handle = driver.handle();
+        if let Some(visits) = visits {
+            let drafts = vec![draft("daily", "2026-03-09", &[visits])];
+            let saved = handle.handle(Command::Save { drafts, together: true }).await;
+            assert!(matches!(saved, Reply::Saved { .. }), "{saved:?}");
+        }
+        driver.run(soon(|| waits.lock().unwrap().len() >= count)).await.unwrap();
+        assert!(handle.hellos().await >= 3, "hellos were answered");
+        let mut waits = waits.lock().unwrap().clone();
+        waits.truncate(count);
+        waits
+    };
+    let minute = Duration::from_secs(60);
+    assert_eq!(waits(minute, 6, None).await, [1, 2, 3, 4, 5, 6]);
+    // One that stands for as long as it must is a success, and so is one on which something got through.
+    assert_eq!(waits(Duration::ZERO, 4, None).await, [0, 0, 0, 0]);
+    assert_eq!(waits(minute, 4, Some("visits=3")).await, [0, 1, 2, 3]);
+}
