@@ -400,7 +400,8 @@ impl Core {
     fn time(&self, context: &Context) -> Time {
         let now = self.options.clock.now();
         let state = self.store.as_ref().map(|store| store.clock).unwrap_or_default();
-        Time { now, trusted: state.trusts(now), today: context.catalogue.day_at(state.best(now)) }
+        let best = state.best(now);
+        Time { now, trusted: state.trusts(now), best, today: context.catalogue.day_at(best) }
     }
 
     fn save(&mut self, drafts: &[Draft], together: bool) -> Result<Reply, Note> {

@@ -98,7 +98,9 @@ pub(crate) struct Time {
     pub(crate) now: Millis,
     /// Whether it is trusted.
     pub(crate) trusted: bool,
-    /// Today, by the best guess.
+    /// The best guess at the true time.
+    pub(crate) best: Millis,
+    /// Today, by that.
     pub(crate) today: Date,
 }
 

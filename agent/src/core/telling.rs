@@ -66,7 +66,7 @@ impl Core {
                 // Back until what was due is past.
                 for _ in 0..64 {
                     let due = deadline(catalogue, form, period, weekday, None).due;
-                    if due < time.now {
+                    if due < time.best {
                         break;
                     }
                     let owed = form.in_force(period)

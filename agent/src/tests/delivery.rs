@@ -328,6 +328,26 @@ fn retention_counts_from_the_receipt_whatever_the_pcs_clock_showed() {
 }
 
 #[test]
+fn what_is_due_next_does_not_hang_on_a_wrong_clock_nor_on_one_put_right() {
+    let year = 365 * DAY_MS;
+    for wrong in [NOW.plus(-17 * year), NOW.plus(73 * year), NOW] {
+        let (_dir, mut centre, mut core, clock) = setup();
+        clock.set(wrong);
+        centre.connect(&mut core);
+        for now in [wrong, wrong.plus(60_000), NOW.plus(60_000)] {
+            clock.set(now);
+            let due = status(&mut core).next_due.unwrap();
+            let due = (due.period.as_str(), due.due.as_str());
+            assert_eq!(due, ("2026-03-10", "2026-03-11T10:00:00+08:00"), "{wrong:?} {now:?}");
+        }
+    }
+    // Before any receipt it is known not to be earlier than the program.
+    let (_dir, _centre, mut core, clock) = setup();
+    clock.set(NOW.plus(-17 * year));
+    assert_eq!(status(&mut core).next_due.unwrap().period, "2025-12-31");
+}
+
+#[test]
 fn a_clock_that_jumped_ages_no_history() {
     let (dir, mut centre, mut core, clock) = setup();
     save(&mut core, draft("daily", "2026-03-09", &["visits=9", "followups=2"]));
