@@ -135,7 +135,9 @@ pub struct Core {
     /// The centre did not let in whoever shows the issued certificate: it is not shown until the next comes.
     issued_refused: bool,
     /// Why the last connection ended.
-    detail: Option<String>,
+    detail: Option<Note>,
+    /// What went wrong here, and not on the line, since a hello was last answered.
+    fault: Option<Note>,
     /// The day on which old history was dropped last.
     tidied: Option<Date>,
     /// A command asked for a new hello.
@@ -222,6 +224,7 @@ impl Core {
             hellos_before: 0,
             issued_refused: false,
             detail: None,
+            fault: None,
             tidied: None,
             hello_wanted: false,
             unsent: Vec::new(),
@@ -452,6 +455,7 @@ impl Core {
             enrolled: self.identity.code().is_none() && self.store.is_some(),
             link: self.link.clone(),
             detail: self.detail.clone(),
+            fault: self.fault.clone(),
             refusal: self.identity.refusal(),
         }
     }
@@ -480,8 +484,13 @@ impl Core {
     }
 
     /// Notes why the connection ended, for `sync`.
-    pub fn set_detail(&mut self, detail: impl Into<String>) {
-        self.detail = Some(detail.into());
+    pub fn set_detail(&mut self, detail: Note) {
+        self.detail = Some(detail);
+    }
+
+    /// Notes what went wrong on this machine, for `sync`.
+    pub fn set_fault(&mut self, fault: Note) {
+        self.fault = Some(fault);
     }
 
     /// The link is up: what to say first.
@@ -638,6 +647,7 @@ impl Core {
         let answered = self.store.as_ref().is_some_and(|store| store.outbox.is_answered());
         if answered && !was_answered {
             self.hellos += 1;
+            self.fault = None;
             self.identity.set_refusal(None)?;
         }
         Ok(step)

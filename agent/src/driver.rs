@@ -136,6 +136,15 @@ impl std::fmt::Debug for Driver {
     }
 }
 
+fn not_answered() -> Note {
+    note!(
+        Warning,
+        "hello_not_answered",
+        "已连上，但中心没有应答",
+        "connected, but the centre does not answer"
+    )
+}
+
 /// How a connection ended.
 #[derive(Clone, Copy, Default)]
 struct Ended {
@@ -254,6 +263,7 @@ impl Driver {
                 Ok(ended) => ended,
                 Err(error) => {
                     tracing::error!(%error, "the connection was given up");
+                    self.handle.with(|core| core.set_fault(error)).await;
                     Ended::default()
                 }
             };
@@ -311,8 +321,7 @@ impl Driver {
         let mut link = match Link::connect((self.link)(config)) {
             Ok(link) => link,
             Err(error) => {
-                let text = error.to_string();
-                self.handle.with(move |core| core.set_detail(text)).await;
+                self.handle.with(move |core| core.set_detail(error.note())).await;
                 return Ok(Ended::default());
             }
         };
@@ -348,11 +357,11 @@ impl Driver {
                     }
                     Some(LinkEvent::Down(reason)) => {
                         tracing::info!(%reason, "the link is down");
-                        let text = reason.to_string();
+                        let detail = reason.note();
                         let turned_away = reason == DownReason::NotAuthorised;
                         self.handle
                             .with(move |core| {
-                                core.set_detail(text);
+                                core.set_detail(detail);
                                 if turned_away { core.not_authorised() } else { Ok(()) }
                             })
                             .await?;
@@ -374,7 +383,7 @@ impl Driver {
                 }
                 () = &mut silence, if up && answered.is_none() => {
                     tracing::info!("the hello is not answered");
-                    self.handle.with(|core| core.set_detail("the centre does not answer")).await;
+                    self.handle.with(|core| core.set_detail(not_answered())).await;
                     link.close().await;
                     return ended(answered, false);
                 }

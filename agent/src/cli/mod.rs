@@ -141,16 +141,21 @@ impl Agent {
     fn ask_once(&mut self, command: Command) -> Reply {
         match self {
             Agent::Own(core) => core.handle(command),
-            Agent::Running(data_dir) => local::ask(data_dir, &command).unwrap_or_else(|| {
-                Reply::Failed(note!(
-                    Error,
-                    "no_answer",
-                    "正在运行的终端没有应答，请稍后重试",
-                    "the running agent does not answer: try again later"
-                ))
-            }),
+            Agent::Running(data_dir) => {
+                local::ask(data_dir, &command).unwrap_or_else(|| Reply::Failed(no_answer()))
+            }
         }
     }
+}
+
+/// What to say where the running service does not answer.
+fn no_answer() -> Note {
+    note!(
+        Error,
+        "no_answer",
+        "正在运行的终端没有应答，请稍后重试",
+        "the running agent does not answer: try again later"
+    )
 }
 
 /// Runs the program with the process's arguments.

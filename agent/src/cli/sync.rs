@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use banyan_shared::wire::EnrolRefusal;
 
+use banyan_shared::catalogue::Lang;
+
 use super::{Exit, Ui, open_driver, runtime};
 use crate::command::{Command, Reply, SyncState};
 use crate::core::Options;
@@ -31,6 +33,8 @@ pub(crate) enum Waited {
     Settled,
     Refused(EnrolRefusal),
     Late(SyncState),
+    /// The running service has not answered in time.
+    Silent,
     Failed(Note),
 }
 
@@ -111,12 +115,7 @@ fn wait_for_running(ui: &Ui, mut since: u64, deadline: Instant) -> Waited {
         if Instant::now() >= deadline {
             return match last {
                 Some(state) => Waited::Late(state),
-                None => Waited::Failed(crate::note::note!(
-                    Error,
-                    "no_answer",
-                    "正在运行的终端没有应答，请稍后重试",
-                    "the running agent does not answer: try again later"
-                )),
+                None => Waited::Silent,
             };
         }
         std::thread::sleep(LOOK);
@@ -138,8 +137,28 @@ pub(crate) fn end(ui: &Ui, waited: Waited) -> Exit {
             );
             if refusal == EnrolRefusal::Waiting { Exit::Late } else { Exit::Failed }
         }
+        Waited::Silent => {
+            ui.tell(&super::no_answer());
+            Exit::Late
+        }
+        // No line helps there.
+        Waited::Late(SyncState { fault: Some(fault), waiting, .. }) => {
+            ui.tell(&fault);
+            ui.say(
+                &format!("本机故障，上报未完成：{waiting}条待上报，仍安全保存在本机；排除故障后会自动上报。"),
+                &format!(
+                    "A fault of this machine, not of the line: {waiting} entries wait. They are safe here, \
+                     and go when it is mended."
+                ),
+            );
+            Exit::Failed
+        }
         Waited::Late(state) => {
-            let (waiting, detail) = (state.waiting, state.detail.unwrap_or_default());
+            let waiting = state.waiting;
+            let detail = state.detail.map_or_else(String::new, |detail| match ui.lang {
+                Lang::Zh => detail.zh,
+                Lang::En => detail.en,
+            });
             if state.hellos == 0 {
                 ui.say(
                     &format!("未能连上中心（{detail}），{waiting}条待上报；数据已安全保存在本机，联网后会自动上报。"),

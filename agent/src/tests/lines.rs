@@ -163,3 +163,38 @@ async fn a_link_that_ends_right_after_each_receipt_is_not_made_anew_ever_faster(
     assert_eq!(waits(Duration::ZERO, 4, None).await, [0, 0, 0, 0]);
     assert_eq!(waits(minute, 4, Some("visits=3")).await, [0, 1, 2, 3]);
 }
+
+#[tokio::test]
+async fn a_fault_of_this_machine_is_told_as_one() {
+    let centre = Arc::new(Mutex::new(Centre::new()));
+    let (address, _) = broker(Behind::CentreOnce(centre.clone())).await;
+    let dir = tempfile::tempdir().unwrap();
+    let options = enrolled_at(dir.path(), &centre.lock().unwrap(), &format!("mqtt://{address}"));
+    let driver = Driver::open(options).unwrap().without_local();
+    let handle = driver.handle();
+    // The grant that comes cannot be kept.
+    let (contexts, aside) = (dir.path().join("contexts"), dir.path().join("aside"));
+    std::fs::rename(&contexts, &aside).unwrap();
+    std::fs::write(&contexts, b"in the way").unwrap();
+    let stop = async {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let Reply::Sync(state) = handle.handle(Command::SyncState).await else { panic!() };
+            if let Some(fault) = state.fault {
+                assert_eq!(fault.code, "file");
+                break;
+            }
+            assert!(Instant::now() < deadline, "it was never told");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        std::fs::remove_file(&contexts).unwrap();
+        std::fs::rename(&aside, &contexts).unwrap();
+        while !handle.is_settled(0).await {
+            assert!(Instant::now() < deadline, "it never got over it");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let Reply::Sync(state) = handle.handle(Command::SyncState).await else { panic!() };
+        assert_eq!(state.fault, None);
+    };
+    driver.run(stop).await.unwrap();
+}
