@@ -236,7 +236,7 @@ impl Core {
     }
 
     fn open_store(&mut self) -> Result<(), Note> {
-        if self.store.is_none() && self.identity.present().is_some() {
+        if self.store.is_none() && self.identity.spoken().is_some() {
             let Options { data_dir, machine, config, clock, .. } = &self.options;
             self.store =
                 Some(Store::open(data_dir, &mut self.identity, *machine, *config, clock.now())?);
@@ -248,7 +248,7 @@ impl Core {
     /// still there.
     fn mend(&mut self) -> Result<(), Note> {
         let fit = self.store.as_ref().is_some_and(Store::is_fit);
-        if self.identity.present().is_some() && !fit { self.reopen() } else { Ok(()) }
+        if self.identity.spoken().is_some() && !fit { self.reopen() } else { Ok(()) }
     }
 
     /// Opens the queue again. What it knew of the connection is gone, so a new one is wanted.

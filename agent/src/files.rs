@@ -88,6 +88,10 @@ pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
 /// # Errors
 /// What the system says, or [`io::ErrorKind::FileTooLarge`].
 pub(crate) fn read(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
+    patiently(HELD_WAIT, is_held, || read_now(path, max))
+}
+
+fn read_now(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
     match fs::metadata(path) {
         Ok(data) if data.len() > max => Err(io::Error::new(
             io::ErrorKind::FileTooLarge,

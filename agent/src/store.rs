@@ -239,12 +239,8 @@ impl Store {
             let meant = Store::read_meta::<Vec<(Epoch, Seq)>>(&self.queue, META_EARLIER)
                 .filter(|meant| meant.last().map(|(life, _)| *life) == before);
             let body = Body::Begins { earlier: meant.unwrap_or(all), lost };
-            let payload = Payload {
-                context: identity.present().unwrap_or(0),
-                minute: 0,
-                body,
-                refused: None,
-            };
+            let payload =
+                Payload { context: identity.spoken().unwrap_or(0), minute: 0, body, refused: None };
             let taken = self.lost.map(|lost| wire::encode(&lost));
             let values = taken.as_ref().map(|bytes| (META_LOST, bytes.as_slice()));
             self.append_payloads(&[payload], self.known_day(), values.as_slice())?;
@@ -273,7 +269,7 @@ impl Store {
     fn load(&mut self, identity: &mut Identity) -> Result<(), Note> {
         let store = Store::read_meta::<StoreId>(&self.queue, META_STORE);
         self.outbox = Outbox::new(self.agent, self.queue.epoch(), store, self.config);
-        if let Some(context) = identity.present() {
+        if let Some(context) = identity.spoken() {
             self.outbox.speak_under(context);
         }
         self.outbox.load_carried(Store::read_meta(&self.queue, META_CARRIED).unwrap_or_default());
@@ -298,54 +294,46 @@ impl Store {
                     let payload = Payload::decode(&entry.payload).ok_or_else(newer_program)?;
                     let confirmed = entry.state == State::Confirmed;
                     self.outbox.add(epoch, entry.seq, item(&payload, entry.hash, confirmed));
-                    self.note_entry((epoch, entry.seq), &payload, identity)?;
+                    self.note_entry((epoch, entry.seq), &payload, identity);
                 }
             }
         }
         Ok(())
     }
 
-    /// Which report an entry speaks of; none if it is no report, or if what its context means is lost.
+    /// Which report an entry speaks of; none if it is no report, or if what its context means is lost: then
+    /// [`Store::beyond`] sees to it that no correction takes back what it does not name.
     pub(crate) fn key_of(
         body: &Body,
         context: ContextNumber,
         identity: &mut Identity,
-    ) -> Result<Option<ReportKey>, Note> {
-        let Body::Report { facility, form, period, .. } = body else { return Ok(None) };
+    ) -> Option<ReportKey> {
+        let Body::Report { facility, form, period, .. } = body else { return None };
         if identity.is_lost(context) {
-            return Ok(None);
+            return None;
         }
-        // A report passed over for want of its catalogue would be no base for its correction, which
-        // would then take back every value it does not name.
-        let context = identity.context(context)?;
+        let context = identity.context(context).ok()?;
         let facility = usize::try_from(*facility).ok().and_then(|at| context.facilities.get(at));
         let form = context.catalogue.forms.get(usize::from(*form));
-        let (Some(facility), Some(form)) = (facility, form) else { return Ok(None) };
-        Ok(Some(ReportKey {
-            facility: facility.code.clone(),
-            form: form.code.clone(),
+        Some(ReportKey {
+            facility: facility?.code.clone(),
+            form: form?.code.clone(),
             period: *period,
-        }))
+        })
     }
 
-    fn note_entry(
-        &mut self,
-        id: EntryId,
-        payload: &Payload,
-        identity: &mut Identity,
-    ) -> Result<(), Note> {
+    fn note_entry(&mut self, id: EntryId, payload: &Payload, identity: &mut Identity) {
         if let Some((refusal, body)) = &payload.refused {
-            if let Some(key) = Store::key_of(body, payload.context, identity)? {
+            if let Some(key) = Store::key_of(body, payload.context, identity) {
                 self.refused.insert(id, (key, *refusal));
             }
-        } else if let Some(key) = Store::key_of(&payload.body, payload.context, identity)? {
+        } else if let Some(key) = Store::key_of(&payload.body, payload.context, identity) {
             let newest = self.newest.entry(key).or_insert(id);
             *newest = (*newest).max(id);
         } else if let Some(unread) = Unread::of(payload) {
             let newest = self.unread.entry(unread).or_insert(id);
             *newest = (*newest).max(id);
         }
-        Ok(())
     }
 
     /// Appends payloads; on return they are on disk.
@@ -452,7 +440,7 @@ impl Store {
         let mut shown = Vec::new();
         for (id, reason) in &self.parked {
             if let Some((payload, _)) = self.payload(*id)?
-                && let Some(key) = Store::key_of(&payload.body, payload.context, identity)?
+                && let Some(key) = Store::key_of(&payload.body, payload.context, identity)
                 && self.newest(&key) == Some(*id)
                 && !matches!(&payload.body, Body::Report { content, .. } if content.withdrawn)
             {
@@ -617,7 +605,7 @@ impl Store {
         refusal: Refusal,
     ) -> Result<(), Note> {
         let Some((payload, _)) = self.payload(id)? else { return Ok(()) };
-        let key = Store::key_of(&payload.body, payload.context, identity)?;
+        let key = Store::key_of(&payload.body, payload.context, identity);
         if let Some(unread) = Unread::of(&payload)
             && self.unread.get(&unread) == Some(&id)
         {
@@ -654,7 +642,7 @@ impl Store {
                 after = last.seq;
                 for entry in entries {
                     let payload = Payload::decode(&entry.payload).ok_or_else(newer_program)?;
-                    let key = Store::key_of(&payload.body, payload.context, identity)?;
+                    let key = Store::key_of(&payload.body, payload.context, identity);
                     if key.as_ref() == Some(wanted) {
                         let id = (epoch, entry.seq);
                         let newest = self.newest.entry(wanted.clone()).or_insert(id);
@@ -687,7 +675,7 @@ impl Store {
             .meta_put(META_EARLIER, &wire::encode(&earlier))
             .and_then(|()| self.queue.new_epoch(next))
             .map_err(|error| queue_note(&error))?;
-        let context = identity.present().unwrap_or(0);
+        let context = identity.spoken().unwrap_or(0);
         let body = Body::Begins { earlier, lost: Vec::new() };
         let payload = Payload { context, minute: 0, body, refused: None };
         let hash = entry_hash(self.agent, next, 1, context, &payload.body);
@@ -702,7 +690,7 @@ impl Store {
     /// it is: whose it is only the centre knows.
     fn renumber(&mut self, identity: &mut Identity, id: EntryId) -> Result<(), Note> {
         let Some((payload, _)) = self.payload(id)? else { return Ok(()) };
-        let key = Store::key_of(&payload.body, payload.context, identity)?;
+        let key = Store::key_of(&payload.body, payload.context, identity);
         let unread = Unread::of(&payload).filter(|_| key.is_none());
         let stands = key.as_ref().is_some_and(|key| self.newest.get(key) == Some(&id))
             || unread.is_some_and(|unread| self.unread.get(&unread).is_none_or(|at| *at == id));

@@ -25,8 +25,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) const OPEN_AGAIN: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(30));
 /// Codes of what only a person can change.
-const FINAL: [&str; 5] =
-    ["not_enrolled", "identity_damaged", "catalogue_damaged", "newer_program", "no_context"];
+const FINAL: [&str; 3] = ["not_enrolled", "identity_damaged", "newer_program"];
 
 /// How a wait for the centre ended.
 pub(crate) enum Waited {

@@ -35,10 +35,10 @@ impl Core {
         if messages.is_empty() {
             return Err(enrolment_open());
         }
-        let home = match self.identity.present() {
-            Some(context) => Some(self.identity.context(context)?.home().code.to_string()),
-            None => None,
-        };
+        let present = self.identity.present();
+        // A name only: what waits goes without it.
+        let context = present.and_then(|present| self.identity.context(present).ok());
+        let home = context.map(|context| context.home().code.to_string());
         Ok(Reply::BundlePart(BundlePart {
             agent: self.identity.agent().to_string(),
             home,

@@ -129,8 +129,9 @@ pub(crate) struct Centre {
     /// Every body held, as the ledger would have it.
     pub(crate) ledger: BTreeMap<(AgentId, Epoch, Seq), Body>,
     pub(crate) time: Millis,
-    /// The context it grants.
+    /// The context it grants, and the catalogue of that.
     pub(crate) context: u32,
+    pub(crate) catalogue: String,
     /// Whose history the agents granted from now on continue.
     pub(crate) succeeds: Option<AgentId>,
     position: u64,
@@ -174,6 +175,7 @@ impl Centre {
             ledger: BTreeMap::new(),
             time: NOW,
             context: 3,
+            catalogue: CATALOGUE.to_owned(),
             succeeds: None,
             position: 0,
         }
@@ -189,7 +191,7 @@ impl Centre {
     }
 
     fn offer(&self, context: u32, facilities: Vec<FacilityScope>) -> Offer {
-        let hash = CatalogueHash(sha256(&[CATALOGUE.as_bytes()]));
+        let hash = CatalogueHash(sha256(&[self.catalogue.as_bytes()]));
         Offer { context, catalogue: hash, facilities }
     }
 
@@ -223,7 +225,7 @@ impl Centre {
             root: self.root.public(),
             certificate: self.certificate.clone(),
             offers,
-            catalogue: deflate(CATALOGUE.as_bytes()),
+            catalogue: deflate(self.catalogue.as_bytes()),
             expires: NOW.plus(30 * super::DAY_MS),
         }
     }
@@ -272,7 +274,7 @@ impl Centre {
                 }
                 self.agents.insert(agent, request.key);
                 let grant = self.grant(request.key);
-                let catalogue = Some(deflate(CATALOGUE.as_bytes()));
+                let catalogue = Some(deflate(self.catalogue.as_bytes()));
                 vec![self.answer(agent, &Answer::Granted { grant, catalogue })]
             }
             Kind::Introduce => {
@@ -295,7 +297,13 @@ impl Centre {
                 let grant = self.grant(key);
                 let hand_over = self.answer(agent, &Answer::Granted { grant, catalogue: None });
                 let receipt = self.batch(&batch);
-                if told { vec![receipt] } else { vec![hand_over, receipt] }
+                let mut answers = if told { vec![receipt] } else { vec![hand_over, receipt] };
+                if batch.hello.is_some() && batch.context != self.context {
+                    let grant = self.grant(key);
+                    let catalogue = Some(deflate(self.catalogue.as_bytes()));
+                    answers.push(self.answer(agent, &Answer::Granted { grant, catalogue }));
+                }
+                answers
             }
             other => panic!("{other:?}"),
         }

@@ -4,6 +4,7 @@
 mod beyond;
 mod capture;
 mod centre;
+mod damage;
 mod delivery;
 mod elsewhere;
 mod lines;
