@@ -33,7 +33,7 @@ use crate::identity::{Context, DirLock, Identity, Issued};
 use crate::link::LinkConfig;
 use crate::note::{Note, note};
 use crate::route::Route;
-use crate::store::{Beyond, ReportKey, Store};
+use crate::store::{Beyond, ReportKey, Store, day_of};
 use crate::tls::{self, Pin, Shown as Proof};
 
 /// Most introductions on one connection: a centre that still asks is not listening.
@@ -281,7 +281,9 @@ impl Core {
             && let Some(heard) = store.clock.receipt
             && let Some(number) = self.identity.present()
         {
-            let today = self.identity.context(number)?.catalogue.day_at(heard);
+            // The time zone matters little there.
+            let context = self.identity.context(number);
+            let today = context.map_or_else(|_| day_of(heard), |at| at.catalogue.day_at(heard));
             if self.tidied != Some(today) {
                 store.drop_old(today, &mut self.identity)?;
                 self.tidied = Some(today);
@@ -674,8 +676,8 @@ impl Core {
                     return Ok(Step { hang_up: session.asking.is_some(), ..Step::default() });
                 }
                 self.open_store()?;
-                if let (Some(store), Some(context)) = (&mut self.store, self.identity.present()) {
-                    store.outbox.speak_under(context);
+                if let Some(store) = &mut self.store {
+                    store.granted(&mut self.identity)?;
                 }
                 // The certificate comes right behind, and what is to be said waits for it.
                 if session.asking.is_some() && !self.is_first_contact() {

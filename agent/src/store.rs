@@ -26,7 +26,7 @@ use beyond::{Lost, Unread};
 use crate::clock::{ClockState, RELEASED};
 use crate::identity::Identity;
 use crate::note::{Note, note};
-use crate::queue::{NewEntry, Queue, QueueError, State};
+use crate::queue::{self, NewEntry, Queue, QueueError, State};
 
 /// How long confirmed entries are retained, in days: a restored centre gets them back.
 pub(crate) const RETAINED_DAYS: i32 = 400;
@@ -136,7 +136,7 @@ fn queue_note(error: &QueueError) -> Note {
 }
 
 /// The day it is somewhere at `at`.
-fn day_of(at: Millis) -> Date {
+pub(crate) fn day_of(at: Millis) -> Date {
     let days = at.0.div_euclid(86_400_000);
     i32::try_from(days).ok().and_then(Date::from_days).unwrap_or(if at.0 < 0 {
         Date::MIN
@@ -282,6 +282,17 @@ impl Store {
             let (base, base_sum) =
                 self.queue.hashes(epoch).map_or((0, 0), |hashes| (hashes.base, hashes.base_sum));
             self.outbox.load_life(epoch, base, base_sum, issued);
+        }
+        self.each(|this, entry, payload| {
+            let confirmed = entry.state == State::Confirmed;
+            this.outbox.add(entry.epoch, entry.seq, item(payload, entry.hash, confirmed));
+            this.note_entry((entry.epoch, entry.seq), payload, identity);
+        })
+    }
+
+    /// Shows `f` every entry that is retained, life by life.
+    fn each(&mut self, mut f: impl FnMut(&mut Store, &queue::Entry, &Payload)) -> Result<(), Note> {
+        for (epoch, _) in self.queue.epochs() {
             let mut after = 0;
             loop {
                 let entries = self
@@ -292,11 +303,25 @@ impl Store {
                 after = last.seq;
                 for entry in entries {
                     let payload = Payload::decode(&entry.payload).ok_or_else(newer_program)?;
-                    let confirmed = entry.state == State::Confirmed;
-                    self.outbox.add(epoch, entry.seq, item(&payload, entry.hash, confirmed));
-                    self.note_entry((epoch, entry.seq), &payload, identity);
+                    f(self, &entry, &payload);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A grant was taken over: hellos speak under it, and what did not read may read now.
+    pub(crate) fn granted(&mut self, identity: &mut Identity) -> Result<(), Note> {
+        if let Some(context) = identity.spoken() {
+            self.outbox.speak_under(context);
+        }
+        if self.unread.keys().any(|unread| !identity.is_lost(unread.context())) {
+            self.newest.clear();
+            self.refused.clear();
+            self.unread.clear();
+            self.each(|this, entry, payload| {
+                this.note_entry((entry.epoch, entry.seq), payload, identity);
+            })?;
         }
         Ok(())
     }
@@ -631,27 +656,14 @@ impl Store {
 
     /// Looks for the newest entry of a report among all that is retained.
     fn find_newest(&mut self, wanted: &ReportKey, identity: &mut Identity) -> Result<(), Note> {
-        for (epoch, _) in self.queue.epochs() {
-            let mut after = 0;
-            loop {
-                let entries = self
-                    .queue
-                    .history_since(epoch, after, STEP)
-                    .map_err(|error| queue_note(&error))?;
-                let Some(last) = entries.last() else { break };
-                after = last.seq;
-                for entry in entries {
-                    let payload = Payload::decode(&entry.payload).ok_or_else(newer_program)?;
-                    let key = Store::key_of(&payload.body, payload.context, identity);
-                    if key.as_ref() == Some(wanted) {
-                        let id = (epoch, entry.seq);
-                        let newest = self.newest.entry(wanted.clone()).or_insert(id);
-                        *newest = (*newest).max(id);
-                    }
-                }
+        self.each(|this, entry, payload| {
+            let key = Store::key_of(&payload.body, payload.context, identity);
+            if key.as_ref() == Some(wanted) {
+                let id = (entry.epoch, entry.seq);
+                let newest = this.newest.entry(wanted.clone()).or_insert(id);
+                *newest = (*newest).max(id);
             }
-        }
-        Ok(())
+        })
     }
 
     /// Begins a life whose first entry states what the present one's stated, and the present one so far as

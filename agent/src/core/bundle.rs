@@ -129,8 +129,8 @@ impl Core {
                     return Ok(false);
                 }
                 self.open_store()?;
-                if let (Some(store), Some(context)) = (&mut self.store, self.identity.present()) {
-                    store.outbox.speak_under(context);
+                if let Some(store) = &mut self.store {
+                    store.granted(&mut self.identity)?;
                 }
                 // A service that was still asking has another thing to say now.
                 self.hello_wanted |= enrolling;

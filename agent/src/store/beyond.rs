@@ -34,6 +34,11 @@ pub(super) struct Unread {
 }
 
 impl Unread {
+    /// Under which it was made.
+    pub(super) fn context(&self) -> ContextNumber {
+        self.context
+    }
+
     /// None for what is no report.
     pub(super) fn of(payload: &Payload) -> Option<Unread> {
         match payload.body {

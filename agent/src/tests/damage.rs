@@ -72,6 +72,9 @@ fn where_the_present_catalogue_is_damaged_the_older_one_serves_until_it_comes_an
     for torn in [true, false] {
         let (dir, mut centre) = with_two_contexts();
         let path = catalogue(dir.path(), "\"t2\"");
+        let mut core = Core::open(options(dir.path(), 1).0).unwrap();
+        save(&mut core, draft("daily", "2026-03-08", &["visits=4"]));
+        drop(core);
         if torn {
             std::fs::write(&path, b"torn").unwrap();
         } else {
@@ -80,8 +83,12 @@ fn where_the_present_catalogue_is_damaged_the_older_one_serves_until_it_comes_an
         let mut core = Core::open(options(dir.path(), 1).0).unwrap();
         assert_eq!(core.identity().present(), Some(3));
         assert!(save(&mut core, draft("daily", DAY, &["followups=2"])).replaced);
-        delivered(&mut centre, &mut core);
-        assert_eq!(core.identity().present(), Some(4));
+        // Made under the one that does not read.
+        let other = draft("daily", "2026-03-08", &["referrals=1"]);
+        assert_eq!(faults(&mut core, other.clone()), ["partial_report"]);
+        centre.connect(&mut core);
+        assert_eq!((core.identity().present(), status(&mut core).waiting), (Some(4), 0));
+        assert!(save(&mut core, other).replaced, "it reads at once");
         drop(core);
         let core = Core::open(options(dir.path(), 1).0).unwrap();
         assert_eq!(core.identity().present(), Some(4));
