@@ -16,6 +16,10 @@ pub const RELEASED: Millis = Millis(1_767_225_600_000);
 /// How far from the centre's a trusted clock may be, in ms.
 pub const OFFSET_MAX_MS: i64 = 86_400_000;
 
+/// A clock that was behind by more than this and shows the centre's time now has been set, in ms: had it gone
+/// on as it was, the agent would have heard nothing for as long.
+const SET_MIN_MS: i64 = 30 * 86_400_000;
+
 /// Where the time comes from.
 pub trait Clock: Send + Sync {
     /// The wall clock.
@@ -69,9 +73,20 @@ impl ClockState {
             && self.receipt.is_none_or(|receipt| now.plus(OFFSET_MAX_MS) >= receipt)
     }
 
+    /// Whether the clock has been set since the receipt that told its offset, and by far: that offset says
+    /// nothing of it any more.
+    fn was_set(&self, now: Millis) -> bool {
+        let offset = self.offset_ms.unwrap_or(0);
+        let back = offset < -OFFSET_MAX_MS && now < self.floor;
+        let on = offset > SET_MIN_MS
+            && self.receipt.is_some_and(|receipt| now.plus(OFFSET_MAX_MS) >= receipt);
+        back || on
+    }
+
     /// The best guess at the true time.
     pub fn best(&self, now: Millis) -> Millis {
-        let corrected = now.plus(self.offset_ms.unwrap_or(0));
+        let offset = if self.was_set(now) { 0 } else { self.offset_ms.unwrap_or(0) };
+        let corrected = now.plus(offset);
         let known = RELEASED.max(self.receipt.unwrap_or(RELEASED));
         corrected.max(known)
     }
@@ -123,6 +138,21 @@ mod tests {
         state.receipt(now, now.plus(500));
         assert_eq!(state.offset_ms, Some(-500), "the centre's clock was put right");
         assert!(state.trusts(now.plus(501)));
+    }
+
+    #[test]
+    fn an_offset_ends_with_the_clock_it_was_found_for() {
+        let now = RELEASED.plus(100 * DAY);
+        for wrong in [now.plus(-17 * 365 * DAY), now.plus(73 * 365 * DAY), now.plus(-31 * DAY)] {
+            let mut state = ClockState::default();
+            state.receipt(now, wrong);
+            assert_eq!(state.best(wrong.plus(DAY)), now.plus(DAY), "as long as it is as wrong");
+            assert_eq!(state.best(now.plus(DAY)), now.plus(DAY), "once it was put right");
+            assert_eq!(state.best(Millis(0)), now, "a flat battery once more");
+        }
+        let mut state = ClockState::default();
+        state.receipt(now, now.plus(-2 * DAY));
+        assert_eq!(state.best(now), now.plus(2 * DAY), "two days later, as likely as not");
     }
 
     #[test]

@@ -210,7 +210,9 @@ pub struct SyncState {
     /// As in [`Status::link`].
     pub link: String,
     /// Why the last connection ended, if it did.
-    pub detail: Option<String>,
+    pub detail: Option<Note>,
+    /// What went wrong on this machine since a hello was last answered.
+    pub fault: Option<Note>,
     /// Why the centre refused the agent, if it did.
     pub refusal: Option<EnrolRefusal>,
 }

@@ -33,7 +33,7 @@ use crate::identity::{Context, DirLock, Identity, Issued};
 use crate::link::LinkConfig;
 use crate::note::{Note, note};
 use crate::route::Route;
-use crate::store::{ReportKey, Store};
+use crate::store::{Beyond, ReportKey, Store, day_of};
 use crate::tls::{self, Pin, Shown as Proof};
 
 /// Most introductions on one connection: a centre that still asks is not listening.
@@ -135,7 +135,9 @@ pub struct Core {
     /// The centre did not let in whoever shows the issued certificate: it is not shown until the next comes.
     issued_refused: bool,
     /// Why the last connection ended.
-    detail: Option<String>,
+    detail: Option<Note>,
+    /// What went wrong here, and not on the line, since a hello was last answered.
+    fault: Option<Note>,
     /// The day on which old history was dropped last.
     tidied: Option<Date>,
     /// A command asked for a new hello.
@@ -169,6 +171,11 @@ impl Known for KnownInStore<'_> {
             return Ok(Some(content.clone()));
         }
         self.stored(key, form).inspect_err(|note| self.failed = Some(note.clone()))
+    }
+
+    fn beyond(&self, key: &ReportKey) -> Option<Beyond> {
+        // What this very command saves is known in full.
+        if self.earlier.contains_key(key) { None } else { self.store.beyond(key, self.identity) }
     }
 }
 
@@ -217,6 +224,7 @@ impl Core {
             hellos_before: 0,
             issued_refused: false,
             detail: None,
+            fault: None,
             tidied: None,
             hello_wanted: false,
             unsent: Vec::new(),
@@ -228,7 +236,7 @@ impl Core {
     }
 
     fn open_store(&mut self) -> Result<(), Note> {
-        if self.store.is_none() && self.identity.present().is_some() {
+        if self.store.is_none() && self.identity.spoken().is_some() {
             let Options { data_dir, machine, config, clock, .. } = &self.options;
             self.store =
                 Some(Store::open(data_dir, &mut self.identity, *machine, *config, clock.now())?);
@@ -240,7 +248,7 @@ impl Core {
     /// still there.
     fn mend(&mut self) -> Result<(), Note> {
         let fit = self.store.as_ref().is_some_and(Store::is_fit);
-        if self.identity.present().is_some() && !fit { self.reopen() } else { Ok(()) }
+        if self.identity.spoken().is_some() && !fit { self.reopen() } else { Ok(()) }
     }
 
     /// Opens the queue again. What it knew of the connection is gone, so a new one is wanted.
@@ -273,7 +281,9 @@ impl Core {
             && let Some(heard) = store.clock.receipt
             && let Some(number) = self.identity.present()
         {
-            let today = self.identity.context(number)?.catalogue.day_at(heard);
+            // The time zone matters little there.
+            let context = self.identity.context(number);
+            let today = context.map_or_else(|_| day_of(heard), |at| at.catalogue.day_at(heard));
             if self.tidied != Some(today) {
                 store.drop_old(today, &mut self.identity)?;
                 self.tidied = Some(today);
@@ -395,7 +405,8 @@ impl Core {
     fn time(&self, context: &Context) -> Time {
         let now = self.options.clock.now();
         let state = self.store.as_ref().map(|store| store.clock).unwrap_or_default();
-        Time { now, trusted: state.trusts(now), today: context.catalogue.day_at(state.best(now)) }
+        let best = state.best(now);
+        Time { now, trusted: state.trusts(now), best, today: context.catalogue.day_at(best) }
     }
 
     fn save(&mut self, drafts: &[Draft], together: bool) -> Result<Reply, Note> {
@@ -446,6 +457,7 @@ impl Core {
             enrolled: self.identity.code().is_none() && self.store.is_some(),
             link: self.link.clone(),
             detail: self.detail.clone(),
+            fault: self.fault.clone(),
             refusal: self.identity.refusal(),
         }
     }
@@ -453,6 +465,11 @@ impl Core {
     /// How many hellos were answered since the start.
     pub(crate) fn hellos(&self) -> u64 {
         self.hellos
+    }
+
+    /// How many entries were released since the queue was opened.
+    pub(crate) fn released(&self) -> u64 {
+        self.store.as_ref().map_or(0, |store| store.released)
     }
 
     /// Whether a hello was answered after the `since`th and everything has a receipt.
@@ -469,8 +486,13 @@ impl Core {
     }
 
     /// Notes why the connection ended, for `sync`.
-    pub fn set_detail(&mut self, detail: impl Into<String>) {
-        self.detail = Some(detail.into());
+    pub fn set_detail(&mut self, detail: Note) {
+        self.detail = Some(detail);
+    }
+
+    /// Notes what went wrong on this machine, for `sync`.
+    pub fn set_fault(&mut self, fault: Note) {
+        self.fault = Some(fault);
     }
 
     /// The link is up: what to say first.
@@ -627,6 +649,7 @@ impl Core {
         let answered = self.store.as_ref().is_some_and(|store| store.outbox.is_answered());
         if answered && !was_answered {
             self.hellos += 1;
+            self.fault = None;
             self.identity.set_refusal(None)?;
         }
         Ok(step)
@@ -653,8 +676,8 @@ impl Core {
                     return Ok(Step { hang_up: session.asking.is_some(), ..Step::default() });
                 }
                 self.open_store()?;
-                if let (Some(store), Some(context)) = (&mut self.store, self.identity.present()) {
-                    store.outbox.speak_under(context);
+                if let Some(store) = &mut self.store {
+                    store.granted(&mut self.identity)?;
                 }
                 // The certificate comes right behind, and what is to be said waits for it.
                 if session.asking.is_some() && !self.is_first_contact() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::backoff::backoff;
 use crate::command::{Command, Reply};
@@ -21,6 +22,17 @@ use crate::note::{Note, note};
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// How often a connected agent says hello anew, so that a centre restored meanwhile is noticed.
 const HELLO_AGAIN: Duration = Duration::from_secs(6 * 3600);
+/// How long a connection is kept on which nothing is heard before the hello is answered: the centre may be cut
+/// off behind a broker that takes everything. Then comes the other [route](crate::route)'s turn. Longer than a
+/// centre takes to which a whole province comes back.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a connection on which nothing was released must have stood once its hello was answered, before the
+/// wait for the next begins at the shortest again: two machines with one identity push each other off as soon
+/// as they are connected. A bad line on which anything gets through is used as it is.
+const STEADY: Duration = Duration::from_secs(60);
+/// The first wait before a local interface that could not be opened is tried again, and the longest.
+const LOCAL_AGAIN: Duration = Duration::from_millis(250);
+const LOCAL_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// A way to a running agent, to be cloned freely.
 #[derive(Clone, Debug)]
@@ -75,12 +87,47 @@ impl Handle {
     }
 }
 
+/// When a driver gives a connection up, and when it makes the next one.
+#[derive(Clone)]
+pub struct Pace {
+    /// How long nothing may be heard before the hello is answered.
+    pub answer_timeout: Duration,
+    /// How long an answered connection must stand to count as a success, if it released nothing.
+    pub steady: Duration,
+    /// The wait before the next connection, by how many have failed since the last success.
+    pub wait: Arc<dyn Fn(u32) -> Duration + Send + Sync>,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { answer_timeout: ANSWER_TIMEOUT, steady: STEADY, wait: Arc::new(random_wait) }
+    }
+}
+
+impl std::fmt::Debug for Pace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pace").field("steady", &self.steady).finish_non_exhaustive()
+    }
+}
+
+fn random_wait(attempt: u32) -> Duration {
+    let mut random = [0; 4];
+    // Without randomness the longest wait: never a herd.
+    let random = match SystemRandom::new().fill(&mut random) {
+        Ok(()) => u32::from_le_bytes(random),
+        Err(_) => u32::MAX,
+    };
+    backoff(attempt, random)
+}
+
 /// An agent that can be run.
 pub struct Driver {
     handle: Handle,
     data_dir: std::path::PathBuf,
     local: bool,
+    pace: Pace,
     link: Box<dyn Fn(LinkConfig) -> LinkConfig + Send + Sync>,
+    tell: Box<dyn Fn(&Note) + Send + Sync>,
 }
 
 impl std::fmt::Debug for Driver {
@@ -89,12 +136,22 @@ impl std::fmt::Debug for Driver {
     }
 }
 
+fn not_answered() -> Note {
+    note!(
+        Warning,
+        "hello_not_answered",
+        "已连上，但中心没有应答",
+        "connected, but the centre does not answer"
+    )
+}
+
 /// How a connection ended.
-enum Ended {
-    /// A new one at once: a new hello is wanted.
-    Again,
-    /// After a back-off; true if a hello was answered.
-    Down(bool),
+#[derive(Clone, Copy, Default)]
+struct Ended {
+    /// Its hello was answered, and it has stood for a while since.
+    steady: bool,
+    /// A new one at once, in its place: a new hello is wanted.
+    again: bool,
 }
 
 impl Driver {
@@ -106,13 +163,34 @@ impl Driver {
         let data_dir = options.data_dir.clone();
         let core = Core::open(options)?;
         let handle = Handle { core: Arc::new(Mutex::new(core)), wake: Arc::new(Notify::new()) };
-        Ok(Driver { handle, data_dir, local: true, link: Box::new(|config| config) })
+        Ok(Driver {
+            handle,
+            data_dir,
+            local: true,
+            pace: Pace::default(),
+            link: Box::new(|config| config),
+            tell: Box::new(|note| tracing::warn!(%note, "running")),
+        })
+    }
+
+    /// With somebody to tell what a person should know while it runs; else it is logged.
+    #[must_use]
+    pub fn telling(mut self, tell: impl Fn(&Note) + Send + Sync + 'static) -> Driver {
+        self.tell = Box::new(tell);
+        self
     }
 
     /// Without the local interface: for many agents in one process, asked through their [`Handle`]s.
     #[must_use]
     pub fn without_local(mut self) -> Driver {
         self.local = false;
+        self
+    }
+
+    /// With other times for its connections.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Pace) -> Driver {
+        self.pace = pace;
         self
     }
 
@@ -131,73 +209,85 @@ impl Driver {
         self.handle.clone()
     }
 
-    /// Runs until `stop` is done.
+    /// Runs until `stop` is done. Delivery does not wait for the local interface: one that cannot be opened
+    /// is tried again.
     ///
     /// # Errors
-    /// The local interface cannot be opened.
+    /// None since then: what fails on the way is told and tried again.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Note> {
-        let local = if self.local {
-            let opened = Local::open(&self.data_dir).await;
-            Some(opened.map_err(|error| {
-                note!(
-                    Error,
-                    "local",
-                    "无法打开本机接口：{error}",
-                    "the local interface cannot be opened: {error}"
-                )
-            })?)
-        } else {
-            None
-        };
-        let serve = async {
-            match &local {
-                Some(local) => local.serve(self.handle.clone()).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = stop => {}
-            () = serve => {}
+            () = self.serve_for_ever() => {}
             () = self.connect_for_ever() => {}
         }
-        let closing = self.handle.with(Core::disconnected).await;
-        if let Err(error) = closing {
+        if let Err(error) = self.handle.with(Core::disconnected).await {
             tracing::warn!(%error, "closing");
         }
         Ok(())
     }
 
+    async fn serve_for_ever(&self) {
+        if !self.local {
+            return std::future::pending().await;
+        }
+        let (mut wait, mut told) = (LOCAL_AGAIN, None);
+        loop {
+            match Local::open(&self.data_dir).await {
+                Ok(local) => {
+                    (wait, told) = (LOCAL_AGAIN, None);
+                    local.serve(self.handle.clone()).await;
+                }
+                Err(error) => {
+                    let note = note!(
+                        Warning,
+                        "local",
+                        "本机接口打不开：{error}；上报照常，稍后自动重试。此前其他命令会提示数据目录被占用",
+                        "the local interface cannot be opened: {error}; delivery goes on, and it is tried \
+                         again. Until then other commands are told that the data directory is in use"
+                    );
+                    if told.as_ref() != Some(&note) {
+                        (self.tell)(&note);
+                        told = Some(note);
+                    }
+                }
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LOCAL_AGAIN_MAX);
+        }
+    }
+
     async fn connect_for_ever(&self) {
-        let mut attempt = 0;
+        let (mut attempt, mut released) = (0u32, 0);
         loop {
             let ended = match self.connection().await {
                 Ok(ended) => ended,
                 Err(error) => {
                     tracing::error!(%error, "the connection was given up");
-                    Ended::Down(false)
+                    self.handle.with(|core| core.set_fault(error)).await;
+                    Ended::default()
                 }
             };
-            let refused = self
+            let (refused, now_released) = self
                 .handle
                 .with(|core| {
                     if let Err(error) = core.disconnected() {
                         tracing::error!(%error, "after the connection");
                     }
-                    core.refusal().is_some()
+                    (core.refusal().is_some(), core.released())
                 })
                 .await;
-            attempt = match ended {
-                Ended::Again => continue,
-                Ended::Down(true) => 0,
-                Ended::Down(false) => attempt + 1,
-            };
-            let mut random = [0; 4];
-            // Without randomness the longest wait: never a herd.
-            let random = match SystemRandom::new().fill(&mut random) {
-                Ok(()) => u32::from_le_bytes(random),
-                Err(_) => u32::MAX,
-            };
-            let mut wait = backoff(attempt, random);
+            let success = ended.steady || now_released > released;
+            released = now_released;
+            if success {
+                attempt = 0;
+            }
+            if ended.again {
+                continue;
+            }
+            if !success {
+                attempt += 1;
+            }
+            let mut wait = (self.pace.wait)(attempt);
             if refused {
                 wait = wait.max(REFUSED_WAIT);
             }
@@ -231,62 +321,82 @@ impl Driver {
         let mut link = match Link::connect((self.link)(config)) {
             Ok(link) => link,
             Err(error) => {
-                let text = error.to_string();
-                self.handle.with(move |core| core.set_detail(text)).await;
-                return Ok(Ended::Down(false));
+                self.handle.with(move |core| core.set_detail(error.note())).await;
+                return Ok(Ended::default());
             }
         };
         let mut up = false;
-        let ended = async || Ok(Ended::Down(self.handle.with(move |c| c.hellos() > hellos).await));
         let again = tokio::time::sleep(HELLO_AGAIN);
         tokio::pin!(again);
+        let mut answered: Option<Instant> = None;
+        let ended = |answered: Option<Instant>, again| {
+            let steady = answered.is_some_and(|at| at.elapsed() >= self.pace.steady);
+            Ok(Ended { steady, again })
+        };
+        let silence = tokio::time::sleep(self.pace.answer_timeout);
+        tokio::pin!(silence);
         loop {
             let tick = self.tick_due(up);
             let step = tokio::select! {
                 event = link.events.recv() => match event {
                     Some(LinkEvent::Up) => {
                         up = true;
+                        silence.as_mut().reset(Instant::now() + self.pace.answer_timeout);
                         self.handle.with(Core::connected).await?
                     }
                     Some(LinkEvent::Message(message)) => {
-                        self.handle.with(move |core| core.received(&message)).await?
+                        let received = move |core: &mut Core| {
+                            core.received(&message).map(|step| (step, core.hellos() > hellos))
+                        };
+                        let (step, heard) = self.handle.with(received).await?;
+                        if heard {
+                            answered = answered.or_else(|| Some(Instant::now()));
+                        }
+                        silence.as_mut().reset(Instant::now() + self.pace.answer_timeout);
+                        step
                     }
                     Some(LinkEvent::Down(reason)) => {
                         tracing::info!(%reason, "the link is down");
-                        let text = reason.to_string();
+                        let detail = reason.note();
                         let turned_away = reason == DownReason::NotAuthorised;
                         self.handle
                             .with(move |core| {
-                                core.set_detail(text);
+                                core.set_detail(detail);
                                 if turned_away { core.not_authorised() } else { Ok(()) }
                             })
                             .await?;
-                        return ended().await;
+                        return ended(answered, false);
                     }
-                    None => return ended().await,
+                    None => return ended(answered, false),
                 },
                 () = self.handle.wake.notified() => {
                     if self.handle.with(|core| core.hello_wanted).await {
                         link.close().await;
-                        return Ok(Ended::Again);
+                        return ended(answered, true);
                     }
                     self.handle.with(Core::tick).await?
                 }
                 () = tick => self.handle.with(Core::tick).await?,
                 () = &mut again => {
                     link.close().await;
-                    return Ok(Ended::Again);
+                    return ended(answered, true);
+                }
+                () = &mut silence, if up && answered.is_none() => {
+                    tracing::info!("the hello is not answered");
+                    self.handle.with(|core| core.set_detail(not_answered())).await;
+                    link.close().await;
+                    return ended(answered, false);
                 }
             };
             let (hang_up, again) = (step.hang_up, step.again);
             if again {
                 link.close().await;
-                return Ok(Ended::Again);
+                return ended(answered, true);
             }
             if !self.publish(&link, step).await || hang_up {
                 link.close().await;
                 // Whoever has nothing to say to us is not asked again at once.
-                return if hang_up { Ok(Ended::Down(false)) } else { ended().await };
+                return if hang_up { Ok(Ended::default()) } else { ended(answered, false) };
             }
         }
     }

@@ -5,6 +5,10 @@
 //! `agent.key` (PKCS#8, owner only), `agent.crt` (the centre's certificate over that key), `identity.json` (owner only: it holds the enrolment code),
 //! `contexts/N` (what context N means, with its grant; kept for ever), `catalogues/HASH.toml`. `lock` is held
 //! by whoever may change any of it.
+//!
+//! What waits is delivered without its context: the centre knows what its number means. So a context or a
+//! catalogue that is damaged or gone stops nothing but recording under it. Work goes on under the newest one
+//! that reads, to which the centre sends a newer one; if none does, a new code or file brings one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
@@ -66,6 +70,9 @@ struct IdentityFile {
     epoch: Option<Epoch>,
     /// Why the centre does not want us, if it said so last.
     refusal: Option<EnrolRefusal>,
+    /// When this agent was first granted another one's history, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    succession: Option<Millis>,
 }
 
 /// The certificate the centre issued over the agent's key, as kept on disk.
@@ -136,6 +143,8 @@ pub struct Identity {
     contexts: BTreeMap<ContextNumber, ContextFile>,
     /// Contexts whose file was damaged.
     lost: BTreeSet<ContextNumber>,
+    /// Contexts that do not read, or whose catalogue does not, since the start.
+    unreadable: BTreeSet<ContextNumber>,
     loaded: BTreeMap<ContextNumber, Context>,
 }
 
@@ -156,6 +165,18 @@ fn damaged(path: &Path, why: &str) -> Note {
         "identity_damaged",
         "{path}：文件损坏（{why}），请用备份恢复或重新注册到空目录",
         "{path}: the file is damaged ({why}); restore it or enrol into an empty directory"
+    )
+}
+
+fn no_catalogue(path: &Path, why: &str) -> Note {
+    let path = path.display();
+    note!(
+        Error,
+        "catalogue_damaged",
+        "{path}：目录文件损坏（{why}），暂不能录入，已录入的照常上报；请联网，仍不行则用新注册码再次运行 \
+         banyan-agent enroll",
+        "{path}: the catalogue's file is damaged ({why}). Nothing can be recorded, what was recorded is \
+         delivered all the same; connect, and if that does not help run banyan-agent enroll with a new code"
     )
 }
 
@@ -246,10 +267,17 @@ impl Identity {
             issued: None,
             contexts: BTreeMap::new(),
             lost: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             loaded: BTreeMap::new(),
         };
         identity.read_issued()?;
         identity.read_contexts()?;
+        // Until one reads: what does not is passed over from then on.
+        while let Some(number) = identity.readable() {
+            if identity.context(number).is_ok() {
+                break;
+            }
+        }
         Ok(Some(identity))
     }
 
@@ -288,9 +316,15 @@ impl Identity {
                 self.lost.extend(number.parse::<ContextNumber>());
             }
             let Ok(number) = name.parse::<ContextNumber>() else { continue };
-            let bytes = files::read(&path, SMALL_FILE_BYTES_MAX)
-                .map_err(|error| io_note(&path, &error))?
-                .unwrap_or_default();
+            let bytes = match files::read(&path, SMALL_FILE_BYTES_MAX) {
+                Ok(bytes) => bytes.unwrap_or_default(),
+                // It may be whole, and stays where it is.
+                Err(error) => {
+                    tracing::warn!(note = %io_note(&path, &error), "a context does not read");
+                    self.unreadable.insert(number);
+                    continue;
+                }
+            };
             let file: Result<ContextFile, String> = match bytes.split_first() {
                 Some((1, body)) => wire::decode(body).map_err(|error| error.to_string()),
                 _ => Err("unknown version".to_owned()),
@@ -303,11 +337,7 @@ impl Identity {
                 Err(why) => damages.push((number, damaged(&path, &why), path)),
             }
         }
-        // With another one the work goes on: the centre sends the newest to whoever speaks under an older.
         for (number, note, path) in damages {
-            if self.contexts.is_empty() {
-                return Err(note);
-            }
             tracing::warn!(%note, "a damaged context was set aside");
             let aside = path.with_extension(DAMAGED);
             std::fs::rename(&path, &aside).map_err(|error| io_note(&aside, &error))?;
@@ -316,9 +346,14 @@ impl Identity {
         Ok(())
     }
 
-    /// Whether what the context means is lost with its file.
+    /// Whether nobody knows here what the context means: its file or its catalogue is damaged or gone.
     pub fn is_lost(&self, number: ContextNumber) -> bool {
-        self.lost.contains(&number) && !self.contexts.contains_key(&number)
+        !self.contexts.contains_key(&number) || self.unreadable.contains(&number)
+    }
+
+    /// The number to speak under: that of the present context; where none is left, the highest there was.
+    pub fn spoken(&self) -> Option<ContextNumber> {
+        self.present().or_else(|| self.lost.union(&self.unreadable).max().copied())
     }
 
     fn is_granted(&self) -> bool {
@@ -333,8 +368,9 @@ impl Identity {
     }
 
     /// A new identity that has only a code to show: nothing can be recorded before the first contact. One
-    /// that was never granted anything, or that the centre lets in by a new code only, goes on with that and
-    /// the same key, and with what was recorded by it if the code is of the same centre.
+    /// that was never granted anything, that the centre lets in by a new code only, or of which no context
+    /// reads any more, goes on with that and the same key, and with what was recorded by it if the code is of
+    /// the same centre.
     ///
     /// # Errors
     /// The directory is in use (code `locked`) or another agent's, or cannot be written.
@@ -344,7 +380,7 @@ impl Identity {
         facility: Option<UnitCode>,
     ) -> Result<Identity, Note> {
         let goes_on = |known: &Identity| {
-            let open = !known.is_granted() || known.needs_code();
+            let open = !known.is_granted() || known.needs_code() || known.readable().is_none();
             known.contexts.is_empty() || (open && known.file.pinned == code.root)
         };
         // Said even while another process is at work there.
@@ -417,10 +453,12 @@ impl Identity {
                 machine: None,
                 epoch: None,
                 refusal: None,
+                succession: None,
             },
             issued: None,
             contexts: BTreeMap::new(),
             lost: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             loaded: BTreeMap::new(),
         };
         files::write(&path, identity.key.pkcs8(), true).map_err(|error| io_note(&path, &error))?;
@@ -465,11 +503,15 @@ impl Identity {
         files::write(&path, &bytes, true).map_err(|error| io_note(&path, &error))
     }
 
-    fn put_catalogue(&self, toml: &[u8]) -> Result<CatalogueHash, Note> {
+    fn put_catalogue(&mut self, toml: &[u8]) -> Result<(), Note> {
         let hash = CatalogueHash(sha256(&[toml]));
         let path = self.dir.join(CATALOGUES).join(format!("{hash}.toml"));
         files::write(&path, toml, false).map_err(|error| io_note(&path, &error))?;
-        Ok(hash)
+        let contexts = &self.contexts;
+        self.unreadable.retain(|number| {
+            contexts.get(number).is_none_or(|context| context.offer.catalogue != hash)
+        });
+        Ok(())
     }
 
     fn put_context(&mut self, context: ContextFile) -> Result<(), Note> {
@@ -479,6 +521,7 @@ impl Identity {
         files::write(&path, &bytes, false).map_err(|error| io_note(&path, &error))?;
         self.contexts.insert(number, context);
         self.loaded.remove(&number);
+        self.unreadable.remove(&number);
         Ok(())
     }
 
@@ -555,6 +598,11 @@ impl Identity {
         self.file.refusal
     }
 
+    /// When this agent took over the history of another one, by the centre's clock; none if it did not.
+    pub fn succession(&self) -> Option<Millis> {
+        self.file.succession
+    }
+
     /// Keeps or clears the centre's refusal.
     ///
     /// # Errors
@@ -610,7 +658,9 @@ impl Identity {
     /// A file cannot be written, or the catalogue is damaged.
     pub fn accept(&mut self, grant: &SignedGrant, catalogue: Option<&[u8]>) -> Result<bool, Note> {
         let Some(root) = self.file.root else { return Ok(false) };
-        let Ok(Grant { key, offer, issued_at, .. }) = grant.open(&root) else { return Ok(false) };
+        let Ok(Grant { key, offer, issued_at, succeeds }) = grant.open(&root) else {
+            return Ok(false);
+        };
         if key != self.key.public() {
             return Ok(false);
         }
@@ -628,8 +678,14 @@ impl Identity {
                 self.put_catalogue(&toml)?;
             }
         }
-        if !self.dir.join(CATALOGUES).join(format!("{}.toml", offer.catalogue)).exists() {
+        if let Err(note) = self.read_catalogue(offer.catalogue) {
+            tracing::warn!(%note, "a grant came without the catalogue it is under");
             return Ok(false);
+        }
+        // Before it reports under the grant: what the other agent reported is not held here.
+        if succeeds.is_some() && self.file.succession.is_none_or(|known| issued_at < known) {
+            self.file.succession = Some(issued_at);
+            self.save()?;
         }
         let known = self.contexts.get(&offer.context);
         let newer = known.is_none_or(|c| c.grant.is_none() || c.issued_at <= issued_at);
@@ -653,22 +709,58 @@ impl Identity {
             .collect()
     }
 
-    /// The number of the context that new reports are made under: the one granted last.
+    /// The number of the context that new reports are made under: the one granted last, of those that read
+    /// if any does.
     pub fn present(&self) -> Option<ContextNumber> {
+        self.readable().or_else(|| self.newest(|_| true))
+    }
+
+    fn readable(&self) -> Option<ContextNumber> {
+        self.newest(|number| !self.unreadable.contains(&number))
+    }
+
+    fn newest(&self, fits: impl Fn(ContextNumber) -> bool) -> Option<ContextNumber> {
         self.contexts
             .iter()
+            .filter(|(number, _)| fits(**number))
             .max_by_key(|(number, context)| (context.issued_at, **number))
             .map(|(number, _)| *number)
+    }
+
+    /// The bytes of a catalogue, whole.
+    fn read_catalogue(&self, hash: CatalogueHash) -> Result<Vec<u8>, Note> {
+        let path = self.dir.join(CATALOGUES).join(format!("{hash}.toml"));
+        let toml = files::read(&path, SMALL_FILE_BYTES_MAX)
+            .map_err(|error| io_note(&path, &error))?
+            .ok_or_else(|| no_catalogue(&path, "missing"))?;
+        if CatalogueHash(sha256(&[&toml])) != hash {
+            return Err(no_catalogue(&path, "another content than its name says"));
+        }
+        Ok(toml)
     }
 
     /// A context with its catalogue.
     ///
     /// # Errors
-    /// It is not known, or its catalogue is missing or damaged.
+    /// It is not known, or its catalogue is missing or damaged; from then on it counts as lost.
     pub fn context(&mut self, number: ContextNumber) -> Result<Context, Note> {
         if let Some(context) = self.loaded.get(&number) {
             return Ok(context.clone());
         }
+        let loaded = self.load(number);
+        match &loaded {
+            Ok(_) => {
+                self.unreadable.remove(&number);
+            }
+            Err(note) if self.unreadable.insert(number) => {
+                tracing::warn!(%note, context = number, "a context does not read");
+            }
+            Err(_) => {}
+        }
+        loaded
+    }
+
+    fn load(&mut self, number: ContextNumber) -> Result<Context, Note> {
         let file = self.contexts.get(&number).ok_or_else(|| {
             note!(
                 Error,
@@ -681,16 +773,7 @@ impl Identity {
         let same = self.loaded.values().find(|context| context.catalogue.hash == hash);
         let catalogue = match same {
             Some(context) => context.catalogue.clone(),
-            None => {
-                let path = self.dir.join(CATALOGUES).join(format!("{hash}.toml"));
-                let toml = files::read(&path, SMALL_FILE_BYTES_MAX)
-                    .map_err(|error| io_note(&path, &error))?
-                    .ok_or_else(|| damaged(&path, "missing"))?;
-                if CatalogueHash(sha256(&[&toml])) != hash {
-                    return Err(damaged(&path, "another content than its name says"));
-                }
-                Arc::new(check_catalogue(&toml)?)
-            }
+            None => Arc::new(check_catalogue(&self.read_catalogue(hash)?)?),
         };
         let context =
             Context { number, facilities: file.offer.facilities.clone().into(), catalogue };

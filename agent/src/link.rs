@@ -6,6 +6,8 @@
 //!
 //! A PUBACK says that the broker has the message, no more; only a signed receipt releases an entry.
 
+mod words;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,12 +75,38 @@ pub enum LinkEvent {
     Down(DownReason),
 }
 
+/// Why the other end refused a connection, by its CONNACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It did not say.
+    #[error("without a reason")]
+    NoReason,
+    /// It speaks another version of MQTT.
+    #[error("another version of the protocol")]
+    Version,
+    /// It does not take the agent's id.
+    #[error("the agent id is not accepted")]
+    Id,
+    /// It is not there now.
+    #[error("not available now")]
+    Unavailable,
+    /// It wants a name and password.
+    #[error("name or password is wrong")]
+    Password,
+}
+
+impl Refused {
+    /// All of them.
+    pub const ALL: [Refused; 5] =
+        [Refused::NoReason, Refused::Version, Refused::Id, Refused::Unavailable, Refused::Password];
+}
+
 /// Why a link ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DownReason {
     /// The aggregator refused the connection.
     #[error("the aggregator refused the connection: {0}")]
-    Refused(&'static str),
+    Refused(Refused),
     /// The aggregator does not let this agent in, or not by the certificate shown.
     #[error("the aggregator does not let this agent in")]
     NotAuthorised,
@@ -308,11 +336,11 @@ fn reason(error: ConnectionError) -> DownReason {
         )
         | ConnectionError::Io(error) => DownReason::Network(error.to_string()),
         ConnectionError::ConnectionRefused(code) => DownReason::Refused(match code {
-            ConnectReturnCode::Success => "without a reason",
-            ConnectReturnCode::RefusedProtocolVersion => "another version of the protocol",
-            ConnectReturnCode::BadClientId => "the agent id is not accepted",
-            ConnectReturnCode::ServiceUnavailable => "not available now",
-            ConnectReturnCode::BadUserNamePassword => "name or password is wrong",
+            ConnectReturnCode::Success => Refused::NoReason,
+            ConnectReturnCode::RefusedProtocolVersion => Refused::Version,
+            ConnectReturnCode::BadClientId => Refused::Id,
+            ConnectReturnCode::ServiceUnavailable => Refused::Unavailable,
+            ConnectReturnCode::BadUserNamePassword => Refused::Password,
             ConnectReturnCode::NotAuthorized => return DownReason::NotAuthorised,
         }),
         ConnectionError::Tls(TlsError::Io(error)) if !is_tls(&error) => {

@@ -4,6 +4,7 @@
 //! event. Keeps in memory, for every report, which of this agent's entries is the newest, and which refused
 //! ones nobody has entered again. A refused report stays readable inside the void that took its place.
 
+mod beyond;
 mod bundle;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -19,10 +20,13 @@ use banyan_shared::wire::{self, Batch, Beacon, Body, Entry, Hello, StoreId, entr
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use beyond::Beyond;
+use beyond::{Lost, Unread};
+
 use crate::clock::{ClockState, RELEASED};
 use crate::identity::Identity;
 use crate::note::{Note, note};
-use crate::queue::{NewEntry, Queue, QueueError, State};
+use crate::queue::{self, NewEntry, Queue, QueueError, State};
 
 /// How long confirmed entries are retained, in days: a restored centre gets them back.
 pub(crate) const RETAINED_DAYS: i32 = 400;
@@ -45,6 +49,7 @@ const META_STORE: &str = "store";
 const META_CLOCK: &str = "clock";
 const META_PARKED: &str = "parked";
 const META_CARRIED: &str = "carried";
+const META_LOST: &str = "lost";
 /// What the first entry of the life after the named one will state: written before that life begins.
 const META_EARLIER: &str = "earlier";
 
@@ -105,7 +110,13 @@ pub(crate) struct Store {
     newest: HashMap<ReportKey, EntryId>,
     refused: BTreeMap<EntryId, (ReportKey, Refusal)>,
     parked: BTreeMap<EntryId, ParkReason>,
+    /// Reports of which nobody knows here any more whose they are: the newest of each.
+    unread: HashMap<Unread, EntryId>,
+    /// What the damages of the past took.
+    lost: Option<Lost>,
     pub(crate) clock: ClockState,
+    /// How many entries were released since it was opened.
+    pub(crate) released: u64,
     /// The centre's time as the disk has it.
     receipt_kept: Option<Millis>,
     /// Cuts in flight, sealed.
@@ -122,6 +133,16 @@ fn queue_note(error: &QueueError) -> Note {
     };
     let (zh, en) = (error.text(Lang::Zh), error.text(Lang::En));
     note!(Error, code, "{zh}", "{en}")
+}
+
+/// The day it is somewhere at `at`.
+pub(crate) fn day_of(at: Millis) -> Date {
+    let days = at.0.div_euclid(86_400_000);
+    i32::try_from(days).ok().and_then(Date::from_days).unwrap_or(if at.0 < 0 {
+        Date::MIN
+    } else {
+        Date::MAX
+    })
 }
 
 /// A new life after `counter − 1` others.
@@ -177,15 +198,18 @@ impl Store {
             agent,
             config,
             outbox: Outbox::new(agent, queue.epoch(), store, config),
-            queue,
             newest: HashMap::new(),
             refused: BTreeMap::new(),
             parked: parked.into_iter().collect(),
+            unread: HashMap::new(),
+            lost: Store::read_meta(&queue, META_LOST),
             clock,
+            released: 0,
             receipt_kept: clock.receipt,
             cuts: VecDeque::new(),
+            queue,
         };
-        this.begin_life(identity)?;
+        this.begin_life(identity, now)?;
         identity.set_used(machine, this.queue.epoch())?;
         this.load(identity)?;
         Ok(this)
@@ -197,16 +221,17 @@ impl Store {
 
     /// States what earlier lives came to, in the first entry of a life that is not the first; and takes
     /// along what can no longer be sent under its old number.
-    fn begin_life(&mut self, identity: &Identity) -> Result<(), Note> {
+    fn begin_life(&mut self, identity: &Identity, now: Millis) -> Result<(), Note> {
         let epoch = self.queue.epoch();
         if epoch.counter > 1 && self.queue.issued(epoch) == 0 {
-            let lost = self
+            let lost: Vec<(Epoch, Seq, Seq)> = self
                 .queue
                 .damages()
                 .iter()
                 .flat_map(|damage| &damage.epochs)
                 .flat_map(|loss| loss.lost.iter().map(|(a, b)| (loss.epoch, *a, *b)))
                 .collect();
+            self.lost = Lost::with(self.lost, &lost, self.clock, now);
             let lost = fewer_ranges(lost, LOST_RANGES_MAX);
             let all = self.earlier();
             let before = all.last().map(|(life, _)| *life);
@@ -214,27 +239,20 @@ impl Store {
             let meant = Store::read_meta::<Vec<(Epoch, Seq)>>(&self.queue, META_EARLIER)
                 .filter(|meant| meant.last().map(|(life, _)| *life) == before);
             let body = Body::Begins { earlier: meant.unwrap_or(all), lost };
-            let payload = Payload {
-                context: identity.present().unwrap_or(0),
-                minute: 0,
-                body,
-                refused: None,
-            };
-            self.append_payloads(&[payload], self.known_day(), &[])?;
+            let payload =
+                Payload { context: identity.spoken().unwrap_or(0), minute: 0, body, refused: None };
+            let taken = self.lost.map(|lost| wire::encode(&lost));
+            let values = taken.as_ref().map(|bytes| (META_LOST, bytes.as_slice()));
+            self.append_payloads(&[payload], self.known_day(), values.as_slice())?;
         }
         // Whatever was lost has been stated by now: every damage begins a life.
         self.queue.damage_reported().map_err(|error| queue_note(&error))?;
         Ok(())
     }
 
-    /// The day from which the first entry of a life is retained: no PC's clock may keep it, and all that
-    /// follows it, for ever. A centre that lost it after that time gets the rest under a new life.
+    /// The last day the centre has told of: from it the first entry of a life is retained. A centre that lost it after that time gets the rest under a new life.
     fn known_day(&self) -> Date {
-        let at = self.clock.receipt.unwrap_or(RELEASED);
-        i32::try_from(at.0.div_euclid(86_400_000))
-            .ok()
-            .and_then(Date::from_days)
-            .unwrap_or(Date::MIN)
+        day_of(self.clock.receipt.unwrap_or(RELEASED))
     }
 
     fn earlier(&self) -> Vec<(Epoch, Seq)> {
@@ -251,7 +269,7 @@ impl Store {
     fn load(&mut self, identity: &mut Identity) -> Result<(), Note> {
         let store = Store::read_meta::<StoreId>(&self.queue, META_STORE);
         self.outbox = Outbox::new(self.agent, self.queue.epoch(), store, self.config);
-        if let Some(context) = identity.present() {
+        if let Some(context) = identity.spoken() {
             self.outbox.speak_under(context);
         }
         self.outbox.load_carried(Store::read_meta(&self.queue, META_CARRIED).unwrap_or_default());
@@ -259,10 +277,22 @@ impl Store {
         self.cuts.clear();
         self.newest.clear();
         self.refused.clear();
+        self.unread.clear();
         for (epoch, issued) in self.queue.epochs() {
             let (base, base_sum) =
                 self.queue.hashes(epoch).map_or((0, 0), |hashes| (hashes.base, hashes.base_sum));
             self.outbox.load_life(epoch, base, base_sum, issued);
+        }
+        self.each(|this, entry, payload| {
+            let confirmed = entry.state == State::Confirmed;
+            this.outbox.add(entry.epoch, entry.seq, item(payload, entry.hash, confirmed));
+            this.note_entry((entry.epoch, entry.seq), payload, identity);
+        })
+    }
+
+    /// Shows `f` every entry that is retained, life by life.
+    fn each(&mut self, mut f: impl FnMut(&mut Store, &queue::Entry, &Payload)) -> Result<(), Note> {
+        for (epoch, _) in self.queue.epochs() {
             let mut after = 0;
             loop {
                 let entries = self
@@ -273,53 +303,62 @@ impl Store {
                 after = last.seq;
                 for entry in entries {
                     let payload = Payload::decode(&entry.payload).ok_or_else(newer_program)?;
-                    let confirmed = entry.state == State::Confirmed;
-                    self.outbox.add(epoch, entry.seq, item(&payload, entry.hash, confirmed));
-                    self.note_entry((epoch, entry.seq), &payload, identity)?;
+                    f(self, &entry, &payload);
                 }
             }
         }
         Ok(())
     }
 
-    /// Which report an entry speaks of; none if it is no report, or if what its context means is lost.
+    /// A grant was taken over: hellos speak under it, and what did not read may read now.
+    pub(crate) fn granted(&mut self, identity: &mut Identity) -> Result<(), Note> {
+        if let Some(context) = identity.spoken() {
+            self.outbox.speak_under(context);
+        }
+        if self.unread.keys().any(|unread| !identity.is_lost(unread.context())) {
+            self.newest.clear();
+            self.refused.clear();
+            self.unread.clear();
+            self.each(|this, entry, payload| {
+                this.note_entry((entry.epoch, entry.seq), payload, identity);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Which report an entry speaks of; none if it is no report, or if what its context means is lost: then
+    /// [`Store::beyond`] sees to it that no correction takes back what it does not name.
     pub(crate) fn key_of(
         body: &Body,
         context: ContextNumber,
         identity: &mut Identity,
-    ) -> Result<Option<ReportKey>, Note> {
-        let Body::Report { facility, form, period, .. } = body else { return Ok(None) };
+    ) -> Option<ReportKey> {
+        let Body::Report { facility, form, period, .. } = body else { return None };
         if identity.is_lost(context) {
-            return Ok(None);
+            return None;
         }
-        // A report passed over for want of its catalogue would be no base for its correction, which
-        // would then take back every value it does not name.
-        let context = identity.context(context)?;
+        let context = identity.context(context).ok()?;
         let facility = usize::try_from(*facility).ok().and_then(|at| context.facilities.get(at));
         let form = context.catalogue.forms.get(usize::from(*form));
-        let (Some(facility), Some(form)) = (facility, form) else { return Ok(None) };
-        Ok(Some(ReportKey {
-            facility: facility.code.clone(),
-            form: form.code.clone(),
+        Some(ReportKey {
+            facility: facility?.code.clone(),
+            form: form?.code.clone(),
             period: *period,
-        }))
+        })
     }
 
-    fn note_entry(
-        &mut self,
-        id: EntryId,
-        payload: &Payload,
-        identity: &mut Identity,
-    ) -> Result<(), Note> {
+    fn note_entry(&mut self, id: EntryId, payload: &Payload, identity: &mut Identity) {
         if let Some((refusal, body)) = &payload.refused {
-            if let Some(key) = Store::key_of(body, payload.context, identity)? {
+            if let Some(key) = Store::key_of(body, payload.context, identity) {
                 self.refused.insert(id, (key, *refusal));
             }
-        } else if let Some(key) = Store::key_of(&payload.body, payload.context, identity)? {
+        } else if let Some(key) = Store::key_of(&payload.body, payload.context, identity) {
             let newest = self.newest.entry(key).or_insert(id);
             *newest = (*newest).max(id);
+        } else if let Some(unread) = Unread::of(payload) {
+            let newest = self.unread.entry(unread).or_insert(id);
+            *newest = (*newest).max(id);
         }
-        Ok(())
     }
 
     /// Appends payloads; on return they are on disk.
@@ -426,7 +465,7 @@ impl Store {
         let mut shown = Vec::new();
         for (id, reason) in &self.parked {
             if let Some((payload, _)) = self.payload(*id)?
-                && let Some(key) = Store::key_of(&payload.body, payload.context, identity)?
+                && let Some(key) = Store::key_of(&payload.body, payload.context, identity)
                 && self.newest(&key) == Some(*id)
                 && !matches!(&payload.body, Body::Report { content, .. } if content.withdrawn)
             {
@@ -485,12 +524,16 @@ impl Store {
         now: Millis,
     ) -> Result<Vec<Vec<u8>>, Note> {
         let mut send = Vec::new();
+        let heard = match &event {
+            Event::Receipt(receipt) | Event::Brought(receipt) => Some(receipt.time),
+            _ => None,
+        };
         let mut effects = self.outbox.handle(steady, event);
         for round in 1.. {
             let mut added = false;
             for effect in effects {
                 added |= matches!(effect, Effect::NewLife { .. } | Effect::Renumber { .. });
-                if let Some(message) = self.carry_out(identity, effect, now)? {
+                if let Some(message) = self.carry_out(identity, effect, now, heard)? {
                     send.push(message);
                 }
             }
@@ -508,12 +551,15 @@ impl Store {
         identity: &mut Identity,
         effect: Effect,
         now: Millis,
+        heard: Option<Millis>,
     ) -> Result<Option<Vec<u8>>, Note> {
         let fail = |error: QueueError| queue_note(&error);
         match effect {
             Effect::Send(cut) => return self.seal(&cut, identity, now).map(Some),
             Effect::Confirm { epoch, ranges } => {
-                self.queue.confirm(epoch, &ranges).map_err(fail)?;
+                // When the entries were made only the PC's clock says; the receipt knows the day it is.
+                let day = heard.map_or_else(|| self.known_day(), day_of);
+                self.released += self.queue.confirm_on(epoch, &ranges, day).map_err(fail)?;
             }
             Effect::Unconfirm { epoch, ranges } => {
                 self.queue.unconfirm(epoch, &ranges).map_err(fail)?;
@@ -584,7 +630,12 @@ impl Store {
         refusal: Refusal,
     ) -> Result<(), Note> {
         let Some((payload, _)) = self.payload(id)? else { return Ok(()) };
-        let key = Store::key_of(&payload.body, payload.context, identity)?;
+        let key = Store::key_of(&payload.body, payload.context, identity);
+        if let Some(unread) = Unread::of(&payload)
+            && self.unread.get(&unread) == Some(&id)
+        {
+            self.unread.remove(&unread);
+        }
         let void = Payload {
             context: payload.context,
             minute: payload.minute,
@@ -605,27 +656,14 @@ impl Store {
 
     /// Looks for the newest entry of a report among all that is retained.
     fn find_newest(&mut self, wanted: &ReportKey, identity: &mut Identity) -> Result<(), Note> {
-        for (epoch, _) in self.queue.epochs() {
-            let mut after = 0;
-            loop {
-                let entries = self
-                    .queue
-                    .history_since(epoch, after, STEP)
-                    .map_err(|error| queue_note(&error))?;
-                let Some(last) = entries.last() else { break };
-                after = last.seq;
-                for entry in entries {
-                    let payload = Payload::decode(&entry.payload).ok_or_else(newer_program)?;
-                    let key = Store::key_of(&payload.body, payload.context, identity)?;
-                    if key.as_ref() == Some(wanted) {
-                        let id = (epoch, entry.seq);
-                        let newest = self.newest.entry(wanted.clone()).or_insert(id);
-                        *newest = (*newest).max(id);
-                    }
-                }
+        self.each(|this, entry, payload| {
+            let key = Store::key_of(&payload.body, payload.context, identity);
+            if key.as_ref() == Some(wanted) {
+                let id = (entry.epoch, entry.seq);
+                let newest = this.newest.entry(wanted.clone()).or_insert(id);
+                *newest = (*newest).max(id);
             }
-        }
-        Ok(())
+        })
     }
 
     /// Begins a life whose first entry states what the present one's stated, and the present one so far as
@@ -649,7 +687,7 @@ impl Store {
             .meta_put(META_EARLIER, &wire::encode(&earlier))
             .and_then(|()| self.queue.new_epoch(next))
             .map_err(|error| queue_note(&error))?;
-        let context = identity.present().unwrap_or(0);
+        let context = identity.spoken().unwrap_or(0);
         let body = Body::Begins { earlier, lost: Vec::new() };
         let payload = Payload { context, minute: 0, body, refused: None };
         let hash = entry_hash(self.agent, next, 1, context, &payload.body);
@@ -660,11 +698,14 @@ impl Store {
     }
 
     /// Moves an entry whose number a twin has used to the end of the present life. What has been replaced
-    /// since moves as a void: it must not come after what replaced it.
+    /// since moves as a void: it must not come after what replaced it. A report whose context is lost moves as
+    /// it is: whose it is only the centre knows.
     fn renumber(&mut self, identity: &mut Identity, id: EntryId) -> Result<(), Note> {
         let Some((payload, _)) = self.payload(id)? else { return Ok(()) };
-        let key = Store::key_of(&payload.body, payload.context, identity)?;
-        let stands = key.as_ref().is_some_and(|key| self.newest.get(key) == Some(&id));
+        let key = Store::key_of(&payload.body, payload.context, identity);
+        let unread = Unread::of(&payload).filter(|_| key.is_none());
+        let stands = key.as_ref().is_some_and(|key| self.newest.get(key) == Some(&id))
+            || unread.is_some_and(|unread| self.unread.get(&unread).is_none_or(|at| *at == id));
         let moved = if stands { payload } else { Payload { body: Body::Void, ..payload } };
         let agent = self.agent;
         let numbers = self
@@ -680,6 +721,9 @@ impl Store {
             if let (true, Some(key)) = (stands, key.clone()) {
                 self.newest.insert(key, (epoch, seq));
             }
+            if let (true, Some(unread)) = (stands, unread) {
+                self.unread.insert(unread, (epoch, seq));
+            }
             if let Some(refused) = self.refused.remove(&id) {
                 self.refused.insert((epoch, seq), refused);
             }
@@ -690,6 +734,12 @@ impl Store {
     /// Notes a receipt's time.
     pub(crate) fn note_receipt(&mut self, centre: Millis, now: Millis) -> Result<(), Note> {
         self.clock.receipt(centre, now);
+        if let Some(lost) = self.lost.and_then(|lost| lost.before(centre)) {
+            self.queue
+                .meta_put(META_LOST, &wire::encode(&lost))
+                .map_err(|error| queue_note(&error))?;
+            self.lost = Some(lost);
+        }
         self.keep_clock()
     }
 

@@ -167,8 +167,24 @@ fn a_new_pc_goes_on_with_the_history_and_the_old_one_can_still_deliver() {
         (&status["home"], &status["facilities"]),
         (&json!("V1-VC"), &json!(["V1-VC", "V2-VC"]))
     );
-    record(&new, "2026-01-05", &["total_visits=11"]);
-    record(&new, "2026-01-07", &["total_visits=7"]);
+    // What the old one reported is not known there: only a report in full takes its place.
+    let part = ["record", "vc_daily", "2026-01-05", "total_visits=11", "--lang", "en"];
+    let part = run(&new, &part).exits(1);
+    assert!(
+        part.err.contains("[partial_report]") && part.err.contains("tcm_visits"),
+        "{}",
+        part.err
+    );
+    let rest = [
+        "open_days=",
+        "home_visits=",
+        "tcm_visits=",
+        "referrals_up_out=",
+        "remote_requests_sent=",
+        "chronic_followups=",
+    ];
+    record(&new, "2026-01-05", &[&["total_visits=11"], &rest[..]].concat());
+    record(&new, "2026-01-07", &[&["total_visits=7"], &rest[..]].concat());
     sync(&new);
     let visits = |small: &Small| small.element("V1-VC", "2026-01", "total_visits")["value"].clone();
     let month = small.query("V1-VC", "2026-01");

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::Context;
 use crate::note::{Note, note};
-use crate::store::{NewReport, ReportKey};
+use crate::store::{Beyond, NewReport, ReportKey};
 
 /// Most reports one draft makes: a year of days, and a few more.
 pub(crate) const REPORTS_MAX: usize = 400;
@@ -86,6 +86,9 @@ pub struct Saved {
 pub(crate) trait Known {
     /// The newest content of ours for a report, its values in the order of the lines of `form`.
     fn newest(&mut self, key: &ReportKey, form: FormIx) -> Result<Option<Content>, Note>;
+
+    /// Whether the centre may hold of a report what is not known here, and why.
+    fn beyond(&self, key: &ReportKey) -> Option<Beyond>;
 }
 
 /// The time, as far as it can be believed.
@@ -95,7 +98,9 @@ pub(crate) struct Time {
     pub(crate) now: Millis,
     /// Whether it is trusted.
     pub(crate) trusted: bool,
-    /// Today, by the best guess.
+    /// The best guess at the true time.
+    pub(crate) best: Millis,
+    /// Today, by that.
     pub(crate) today: Date,
 }
 
@@ -197,6 +202,17 @@ impl One<'_> {
                 "this agent holds no report {code} {period} of {unit} to withdraw"
             ));
         }
+        if !draft.withdraw && !draft.closed {
+            let unnamed: Vec<&str> = (0..form.lines.len())
+                .filter(|at| asked[*at] && values.iter().all(|(line, _)| line != at))
+                .map(|at| self.element(at))
+                .collect();
+            if !unnamed.is_empty()
+                && let Some(beyond) = known.beyond(&self.key(period))
+            {
+                faults.push(self.partial(beyond, &unnamed.join(", ")));
+            }
+        }
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -256,6 +272,34 @@ impl One<'_> {
             content: self.content(new),
         });
         Ok(Checked { saved, report })
+    }
+
+    /// What to say where only a report in full may be saved.
+    fn partial(&self, beyond: Beyond, unnamed: &str) -> Note {
+        let period = self.period;
+        let (zh, en) = match beyond {
+            Beyond::Succession => (
+                "本终端接替另一台终端，那台可能已报过",
+                "this agent continues another one's history, and that one may have reported it",
+            ),
+            Beyond::Dropped => (
+                "本机只保留400天，更早报过的已不在本机",
+                "what was reported more than 400 days ago is no longer held here",
+            ),
+            Beyond::Lost => (
+                "本机文件曾损坏，报过的可能已不在本机",
+                "a file was damaged here, and what was reported may be lost with it",
+            ),
+        };
+        note!(
+            Error,
+            "partial_report",
+            "{period}：{zh}。保存会替换整份报表，为免清空中心已有的数，请写全各数据元；未写：{unnamed}\
+             （没有数写“数据元=”，不适用写“数据元=NA”；导入时加 --empty missing）",
+            "{period}: {en}. Saving replaces the whole report: lest values the centre has go missing, give \
+             every element; not given: {unnamed} (ELEMENT= for missing, ELEMENT=NA for not applicable; with \
+             import, --empty missing)"
+        )
     }
 
     fn content(&self, values: Vec<Value>) -> Content {

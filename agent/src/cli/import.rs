@@ -251,7 +251,7 @@ fn fault_code(fault: &Note) -> Fault {
         "future_period" => Fault::FuturePeriod,
         "form_not_for_kind" => Fault::FormNotForKind,
         "bad_person" => Fault::BadChoice,
-        "empty_report" => Fault::Empty,
+        "empty_report" | "partial_report" => Fault::Empty,
         _ => Fault::Conflict,
     }
 }

@@ -7,7 +7,7 @@ mod bundle;
 mod enroll;
 mod import;
 mod show;
-mod sync;
+pub(crate) mod sync;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -53,6 +53,19 @@ pub(crate) fn err_line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// A note to stderr.
+pub(crate) fn tell(lang: Lang, note: &Note) {
+    use crate::note::Level;
+    let head = match (note.level, lang) {
+        (Level::Error, Lang::Zh) => "错误：",
+        (Level::Error, Lang::En) => "error: ",
+        (Level::Warning, Lang::Zh) => "提示：",
+        (Level::Warning, Lang::En) => "warning: ",
+        (Level::Info, _) => "",
+    };
+    err_line(&format!("{head}{}", note.text(lang)));
+}
+
 /// What every command needs to know.
 pub(crate) struct Ui {
     pub(crate) lang: Lang,
@@ -68,15 +81,7 @@ impl Ui {
 
     /// A note to stderr.
     pub(crate) fn tell(&self, note: &Note) {
-        use crate::note::Level;
-        let head = match (note.level, self.lang) {
-            (Level::Error, Lang::Zh) => "错误：",
-            (Level::Error, Lang::En) => "error: ",
-            (Level::Warning, Lang::Zh) => "提示：",
-            (Level::Warning, Lang::En) => "warning: ",
-            (Level::Info, _) => "",
-        };
-        err_line(&format!("{head}{}", note.text(self.lang)));
+        tell(self.lang, note);
     }
 
     fn fail(&self, note: &Note) -> Exit {
@@ -136,16 +141,21 @@ impl Agent {
     fn ask_once(&mut self, command: Command) -> Reply {
         match self {
             Agent::Own(core) => core.handle(command),
-            Agent::Running(data_dir) => local::ask(data_dir, &command).unwrap_or_else(|| {
-                Reply::Failed(note!(
-                    Error,
-                    "no_answer",
-                    "正在运行的终端没有应答，请稍后重试",
-                    "the running agent does not answer: try again later"
-                ))
-            }),
+            Agent::Running(data_dir) => {
+                local::ask(data_dir, &command).unwrap_or_else(|| Reply::Failed(no_answer()))
+            }
         }
     }
+}
+
+/// What to say where the running service does not answer.
+fn no_answer() -> Note {
+    note!(
+        Error,
+        "no_answer",
+        "正在运行的终端没有应答，请稍后重试",
+        "the running agent does not answer: try again later"
+    )
 }
 
 /// Runs the program with the process's arguments.

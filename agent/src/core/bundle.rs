@@ -35,10 +35,10 @@ impl Core {
         if messages.is_empty() {
             return Err(enrolment_open());
         }
-        let home = match self.identity.present() {
-            Some(context) => Some(self.identity.context(context)?.home().code.to_string()),
-            None => None,
-        };
+        let present = self.identity.present();
+        // A name only: what waits goes without it.
+        let context = present.and_then(|present| self.identity.context(present).ok());
+        let home = context.map(|context| context.home().code.to_string());
         Ok(Reply::BundlePart(BundlePart {
             agent: self.identity.agent().to_string(),
             home,
@@ -129,8 +129,8 @@ impl Core {
                     return Ok(false);
                 }
                 self.open_store()?;
-                if let (Some(store), Some(context)) = (&mut self.store, self.identity.present()) {
-                    store.outbox.speak_under(context);
+                if let Some(store) = &mut self.store {
+                    store.granted(&mut self.identity)?;
                 }
                 // A service that was still asking has another thing to say now.
                 self.hello_wanted |= enrolling;

@@ -66,7 +66,7 @@ impl Core {
                 // Back until what was due is past.
                 for _ in 0..64 {
                     let due = deadline(catalogue, form, period, weekday, None).due;
-                    if due < time.now {
+                    if due < time.best {
                         break;
                     }
                     let owed = form.in_force(period)
@@ -111,8 +111,7 @@ impl Core {
                 break;
             }
             if let Some((payload, _)) = store.payload(id)?
-                && let Some(key) =
-                    Store::key_of(&payload.body, payload.context, &mut self.identity)?
+                && let Some(key) = Store::key_of(&payload.body, payload.context, &mut self.identity)
             {
                 rows.push(row(id, &key, QueueState::Waiting));
             }
@@ -137,7 +136,7 @@ impl Core {
             Some((refusal, body)) => (body, Some(refusal)),
             None => (payload.body, None),
         };
-        let key = Store::key_of(&body, payload.context, &mut self.identity)?.ok_or_else(unknown)?;
+        let key = Store::key_of(&body, payload.context, &mut self.identity).ok_or_else(unknown)?;
         let context = self.identity.context(payload.context)?;
         let Body::Report { form, content, .. } = body else { return Err(unknown()) };
         let form = &context.catalogue.forms[usize::from(form)];

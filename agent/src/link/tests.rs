@@ -104,7 +104,7 @@ async fn refusals_say_what_was_refused() {
     let (listener, config) = listen().await;
     let mut link = Link::connect(config.clone()).unwrap();
     take(&listener).await.write_all(&[0x20, 2, 0, 3]).await.unwrap();
-    let refused = DownReason::Refused("not available now");
+    let refused = DownReason::Refused(Refused::Unavailable);
     assert_eq!(next(&mut link).await, LinkEvent::Down(refused));
 
     let mut link = Link::connect(config.clone()).unwrap();

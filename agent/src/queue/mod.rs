@@ -10,7 +10,7 @@
 //! block on the disk; an asynchronous caller uses a blocking thread.
 //!
 //! On disk, inside the queue's directory: `lock`; `head`, the side file; `store-N`, the current sled store;
-//! `quarantine/`, damaged stores with the time they were set aside.
+//! `quarantine/`, damaged stores under a number that grows, with the time they were set aside.
 
 mod error;
 mod index;
@@ -93,6 +93,7 @@ impl Drop for Queue {
             let head =
                 Head { clean: true, ..self.head(&BTreeMap::new(), self.current, self.commit) };
             let _ = self.side.write(&head, false);
+            self.store.ends_in_order();
         }
     }
 }
@@ -111,6 +112,11 @@ impl Queue {
     /// The last number an epoch gave out; 0 when the epoch is not known.
     pub fn issued(&self, epoch: Epoch) -> Seq {
         self.epochs.get(&epoch).map_or(0, |index| index.state.issued)
+    }
+
+    /// The last number of an epoch whose entry was dropped after its time; 0 if none was.
+    pub fn dropped(&self, epoch: Epoch) -> Seq {
+        self.epochs.get(&epoch).map_or(0, |index| index.state.dropped)
     }
 
     /// Saves entries under the next numbers of the current epoch, all or none, and returns the numbers once
@@ -253,6 +259,26 @@ impl Queue {
     /// Numbers that are not here any more are passed over. A range beyond what was issued is an error, and
     /// then nothing is marked.
     pub fn confirm(&mut self, epoch: Epoch, ranges: &[SeqRange]) -> Result<u64, QueueError> {
+        self.confirm_with(epoch, ranges, None)
+    }
+
+    /// [`Queue::confirm`] by a receipt of this day: from it, and not from the day some PC's clock showed, the
+    /// retention of what is released counts.
+    pub fn confirm_on(
+        &mut self,
+        epoch: Epoch,
+        ranges: &[SeqRange],
+        day: Date,
+    ) -> Result<u64, QueueError> {
+        self.confirm_with(epoch, ranges, Some(day.days()))
+    }
+
+    fn confirm_with(
+        &mut self,
+        epoch: Epoch,
+        ranges: &[SeqRange],
+        day: Option<i32>,
+    ) -> Result<u64, QueueError> {
         let index = self.index(epoch)?;
         let mut state = index.state.clone();
         for &range in ranges {
@@ -266,8 +292,30 @@ impl Queue {
         if newly == 0 {
             return Ok(0);
         }
-        self.commit(Writes::new(), [(epoch, state)].into(), self.current)?;
+        let dated: Vec<(Seq, i32)> = day.map_or_else(Vec::new, |day| {
+            let released = ranges.iter().flat_map(|&(first, last)| first..=last);
+            let released = released.filter(|seq| !index.state.confirmed.contains(*seq));
+            // What is in a block was released before, and had its day then, unless that was none yet.
+            let off = |slot: &Slot| slot.day != day && (!slot.packed || slot.day > day);
+            released.filter(|&seq| index.slot(seq).is_some_and(off)).map(|seq| (seq, day)).collect()
+        });
+        let mut writes = Writes::new();
+        for &(seq, day) in &dated {
+            // Days alone, before the rest: a crash in between changes nothing else.
+            if writes.len() == STEP_ENTRIES {
+                self.commit(std::mem::take(&mut writes), BTreeMap::new(), self.current)?;
+            }
+            let Some(&slot) = self.index(epoch)?.slot(seq) else { continue };
+            let stored = Stored { day, ..self.stored(epoch, seq, &slot)? };
+            writes.insert(layout::entry_key(epoch, seq), Some(stored.encode()));
+        }
+        self.commit(writes, [(epoch, state)].into(), self.current)?;
         let index = self.index_mut(epoch)?;
+        for (seq, day) in dated {
+            if let Some(slot) = index.slot_mut(seq) {
+                (slot.day, slot.own) = (day, true);
+            }
+        }
         index.count_unpacked();
         if index.unpacked >= PACK_FROM {
             self.pack(epoch)?;

@@ -15,11 +15,14 @@ use super::{
     COMPACT_ABOVE_BYTES, COMPACT_RATIO, Damage, EpochIndex, QUARANTINE_KEPT, Queue, QueueError,
     SESSION_BITS, Slot,
 };
+use crate::files;
 
 const LOCK_FILE: &str = "lock";
 /// How long an opener waits for another to finish, and how often it looks.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 const LOCK_POLL: Duration = Duration::from_millis(10);
+/// How long a store is tried that is there and that the system does not let us read.
+const READ_WAIT: Duration = Duration::from_secs(10);
 const STORE_PREFIX: &str = "store-";
 const QUARANTINE: &str = "quarantine";
 /// Marks a damaged store that could not be moved away yet.
@@ -70,7 +73,8 @@ fn is_the_systems(error: &QueueError) -> bool {
             matches!(
                 source.kind(),
                 OutOfMemory | PermissionDenied | ReadOnlyFilesystem | ResourceBusy
-            ) || source.raw_os_error().is_some_and(|code| handles.contains(&code))
+            ) || files::is_held(source)
+                || source.raw_os_error().is_some_and(|code| handles.contains(&code))
                 || source.to_string().contains("could not acquire lock")
         }
         _ => false,
@@ -186,11 +190,22 @@ impl Queue {
     /// `fresh_epoch` gets the counter for a new life of the numbering and draws the rest; it is called for a
     /// new queue and for a damaged one. A damage found now is returned, and kept with earlier ones in
     /// [`Queue::damages`] until [`Queue::damage_reported`]. Errors: [`QueueError::Locked`] when another process
-    /// keeps the queue for more than a second, [`QueueError::DiskFull`], or what the system says; damage is never an error.
+    /// keeps the queue for more than a second, [`QueueError::DiskFull`], or what the system says; damage is never
+    /// an error, and what the system refuses for some seconds is no damage: then nothing is changed.
     pub fn open(
         dir: &Path,
         fresh_epoch: impl FnOnce(u32) -> Epoch,
         now: Millis,
+    ) -> Result<(Queue, Option<Damage>), QueueError> {
+        Queue::open_within(dir, fresh_epoch, now, READ_WAIT)
+    }
+
+    /// [`Queue::open`] that tries a store the system refuses for as long as `wait`.
+    pub(super) fn open_within(
+        dir: &Path,
+        fresh_epoch: impl FnOnce(u32) -> Epoch,
+        now: Millis,
+        wait: Duration,
     ) -> Result<(Queue, Option<Damage>), QueueError> {
         let io = |doing| move |error| QueueError::io(doing, dir, error);
         fs::create_dir_all(dir).map_err(io("create"))?;
@@ -223,13 +238,14 @@ impl Queue {
                 let path = store_dir(dir, head.store);
                 if stores.contains(&head.store) {
                     opening.tidy(&stores, head.store);
-                    let raw = Raw::read(&path);
+                    let raw = Raw::read(&path, wait)?;
+                    raw.keep()?;
                     let loaded = load(&path).and_then(|loaded| {
                         check(&loaded, &head).map_err(StoreFault::Damaged).map(|()| loaded)
                     });
                     match loaded {
                         Ok(loaded) => {
-                            salvage::forget_kept(&path);
+                            salvage::forget_kept(&path)?;
                             return Ok((opening.proceed(head, loaded)?, None));
                         }
                         Err(StoreFault::System(error)) if is_the_systems(&error) => {
@@ -253,15 +269,10 @@ impl Queue {
         };
         let paths: Vec<PathBuf> = at_fault.iter().map(|&number| store_dir(dir, number)).collect();
         let raws = match raw {
-            Some(raw) => {
-                if let Err(error) = raw.keep() {
-                    tracing::warn!(%error, "the damaged store's bytes cannot be kept beside it");
-                }
-                vec![raw]
-            }
-            None => paths.iter().map(|path| Raw::read(path)).collect(),
+            Some(raw) => vec![raw],
+            None => paths.iter().map(|path| Raw::read(path, wait)).collect::<Result<_, _>>()?,
         };
-        let salvaged = salvage::salvage(&raws, head.as_ref());
+        let salvaged = salvage::salvage(&raws, head.as_ref())?;
         drop(raws);
         if head.is_none() && salvaged.epochs.values().all(|epoch| epoch.state.issued == 0) {
             // Nothing was ever saved here: a first start, or one that was cut short.
@@ -335,9 +346,21 @@ fn as_error(fault: StoreFault, path: &Path) -> QueueError {
     }
 }
 
-/// The name under which a store is set aside; later times sort after earlier ones.
-fn quarantine_name(now: Millis, number: u32) -> String {
-    format!("{}-{number}", now.timestamp().strftime("%Y%m%dT%H%M%SZ"))
+/// What a store set aside is ordered by: the number its name begins with, counted on from those that are
+/// there. A PC's clock may stand in any year, so the time in the name orders nothing.
+fn place(name: &str) -> u32 {
+    name.split_once('-').and_then(|(number, _)| number.parse().ok()).unwrap_or(0)
+}
+
+/// The names under which stores are set aside, in this order after all that are in the quarantine.
+fn quarantine_names(dir: &Path, now: Millis, stores: &[u32]) -> Vec<String> {
+    let there = fs::read_dir(dir.join(QUARANTINE)).into_iter().flatten().flatten();
+    let last = there.filter_map(|entry| entry.file_name().to_str().map(place)).max().unwrap_or(0);
+    let time = now.timestamp().strftime("%Y%m%dT%H%M%SZ");
+    (1u32..)
+        .zip(stores)
+        .map(|(n, store)| format!("{:06}-{time}-{store}", last.saturating_add(n)))
+        .collect()
 }
 
 /// Moves a damaged store into the quarantine, and deletes the oldest beyond those kept there.
@@ -349,10 +372,12 @@ fn move_aside(dir: &Path, store: &Path, name: &str) -> std::io::Result<()> {
         fs::remove_dir_all(&target)?;
     }
     fs::rename(store, target)?;
-    let mut kept: Vec<PathBuf> =
-        fs::read_dir(&quarantine)?.flatten().map(|entry| entry.path()).collect();
+    let mut kept: Vec<(u32, PathBuf)> = fs::read_dir(&quarantine)?
+        .flatten()
+        .map(|entry| (entry.file_name().to_str().map_or(0, place), entry.path()))
+        .collect();
     kept.sort();
-    for old in kept.iter().rev().skip(QUARANTINE_KEPT) {
+    for (_, old) in kept.iter().rev().skip(QUARANTINE_KEPT) {
         fs::remove_dir_all(old)?;
     }
     sync_dir(dir)
@@ -379,8 +404,10 @@ impl Opening<'_> {
             let mark = damage_mark(self.dir, number);
             // Failing here wastes space only; the next opening tries again.
             if mark.exists() {
-                if move_aside(self.dir, &path, &quarantine_name(self.now, number)).is_ok() {
-                    let _ = fs::remove_file(mark);
+                for name in quarantine_names(self.dir, self.now, &[number]) {
+                    if move_aside(self.dir, &path, &name).is_ok() {
+                        let _ = fs::remove_file(&mark);
+                    }
                 }
             } else {
                 let _ = fs::remove_dir_all(path);
@@ -476,10 +503,11 @@ impl Opening<'_> {
         let path = store_dir(self.dir, number);
         let mut store = Store::open(&path).map_err(|fault| as_error(fault, &path))?;
         let first = next_session(salvaged.commit);
+        let names = quarantine_names(self.dir, self.now, at_fault);
         let damage = Damage {
             at: self.now,
             reason,
-            quarantine: quarantine_name(self.now, at_fault.first().copied().unwrap_or(0)),
+            quarantine: names.first().cloned().unwrap_or_default(),
             new_epoch,
             epochs: salvaged.losses,
         };
@@ -526,16 +554,15 @@ impl Opening<'_> {
         self.sync_dirs()?;
 
         let dir = self.dir;
-        let now = self.now;
         let mut queue = self.queue(store, number, first, new_epoch);
         queue.epochs = epochs;
         queue.damages = damages;
         queue.commit(Writes::new(), [(new_epoch, EpochState::default())].into(), new_epoch)?;
         // Both slots must name the new store before the old one goes.
         queue.commit(Writes::new(), BTreeMap::new(), new_epoch)?;
-        for &old in at_fault {
+        for (&old, name) in at_fault.iter().zip(&names) {
             let path = store_dir(dir, old);
-            match move_aside(dir, &path, &quarantine_name(now, old)) {
+            match move_aside(dir, &path, name) {
                 Ok(()) => {
                     let _ = fs::remove_file(damage_mark(dir, old));
                 }

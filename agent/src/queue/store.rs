@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::QueueError;
-use super::record;
+use super::{QueueError, record, salvage};
 
 /// sled's segments: small, so that a nearly empty queue is a small file.
 const SEGMENT_BYTES: usize = 64 * 1024;
@@ -54,6 +53,25 @@ pub(super) struct Store {
     path: PathBuf,
     head: StoreHead,
     live_bytes: u64,
+    /// Declared after sled, and so dropped when that has let go of the file.
+    end: End,
+}
+
+/// What is done once sled has let go of its file.
+struct End {
+    /// The store to be sealed.
+    seal: Option<PathBuf>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // Without the seal the next opening is careful, and that is all.
+        if let Some(path) = &self.seal
+            && let Err(error) = salvage::seal(path)
+        {
+            tracing::debug!(%error, "the closed store was not sealed");
+        }
+    }
 }
 
 /// A blob being joined: base key, parts in all, parts read, commit, bytes.
@@ -150,7 +168,8 @@ impl Store {
         file.sync_all().map_err(system)?;
         sync_dir(path).map_err(system)?;
         let head = StoreHead::default();
-        Ok(Store { db, file, path: path.to_owned(), head, live_bytes: 0 })
+        let end = End { seal: None };
+        Ok(Store { db, file, path: path.to_owned(), head, live_bytes: 0, end })
     }
 
     /// Reads and checks every record, handing each whole blob to `each`.
@@ -216,6 +235,11 @@ impl Store {
         self.head = said;
         self.live_bytes = live;
         Ok(())
+    }
+
+    /// The store ends in order: once sled has let go of it, it is sealed.
+    pub(super) fn ends_in_order(&mut self) {
+        self.end.seal = Some(self.path.clone());
     }
 
     /// The number of the last commit.

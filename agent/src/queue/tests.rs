@@ -1,9 +1,12 @@
 //! The queue against a model in memory, against damage, against `kill -9`, against a full disk.
 
+mod damage;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use banyan_shared::ids::Millis;
 use proptest::prelude::*;
@@ -13,11 +16,12 @@ use super::*;
 
 const NOW: Millis = Millis(1_770_000_000_000);
 
-/// Damages a file's bytes, drawing places as it likes.
-type Harm<'a> = dyn FnMut(&mut Vec<u8>, &mut dyn FnMut(usize) -> usize) + 'a;
-
 fn open(dir: &Path) -> (Queue, Option<Damage>) {
-    Queue::open(dir, |counter| Epoch { counter, random: 7 * counter }, NOW).unwrap()
+    open_at(dir, NOW)
+}
+
+fn open_at(dir: &Path, now: Millis) -> (Queue, Option<Damage>) {
+    Queue::open(dir, |counter| Epoch { counter, random: 7 * counter }, now).unwrap()
 }
 
 fn day(n: i32) -> Date {
@@ -175,6 +179,38 @@ fn small_history_is_packed_into_blocks() {
     assert_eq!(queue.unconfirm(epoch, &[(1, 1000)]).unwrap(), 1000);
     assert_eq!(queue.waiting(epoch).count(), 1000);
     check(&queue);
+}
+
+#[test]
+fn what_is_released_is_retained_from_the_receipts_day() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut queue, _) = open(dir.path());
+    let epoch = queue.epoch();
+    // Years ago, years ahead, today.
+    let on = |tag: u64| [-6000, 26_000, 100][tag as usize % 3];
+    let entries: Vec<_> = (0..2100).map(|tag| new_entry(tag, 60, on(tag))).collect();
+    queue.append(&entries).unwrap();
+    queue.confirm_on(epoch, &[(1, 2090)], day(100)).unwrap();
+    let check = |queue: &Queue, through: Seq, on: Date| {
+        for entry in queue.history_since(epoch, 0, 3000).unwrap() {
+            if entry.seq <= through {
+                assert_eq!(entry.day, on, "{}", entry.seq);
+                assert_eq!(entry.payload, payload(entry.seq - 1, 60));
+            }
+        }
+    };
+    check(&queue, 2090, day(100));
+    // Released once more by a restored centre: what is packed keeps its day.
+    queue.unconfirm(epoch, &[(1, 2090)]).unwrap();
+    queue.confirm_on(epoch, &[(1, 1000)], day(130)).unwrap();
+    check(&queue, 1000, day(100));
+    drop(queue);
+    let (mut queue, damage) = open(dir.path());
+    assert_eq!(damage, None);
+    check(&queue, 1000, day(100));
+    queue.confirm_on(epoch, &[(1, 2100)], day(130)).unwrap();
+    assert_eq!(queue.drop_older_than(day(100)).unwrap(), 0);
+    assert_eq!(queue.drop_older_than(day(131)).unwrap(), 2100);
 }
 
 // ---- The model ----
@@ -380,223 +416,6 @@ proptest! {
         prop_assert_eq!(damage, None);
         model.check(&queue);
     }
-}
-
-// ---- Damage ----
-
-/// Entries, confirmed ones, small values, two epochs: something of everything.
-fn furnished(dir: &Path) -> (Epoch, u64) {
-    let (mut queue, _) = open(dir);
-    for tag in 0..400u64 {
-        queue.append(&[new_entry(tag, 120 + (tag as usize * 37) % 700, 0)]).unwrap();
-    }
-    let epoch = queue.epoch();
-    queue.confirm(epoch, &[(1, 150)]).unwrap();
-    queue.meta_put("cut", &[1; 2000]).unwrap();
-    (epoch, 400)
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for path in files(from) {
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy_tree(&path, &target);
-        } else {
-            std::fs::copy(path, target).unwrap();
-        }
-    }
-}
-
-/// Opens a queue after harm was done to it: it must open, hold no wrong value, and own up to each loss.
-fn check_after_harm(dir: &Path, epoch: Epoch, issued: u64, what: &str) -> u64 {
-    let (mut queue, damage) = open(dir);
-    let mut lost = SeqSet::default();
-    if let Some(damage) = &damage {
-        assert_ne!(queue.epoch(), epoch, "{what}");
-        assert_eq!(queue.damages(), std::slice::from_ref(damage));
-        let loss = damage.epochs.iter().find(|loss| loss.epoch == epoch).unwrap();
-        assert_eq!(loss.issued, issued, "{what}");
-        lost = SeqSet::from_ranges(loss.lost.iter().copied());
-        assert_eq!(loss.salvaged + lost.len(), issued, "{what}");
-        assert!(
-            dir.join("quarantine").join(&damage.quarantine).is_dir()
-                || damage.reason.contains("missing")
-        );
-    }
-    for seq in 1..=issued {
-        match queue.get(epoch, seq).unwrap() {
-            Some(entry) => {
-                assert_eq!(
-                    entry.payload,
-                    payload(seq - 1, 120 + ((seq as usize - 1) * 37) % 700),
-                    "{what}"
-                );
-                assert!(!lost.contains(seq), "{what}");
-            }
-            None => assert!(lost.contains(seq), "{what}: {seq} is gone without a word"),
-        }
-    }
-    if let Some(cut) = queue.meta_get("cut").unwrap() {
-        assert_eq!(cut, [1; 2000]);
-    }
-    assert_eq!(queue.append(&[new_entry(9, 100, 0)]).unwrap().len(), 1);
-    drop(queue);
-    let (mut queue, again) = open(dir);
-    assert_eq!(again, None, "{what}: mended once and for all");
-    assert_eq!(queue.damages().len(), usize::from(damage.is_some()), "kept until passed on");
-    queue.damage_reported().unwrap();
-    drop(queue);
-    assert!(open(dir).0.damages().is_empty());
-    lost.len()
-}
-
-/// How many of the entries can still be read from a store's raw bytes.
-fn readable(bytes: &[u8]) -> u64 {
-    let mut seqs = SeqSet::default();
-    for (base, writes) in record::assemble(record::scan(bytes)) {
-        match layout::parse_key(&base) {
-            Some(layout::Key::Entry(_, seq)) => seqs.insert((seq, seq)),
-            Some(layout::Key::Block(..)) => {
-                for (seq, _) in writes.values().flat_map(|bytes| layout::unpack(bytes).unwrap()) {
-                    seqs.insert((seq, seq));
-                }
-            }
-            _ => {}
-        }
-    }
-    seqs.len()
-}
-
-#[test]
-fn opens_after_any_corruption_and_owns_up_to_losses() {
-    let origin = tempfile::tempdir().unwrap();
-    let (epoch, issued) = furnished(origin.path());
-    let mut state = 0x5eed_u64;
-    let mut next = |n: usize| {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % n
-    };
-    let mut trial = |what: String, harm: &mut Harm<'_>| {
-        let dir = tempfile::tempdir().unwrap();
-        copy_tree(origin.path(), dir.path());
-        let path = store_file(dir.path());
-        let mut bytes = std::fs::read(&path).unwrap();
-        harm(&mut bytes, &mut next);
-        let left = readable(&bytes);
-        std::fs::write(&path, bytes).unwrap();
-        // Whatever the harm, it costs no entry that it left readable.
-        let lost = check_after_harm(dir.path(), epoch, issued, &what);
-        assert!(lost <= issued - left, "{what}: {left} were readable, {lost} are lost");
-        lost
-    };
-    for n in 0..20 {
-        trial(format!("flip 1, {n}"), &mut |bytes, next| {
-            let at = next(bytes.len());
-            bytes[at] ^= 1 << next(8);
-        });
-        trial(format!("flip 16, {n}"), &mut |bytes, next| {
-            for _ in 0..16 {
-                let at = next(bytes.len());
-                bytes[at] ^= 1 << next(8);
-            }
-        });
-        trial(format!("zero a page, {n}"), &mut |bytes, next| {
-            let at = next(bytes.len() / 4096) * 4096;
-            bytes[at..at + 4096].fill(0);
-        });
-        trial(format!("cut short, {n}"), &mut |bytes, next| {
-            let len = next(bytes.len());
-            bytes.truncate(len);
-        });
-    }
-    let all = trial("empty".into(), &mut |bytes, _| bytes.clear());
-    assert_eq!(all, issued);
-}
-
-#[test]
-fn what_was_readable_survives_a_crash_between_seeing_the_damage_and_mending_it() {
-    let origin = tempfile::tempdir().unwrap();
-    let (epoch, issued) = furnished(origin.path());
-    let path = store_file(origin.path());
-    let store = path.parent().unwrap();
-    let whole = std::fs::read(&path).unwrap();
-    for at in [whole.len() / 5, whole.len() / 2, whole.len() - 9000] {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 1;
-        std::fs::write(&path, &bytes).unwrap();
-        // As an opening does that ends right after it saw the damage.
-        let raw = salvage::Raw::read(store);
-        drop(store::Store::open(store));
-        raw.keep().unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        copy_tree(origin.path(), dir.path());
-        let lost = check_after_harm(dir.path(), epoch, issued, "crashed");
-        assert!(lost <= issued - readable(&bytes), "{lost} are lost by the byte at {at}");
-        salvage::forget_kept(store);
-        std::fs::write(&path, &whole).unwrap();
-    }
-}
-
-#[test]
-fn opens_whatever_file_is_missing_or_nonsense() {
-    let origin = tempfile::tempdir().unwrap();
-    let (epoch, issued) = furnished(origin.path());
-    let whole = |harm: &dyn Fn(&Path)| {
-        let dir = tempfile::tempdir().unwrap();
-        copy_tree(origin.path(), dir.path());
-        harm(dir.path());
-        check_after_harm(dir.path(), epoch, issued, "files")
-    };
-    // Without the side file the end is not known for certain, but everything is still there.
-    assert_eq!(whole(&|dir| std::fs::remove_file(dir.join("head")).unwrap()), 0);
-    assert_eq!(whole(&|dir| std::fs::write(dir.join("head"), [0xff; 8192]).unwrap()), 0);
-    assert_eq!(whole(&|dir| std::fs::write(dir.join("head"), b"x").unwrap()), 0);
-    assert_eq!(
-        whole(&|dir| std::fs::remove_file(store_file(dir).with_file_name("conf")).unwrap()),
-        0
-    );
-    assert_eq!(
-        whole(&|dir| std::fs::write(store_file(dir).with_file_name("conf"), b"?").unwrap()),
-        0
-    );
-    assert_eq!(
-        whole(&|dir| std::fs::remove_dir_all(store_file(dir).parent().unwrap()).unwrap()),
-        issued
-    );
-    // What a kill during sled's own start leaves behind.
-    let unfinished = |dir: &Path| {
-        let path = store_file(dir).with_file_name("snap.FFFFFFFFFFFF0000.generating");
-        std::fs::write(path, b"").unwrap();
-    };
-    let dir = tempfile::tempdir().unwrap();
-    copy_tree(origin.path(), dir.path());
-    unfinished(dir.path());
-    assert_eq!(open(dir.path()).1, None);
-    // One torn slot of the two is what a power cut may leave: no damage at all.
-    for slot in [0, 4096] {
-        whole(&|dir| {
-            let mut bytes = std::fs::read(dir.join("head")).unwrap();
-            bytes[slot + 20] ^= 0xff;
-            std::fs::write(dir.join("head"), bytes).unwrap();
-        });
-    }
-}
-
-#[test]
-fn an_older_copy_of_the_store_is_noticed() {
-    let dir = tempfile::tempdir().unwrap();
-    let old = tempfile::tempdir().unwrap();
-    let (epoch, issued) = furnished(dir.path());
-    copy_tree(dir.path(), old.path());
-    let (mut queue, _) = open(dir.path());
-    queue.append(&[new_entry(400, 120 + (400 * 37) % 700, 0)]).unwrap();
-    drop(queue);
-    let store = store_file(dir.path());
-    std::fs::remove_dir_all(store.parent().unwrap()).unwrap();
-    copy_tree(store_file(old.path()).parent().unwrap(), store.parent().unwrap());
-    assert_eq!(check_after_harm(dir.path(), epoch, issued + 1, "rolled back"), 1);
 }
 
 // ---- Real processes ----

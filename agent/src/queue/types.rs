@@ -78,7 +78,7 @@ pub struct Damage {
     pub at: Millis,
     /// What was seen.
     pub reason: String,
-    /// The name of the damaged store inside `quarantine/`.
+    /// The name of the damaged store inside `quarantine/`; empty if nothing was left of it.
     pub quarantine: String,
     /// The epoch begun because of it.
     pub new_epoch: Epoch,

@@ -129,6 +129,11 @@ pub(crate) struct Centre {
     /// Every body held, as the ledger would have it.
     pub(crate) ledger: BTreeMap<(AgentId, Epoch, Seq), Body>,
     pub(crate) time: Millis,
+    /// The context it grants, and the catalogue of that.
+    pub(crate) context: u32,
+    pub(crate) catalogue: String,
+    /// Whose history the agents granted from now on continue.
+    pub(crate) succeeds: Option<AgentId>,
     position: u64,
 }
 
@@ -169,6 +174,9 @@ impl Centre {
             refuse_all: None,
             ledger: BTreeMap::new(),
             time: NOW,
+            context: 3,
+            catalogue: CATALOGUE.to_owned(),
+            succeeds: None,
             position: 0,
         }
     }
@@ -183,7 +191,7 @@ impl Centre {
     }
 
     fn offer(&self, context: u32, facilities: Vec<FacilityScope>) -> Offer {
-        let hash = CatalogueHash(sha256(&[CATALOGUE.as_bytes()]));
+        let hash = CatalogueHash(sha256(&[self.catalogue.as_bytes()]));
         Offer { context, catalogue: hash, facilities }
     }
 
@@ -191,7 +199,7 @@ impl Centre {
     fn home_offer(&self) -> Offer {
         let opens = Date::new(2027, 1, 1);
         self.offer(
-            3,
+            self.context,
             vec![
                 scope("V-1", "clinic", true, None),
                 scope("V-2", "clinic", false, None),
@@ -217,7 +225,7 @@ impl Centre {
             root: self.root.public(),
             certificate: self.certificate.clone(),
             offers,
-            catalogue: deflate(CATALOGUE.as_bytes()),
+            catalogue: deflate(self.catalogue.as_bytes()),
             expires: NOW.plus(30 * super::DAY_MS),
         }
     }
@@ -226,8 +234,9 @@ impl Centre {
         file.to_bytes(&self.operating)
     }
 
-    fn grant(&self, key: PublicKey) -> SignedGrant {
-        let grant = Grant { key, offer: self.home_offer(), issued_at: self.time, succeeds: None };
+    pub(crate) fn grant(&self, key: PublicKey) -> SignedGrant {
+        let (offer, succeeds) = (self.home_offer(), self.succeeds);
+        let grant = Grant { key, offer, issued_at: self.time, succeeds };
         SignedGrant::sign(&grant, &self.operating, &self.certificate)
     }
 
@@ -265,7 +274,7 @@ impl Centre {
                 }
                 self.agents.insert(agent, request.key);
                 let grant = self.grant(request.key);
-                let catalogue = Some(deflate(CATALOGUE.as_bytes()));
+                let catalogue = Some(deflate(self.catalogue.as_bytes()));
                 vec![self.answer(agent, &Answer::Granted { grant, catalogue })]
             }
             Kind::Introduce => {
@@ -288,7 +297,13 @@ impl Centre {
                 let grant = self.grant(key);
                 let hand_over = self.answer(agent, &Answer::Granted { grant, catalogue: None });
                 let receipt = self.batch(&batch);
-                if told { vec![receipt] } else { vec![hand_over, receipt] }
+                let mut answers = if told { vec![receipt] } else { vec![hand_over, receipt] };
+                if batch.hello.is_some() && batch.context != self.context {
+                    let grant = self.grant(key);
+                    let catalogue = Some(deflate(self.catalogue.as_bytes()));
+                    answers.push(self.answer(agent, &Answer::Granted { grant, catalogue }));
+                }
+                answers
             }
             other => panic!("{other:?}"),
         }

@@ -1,11 +1,15 @@
 //! The agent against a small centre made of the real [`Inbox`], without a network: every message goes through
 //! the same bytes.
 
+mod beyond;
 mod capture;
 mod centre;
+mod damage;
 mod delivery;
 mod elsewhere;
+mod lines;
 mod programs;
+mod running;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -81,6 +85,20 @@ pub(crate) fn save(core: &mut Core, draft: Draft) -> Saved {
     let (mut saved, refused) = save_all(core, vec![draft]);
     assert!(refused.is_empty(), "{refused:?}");
     saved.pop().unwrap()
+}
+
+/// Copies a directory with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 /// The codes of what is wrong with a draft that must be bad.

@@ -149,3 +149,37 @@ fn commands_reach_the_running_agent() {
     assert!(path.exists(), "another's by now");
     assert_eq!(run(dir.path(), &["status"]), 0, "and without it they work as well");
 }
+
+#[test]
+fn a_service_that_does_not_answer_is_late() {
+    use std::io::{BufRead, BufReader, Write};
+    let dir = tempfile::tempdir().unwrap();
+    enrol(dir.path());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::fs::create_dir(dir.path().join("data/run")).unwrap();
+    write(
+        dir.path(),
+        "data/run/local.json",
+        format!(r#"{{"port":{port},"token":"t"}}"#).as_bytes(),
+    );
+    // It takes the command, and then it is gone.
+    let service = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = String::new();
+        BufReader::new(&stream).read_line(&mut asked).unwrap();
+        let state = crate::command::SyncState {
+            hellos: 0,
+            waiting: 1,
+            enrolled: true,
+            link: "connecting".to_owned(),
+            detail: None,
+            fault: None,
+            refusal: None,
+        };
+        serde_json::to_writer(&stream, &Reply::Sync(state)).unwrap();
+        stream.write_all(b"\n").unwrap();
+    });
+    assert_eq!(run(dir.path(), &["sync", "--timeout", "1s"]), 3);
+    service.join().unwrap();
+}
