@@ -204,6 +204,10 @@ impl Service {
         // the store.
         Identity::open(dir)?;
         let mut ledger = Ledger::open(&ledger_dir(dir))?;
+        if ledger.head().position > 0 {
+            // Cut short after its commit: from now on these keys sign.
+            Identity::finished(dir)?;
+        }
         let identity = Arc::new(Identity::open(dir)?);
         let now = (clock)();
         let reader = ledger.reader()?;
