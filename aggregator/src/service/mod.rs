@@ -208,6 +208,8 @@ impl Service {
             // Cut short after its commit: from now on these keys sign.
             Identity::finished(dir)?;
         }
+        // Whoever has the ledger knows that no service is running: before the fold, which takes its time.
+        crate::serve::retire_addresses(dir)?;
         let identity = Arc::new(Identity::open(dir)?);
         let now = (clock)();
         let reader = ledger.reader()?;
