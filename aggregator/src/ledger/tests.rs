@@ -436,6 +436,8 @@ fn a_damaged_backup_restores_nothing() {
         assert!(matches!(answer, Err(LedgerError::MemberName { .. })), "{name:?}");
     }
     assert_eq!(std::fs::read(&file).unwrap(), good, "a failed backup leaves the older one");
+    let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!names.into_iter().any(|name| name.to_string_lossy().contains("part")), "and no part");
 }
 
 #[test]

@@ -127,6 +127,7 @@ pub struct Service {
     keeper: Arc<Keeper>,
     imports: registry::Imports,
     verifying: tokio::sync::Mutex<()>,
+    backing_up: Arc<tokio::sync::Mutex<()>>,
     access: Access,
 }
 
@@ -253,6 +254,7 @@ impl Service {
             keeper: keeper.clone(),
             imports: registry::Imports::default(),
             verifying: tokio::sync::Mutex::default(),
+            backing_up: Arc::default(),
             access,
         };
         let running = Running { intake, ended: None, stop, writer, keeper, state, rows_kept };

@@ -66,6 +66,36 @@ fn a_service_told_to_end_does_not_wait_for_a_verification() {
 }
 
 #[test]
+fn backups_take_turns() {
+    let centre = Centre::new();
+    let file = centre.dir.path().join("a.bak");
+    let turn = centre.runtime.block_on(centre.service.backing_up.clone().lock_owned());
+    let tasks: Vec<_> = (0..4)
+        .map(|n| {
+            let (service, file) = (centre.service.clone(), file.clone());
+            centre.runtime.spawn(async move { service.backup(&file, n % 2 == 0).await })
+        })
+        .collect();
+    drop(turn);
+    for task in tasks {
+        centre.runtime.block_on(task).unwrap().unwrap();
+    }
+    crate::ledger::check_backup(&file).unwrap();
+    let names = std::fs::read_dir(centre.dir.path()).unwrap().map(|e| e.unwrap().file_name());
+    assert!(!names.into_iter().any(|name| name.to_string_lossy().contains(".part")));
+    // Whoever asked goes away while it is being written: the next one still waits for its end.
+    let asked = centre.service.backup(&file, false);
+    let mut asked = Box::pin(asked);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let _in_runtime = centre.runtime.enter();
+    let _ = asked.as_mut().poll(&mut context);
+    drop(asked);
+    centre.runtime.block_on(centre.service.backup(&file, true)).unwrap();
+    let kind = crate::ledger::check_backup(&file).unwrap().kind;
+    assert_eq!(kind, crate::ledger::BackupKind::Identity, "the later one stands");
+}
+
+#[test]
 fn agents_get_what_an_act_puts_in_force_whether_anybody_waits_for_it_or_not() {
     let centre = Centre::new();
     let below = Below { unit: "T1".parse().unwrap(), kind: None };

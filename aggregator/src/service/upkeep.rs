@@ -179,12 +179,15 @@ impl Service {
     /// # Errors
     /// What the disk says, or a ledger that does not hold.
     pub async fn backup(&self, path: &Path, identity: bool) -> Result<BackupSummary> {
+        // One at a time, each reads the whole ledger; to its end, also if whoever asked goes away.
+        let turn = self.backing_up.clone().lock_owned().await;
         let mut members = Identity::members(&self.dir)?;
         members.extend(Access::member(&self.dir)?);
         let reader = self.ledger.reader()?;
         let now = self.now();
         let path = path.to_owned();
         let summary = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             if identity {
                 reader.identity_backup(&path, &members, now)
             } else {
