@@ -31,6 +31,10 @@ const CERTIFICATE: &str = "certificate";
 const ROOT_PUBLIC: &str = "root.pub";
 /// The mark of a founding or a restore that has begun and is not finished: without it keys are never removed.
 const UNFINISHED: &str = "unfinished";
+const MARK_INIT: &[u8] = b"init\n";
+/// The recovery file is being written into the data directory.
+const MARK_INIT_RECOVERY: &[u8] = b"init root.recovery\n";
+const MARK_RESTORE: &[u8] = b"restore\n";
 
 /// The centre's identity in memory.
 pub struct Identity {
@@ -134,7 +138,7 @@ impl Identity {
         keep: impl FnOnce(&SigningKey) -> Result<T>,
     ) -> Result<(Identity, T)> {
         let folder = folder(dir);
-        if folder.exists() {
+        if Identity::found_in(dir)? != Found::Nothing {
             bail!("{} exists already: this directory has been initialised", folder.display());
         }
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
@@ -156,28 +160,30 @@ impl Identity {
     /// What the disk says.
     pub(crate) fn found_in(dir: &Path) -> Result<Found> {
         let folder = folder(dir);
-        match fs::read(folder.join(UNFINISHED)) {
-            Ok(mark) => {
-                return Ok(Found::Unfinished(match mark.as_slice() {
-                    b"restore" => Begun::Restore,
-                    // Torn: cut off before the recovery file was begun.
-                    mark => Begun::Init { recovery_here: mark == b"init, root.recovery" },
-                }));
+        match fs::read(folder.join(UNFINISHED)).as_deref() {
+            Ok(MARK_INIT) => return Ok(Found::Unfinished(Begun::Init { recovery_here: false })),
+            Ok(MARK_INIT_RECOVERY) => {
+                return Ok(Found::Unfinished(Begun::Init { recovery_here: true }));
             }
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("reading {}", folder.display()));
+            Ok(MARK_RESTORE) => return Ok(Found::Unfinished(Begun::Restore)),
+            // Not one of ours.
+            Ok(_) => return Ok(Found::Keys),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => bail!("reading {}: {error}", folder.display()),
+        }
+        let names = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Found::Nothing);
             }
-            Err(_) => {}
+            names => names.with_context(|| format!("reading {}", folder.display()))?,
+        };
+        for name in names {
+            // What is left of a mark that was not written.
+            if name?.path() != folder.join(UNFINISHED).with_extension("new") {
+                return Ok(Found::Keys);
+            }
         }
-        match fs::read_dir(&folder) {
-            Ok(mut names) => Ok(match names.next() {
-                // Cut off before the mark.
-                None => Found::Unfinished(Begun::Init { recovery_here: false }),
-                Some(_) => Found::Keys,
-            }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Found::Nothing),
-            Err(error) => Err(error).with_context(|| format!("reading {}", folder.display())),
-        }
+        Ok(Found::Nothing)
     }
 
     /// Notes on the disk, in the folder of the keys, that something has begun.
@@ -185,18 +191,12 @@ impl Identity {
     /// # Errors
     /// What the disk says.
     pub(crate) fn mark(dir: &Path, begun: Begun) -> Result<()> {
-        let path = folder(dir).join(UNFINISHED);
-        let text: &[u8] = match begun {
-            Begun::Init { recovery_here: true } => b"init, root.recovery",
-            Begun::Init { recovery_here: false } => b"init",
-            Begun::Restore => b"restore",
+        let text = match begun {
+            Begun::Init { recovery_here: true } => MARK_INIT_RECOVERY,
+            Begun::Init { recovery_here: false } => MARK_INIT,
+            Begun::Restore => MARK_RESTORE,
         };
-        let written = fs::File::create(&path).and_then(|mut mark| {
-            mark.write_all(text)?;
-            mark.sync_all()
-        });
-        written.with_context(|| format!("writing {}", path.display()))?;
-        sync_folder(&folder(dir))?;
+        write_secret(&folder(dir).join(UNFINISHED), text)?;
         sync_folder(dir)
     }
 
@@ -213,11 +213,11 @@ impl Identity {
         }
     }
 
-    /// Removes the folder of keys that something cut short has left, its mark last.
+    /// Removes what something cut short has left among the keys, but for its mark.
     ///
     /// # Errors
     /// What the disk says.
-    pub(crate) fn clear_unfinished(dir: &Path) -> Result<()> {
+    pub(crate) fn clear_to_mark(dir: &Path) -> Result<()> {
         let folder = folder(dir);
         let clear = || -> std::io::Result<()> {
             for entry in fs::read_dir(&folder)? {
@@ -226,9 +226,20 @@ impl Identity {
                     fs::remove_file(entry.path())?;
                 }
             }
-            fs::remove_dir_all(&folder)
+            Ok(())
         };
         clear().with_context(|| format!("clearing {}", folder.display()))?;
+        sync_folder(&folder)
+    }
+
+    /// Removes the folder of keys that something cut short has left, its mark last.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn clear_unfinished(dir: &Path) -> Result<()> {
+        Identity::clear_to_mark(dir)?;
+        let folder = folder(dir);
+        fs::remove_dir_all(&folder).with_context(|| format!("clearing {}", folder.display()))?;
         sync_folder(dir)
     }
 

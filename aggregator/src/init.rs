@@ -241,7 +241,8 @@ fn clear_unfinished(dir: &Path) -> Result<()> {
     if own_recovery {
         match std::fs::remove_file(dir.join(RECOVERY_FILE)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).context("clearing the recovery file of an init that was cut short");
+                return Err(error)
+                    .context("clearing the recovery file of an init that was cut short");
             }
             _ => {}
         }

@@ -95,7 +95,7 @@ pub struct BackupSummary {
 pub struct Restored {
     /// The ledger, open, of a new incarnation.
     pub ledger: Ledger,
-    /// The members, for the caller to put in place.
+    /// The members.
     pub members: Vec<Member>,
     /// What the backup held.
     pub summary: BackupSummary,
@@ -317,6 +317,19 @@ pub fn check_backup(path: &Path) -> Result<BackupSummary, LedgerError> {
 /// # Errors
 /// [`LedgerError::NotEmpty`] when `dir` holds anything, [`LedgerError::Backup`], or what the disk says.
 pub fn restore(path: &Path, dir: &Path, now: Millis) -> Result<Restored, LedgerError> {
+    restore_with(path, dir, now, |_| Ok::<_, LedgerError>(()))
+}
+
+/// As [`restore`]; `put` puts the members in place once everything else is written. Only then is there a ledger.
+///
+/// # Errors
+/// As [`restore`], and what `put` says.
+pub fn restore_with<E: From<LedgerError>>(
+    path: &Path,
+    dir: &Path,
+    now: Millis,
+    put: impl FnOnce(&[Member]) -> Result<(), E>,
+) -> Result<Restored, E> {
     refuse_non_empty(dir)?;
     let summary = check_backup(path)?;
     let identity = StoreIdentity {
@@ -359,7 +372,8 @@ pub fn restore(path: &Path, dir: &Path, now: Millis) -> Result<Restored, LedgerE
         })?;
         commit(&mut head, &mut rows)?;
         transaction.commit().map_err(&sqlite)?;
-        Ok(head)
+        put(&members)?;
+        Ok::<_, E>(head)
     })?;
     Ok(Restored { ledger, members, summary })
 }

@@ -16,7 +16,7 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), LedgerError> {
 }
 
 /// Makes `dir`, its missing parents and their names durable.
-pub(super) fn make_dir(dir: &Path) -> Result<(), LedgerError> {
+pub(crate) fn make_dir(dir: &Path) -> Result<(), LedgerError> {
     if !dir.is_dir() {
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             make_dir(parent)?;
