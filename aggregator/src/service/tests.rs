@@ -66,6 +66,43 @@ fn a_service_told_to_end_does_not_wait_for_a_verification() {
 }
 
 #[test]
+fn a_claim_of_who_is_out_is_not_approved() {
+    let centre = Centre::new();
+    let context = NewContext { number: 1, facilities: vec!["A".parse().unwrap()], below: vec![] };
+    let code = NewCode {
+        number: 7,
+        secret: [0; 16],
+        contexts: vec![context],
+        uses: 9,
+        expires: LATER.plus(1000),
+    };
+    let (holder, out) = (key(1).public(), key(2).public());
+    let admitted = |key| Act::Admitted { key, code: 7, context: 1, machine: 0, succeeds: None };
+    let acts = vec![
+        Act::Codes(vec![code]),
+        admitted(out),
+        Act::Revoked { agent: out.agent_id() },
+        admitted(holder),
+        // Judged before it was out, stored after.
+        Act::Claimed { key: out, code: 7, context: 1, machine: 0 },
+    ];
+    centre.put(acts).unwrap();
+    let decide = |approve| {
+        let agent = out.agent_id().to_string();
+        let call = DecideClaim { agent, approve, beside: false, lang: Lang::En };
+        centre.runtime.block_on(centre.service.decide_claim("operator", call))
+    };
+    let error = decide(true).unwrap_err();
+    assert!(error.is::<Usage>() && error.to_string().contains("revoked"), "{error:#}");
+    let is_in = |key: banyan_shared::keys::PublicKey| {
+        centre.service.state().read().agents[&key.agent_id()].revoked.is_none()
+    };
+    assert!(is_in(holder) && !is_in(out));
+    assert_eq!(decide(false).unwrap().state, "refused");
+    assert!(is_in(holder));
+}
+
+#[test]
 fn backups_take_turns() {
     let centre = Centre::new();
     let file = centre.dir.path().join("a.bak");
