@@ -29,6 +29,12 @@ const FOLDER: &str = "keys";
 const OPERATING: &str = "operating.key";
 const CERTIFICATE: &str = "certificate";
 const ROOT_PUBLIC: &str = "root.pub";
+/// The mark of a founding or a restore that has begun and is not finished: without it keys are never removed.
+const UNFINISHED: &str = "unfinished";
+const MARK_INIT: &[u8] = b"init\n";
+/// The recovery file is being written into the data directory.
+const MARK_INIT_RECOVERY: &[u8] = b"init root.recovery\n";
+const MARK_RESTORE: &[u8] = b"restore\n";
 
 /// The centre's identity in memory.
 pub struct Identity {
@@ -70,11 +76,42 @@ pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&fresh, path).with_context(|| format!("writing {}", path.display()))?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes the names in a folder durable.
+fn sync_folder(folder: &Path) -> Result<()> {
+    // Windows has no handle to flush for a directory; NTFS journals its names.
     #[cfg(unix)]
-    if let Some(folder) = path.parent() {
-        fs::File::open(folder)?.sync_all()?;
-    }
+    fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .with_context(|| format!("writing {}", folder.display()))?;
+    #[cfg(not(unix))]
+    let _ = folder;
     Ok(())
+}
+
+/// What is being made of a data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// A centre is being founded.
+    Init {
+        /// Whether the recovery file is being written into the data directory.
+        recovery_here: bool,
+    },
+    /// A backup is being put in place.
+    Restore,
+}
+
+/// What stands in the place of the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Nothing.
+    Nothing,
+    /// What was left by something cut short.
+    Unfinished(Begun),
+    /// A centre's keys, or what may be left of them.
+    Keys,
 }
 
 fn folder(dir: &Path) -> PathBuf {
@@ -101,7 +138,7 @@ impl Identity {
         keep: impl FnOnce(&SigningKey) -> Result<T>,
     ) -> Result<(Identity, T)> {
         let folder = folder(dir);
-        if folder.exists() {
+        if Identity::found_in(dir)? != Found::Nothing {
             bail!("{} exists already: this directory has been initialised", folder.display());
         }
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
@@ -115,6 +152,95 @@ impl Identity {
         write_secret(&folder.join(OPERATING), key.pkcs8())?;
         let ca = Ca::create(&folder)?;
         Ok((Identity { key, certificate, root: root.public(), ca, before: None }, kept))
+    }
+
+    /// What stands in `dir` in the place of the keys.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn found_in(dir: &Path) -> Result<Found> {
+        let folder = folder(dir);
+        match fs::read(folder.join(UNFINISHED)).as_deref() {
+            Ok(MARK_INIT) => return Ok(Found::Unfinished(Begun::Init { recovery_here: false })),
+            Ok(MARK_INIT_RECOVERY) => {
+                return Ok(Found::Unfinished(Begun::Init { recovery_here: true }));
+            }
+            Ok(MARK_RESTORE) => return Ok(Found::Unfinished(Begun::Restore)),
+            // Not one of ours.
+            Ok(_) => return Ok(Found::Keys),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => bail!("reading {}: {error}", folder.display()),
+        }
+        let names = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Found::Nothing);
+            }
+            names => names.with_context(|| format!("reading {}", folder.display()))?,
+        };
+        for name in names {
+            // What is left of a mark that was not written.
+            if name?.path() != folder.join(UNFINISHED).with_extension("new") {
+                return Ok(Found::Keys);
+            }
+        }
+        Ok(Found::Nothing)
+    }
+
+    /// Notes on the disk, in the folder of the keys, that something has begun.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn mark(dir: &Path, begun: Begun) -> Result<()> {
+        let text = match begun {
+            Begun::Init { recovery_here: true } => MARK_INIT_RECOVERY,
+            Begun::Init { recovery_here: false } => MARK_INIT,
+            Begun::Restore => MARK_RESTORE,
+        };
+        write_secret(&folder(dir).join(UNFINISHED), text)?;
+        sync_folder(dir)
+    }
+
+    /// Takes the mark away: what was begun is finished.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn finished(dir: &Path) -> Result<()> {
+        let path = folder(dir).join(UNFINISHED);
+        match fs::remove_file(&path) {
+            Ok(()) => sync_folder(&folder(dir)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("removing {}", path.display())),
+        }
+    }
+
+    /// Removes what something cut short has left among the keys, but for its mark.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn clear_to_mark(dir: &Path) -> Result<()> {
+        let folder = folder(dir);
+        let clear = || -> std::io::Result<()> {
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                if entry.file_name() != UNFINISHED {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        clear().with_context(|| format!("clearing {}", folder.display()))?;
+        sync_folder(&folder)
+    }
+
+    /// Removes the folder of keys that something cut short has left, its mark last.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn clear_unfinished(dir: &Path) -> Result<()> {
+        Identity::clear_to_mark(dir)?;
+        let folder = folder(dir);
+        fs::remove_dir_all(&folder).with_context(|| format!("clearing {}", folder.display()))?;
+        sync_folder(dir)
     }
 
     /// Reads the keys in `dir`, those of a roll-over that was cut short too: from the moment they are on disk

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use banyan_shared::catalogue::{Catalogue, Lang};
 use banyan_shared::ids::Millis;
 use banyan_shared::keys::SigningKey;
@@ -14,8 +14,8 @@ use crate::act::{Act, SignedAct, TableFile};
 use crate::identity::recovery::{
     PASSPHRASE_CHARS_MIN, RecoveryCode, RecoveryError, RecoverySecret, seal_root,
 };
-use crate::identity::{Identity, random, write_secret};
-use crate::ledger::{Ledger, NewRow};
+use crate::identity::{Begun, Found, Identity, random, write_secret};
+use crate::ledger::{Ledger, LedgerError, NewRow};
 use crate::service::{ledger_dir, say, usage};
 use crate::state::build_organisation;
 
@@ -126,7 +126,11 @@ pub fn init_keeping(
     }
     clear_unfinished(dir)?;
     let (file, secret) = recovery_of(dir, kept)?;
-    let keep = |root: &SigningKey| write_secret(&file, &seal_root(root, &secret)?);
+    let keep = |root: &SigningKey| {
+        let recovery_here = file == dir.join(RECOVERY_FILE);
+        Identity::mark(dir, Begun::Init { recovery_here })?;
+        write_secret(&file, &seal_root(root, &secret)?)
+    };
     let (identity, ()) = Identity::found(dir, now, keep)?;
     // Before the ledger makes it a centre: what is shown once must have been shown.
     show_code(&file, &secret, lang);
@@ -144,6 +148,7 @@ pub fn init_keeping(
         })
         .collect();
     ledger.commit_now(&rows, now)?;
+    Identity::finished(dir)?;
     eprintln!(
         "{}",
         say(
@@ -208,25 +213,148 @@ fn show_code(file: &Path, secret: &RecoverySecret, lang: Lang) {
     eprintln!("{text}");
 }
 
-/// Takes away what an `init` that was cut short has left: keys without a ledger, or with an empty one,
-/// have signed nothing yet.
+/// Takes away what an `init` that was cut short has left. Only its mark tells that: keys without a ledger may also
+/// be those of a centre whose ledger was lost, and nothing makes them again.
 fn clear_unfinished(dir: &Path) -> Result<()> {
     let ledger = ledger_dir(dir);
-    let begun =
-        ledger.exists() && Ledger::open(&ledger).map_or(true, |open| open.head().position > 0);
-    let keys = dir.join("keys");
-    if begun || !keys.exists() {
-        return Ok(());
-    }
+    let begun = match Ledger::open(&ledger) {
+        Ok(open) => open.head().position > 0,
+        Err(LedgerError::Absent { .. }) => false,
+        Err(error) => return Err(error.into()),
+    };
+    let own_recovery = match Identity::found_in(dir)? {
+        found if begun || found == Found::Keys => bail!(
+            "{0} 已有中心的密钥或账本，不会覆盖。账本丢失时：将 ledger/ 放回原处，或用 restore 把备份恢复到新目录 / {0} holds a centre's keys or ledger, which are not replaced. If its ledger was lost: put ledger/ back, or bring a backup into a new directory with `restore`",
+            dir.display()
+        ),
+        Found::Unfinished(Begun::Restore) => bail!(
+            "{0} 中的 restore 未完成：请重复 restore / a `restore` into {0} was cut short: repeat it",
+            dir.display()
+        ),
+        Found::Unfinished(Begun::Init { recovery_here }) => recovery_here,
+        Found::Nothing | Found::Keys => return Ok(()),
+    };
     if ledger.exists() {
         std::fs::remove_dir_all(&ledger)
             .with_context(|| format!("clearing {}", ledger.display()))?;
     }
-    std::fs::remove_dir_all(&keys).with_context(|| format!("clearing {}", keys.display()))?;
-    match std::fs::remove_file(dir.join(RECOVERY_FILE)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).context("clearing the recovery file of an init that was cut short")
+    if own_recovery {
+        match std::fs::remove_file(dir.join(RECOVERY_FILE)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error)
+                    .context("clearing the recovery file of an init that was cut short");
+            }
+            _ => {}
         }
-        _ => Ok(()),
+    }
+    // The mark goes last: what is left of this is cleared by the next run.
+    Identity::clear_unfinished(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn init_seeds(dir: &Path) -> Result<()> {
+        init(dir, &Sources { catalogue: None, tables: Vec::new() }, "test", Lang::En)
+    }
+
+    /// Every file below `dir` with its bytes.
+    fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files.extend(self::files(&path));
+            } else {
+                files.insert(path.clone(), fs::read(&path).unwrap());
+            }
+        }
+        files
+    }
+
+    #[test]
+    fn keys_whose_ledger_is_gone_are_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("centre");
+        init_seeds(&home).unwrap();
+        let error = format!("{:#}", init_seeds(&home).unwrap_err());
+        assert!(error.contains("holds a centre's keys"), "{error}");
+        fs::remove_dir_all(home.join("ledger")).unwrap();
+        let before = files(&home);
+        assert!(before.contains_key(&home.join(RECOVERY_FILE)));
+        let error = format!("{:#}", init_seeds(&home).unwrap_err());
+        assert!(error.contains("restore"), "{error}");
+        assert_eq!(files(&home), before);
+        // An empty ledger beside them is no sign of a founding either.
+        drop(Ledger::create(&home.join("ledger"), [1; 16]).unwrap());
+        let before = files(&home);
+        init_seeds(&home).unwrap_err();
+        assert_eq!(files(&home), before);
+    }
+
+    #[test]
+    fn a_founding_that_was_cut_short_can_be_repeated() {
+        let dir = tempfile::tempdir().unwrap();
+        let begun = |what: &str, leave: fn(&Path)| {
+            let home = dir.path().join(what);
+            init_seeds(&home).unwrap();
+            Identity::mark(&home, Begun::Init { recovery_here: true }).unwrap();
+            leave(&home);
+            init_seeds(&home).unwrap_or_else(|error| panic!("{what}: {error:#}"));
+            assert!(!home.join("keys/unfinished").exists(), "{what}");
+            Identity::open(&home).unwrap();
+            assert_eq!(Ledger::open(&home.join("ledger")).unwrap().head().position, 3, "{what}");
+        };
+        begun("before the ledger", |home| fs::remove_dir_all(home.join("ledger")).unwrap());
+        begun("within the keys", |home| {
+            fs::remove_dir_all(home.join("ledger")).unwrap();
+            fs::remove_file(home.join("keys/operating.key")).unwrap();
+        });
+        begun("at the ledger", |home| {
+            fs::remove_dir_all(home.join("ledger")).unwrap();
+            fs::create_dir(home.join("ledger")).unwrap();
+            fs::write(home.join("ledger/ledger.db.new"), "half").unwrap();
+        });
+        begun("before the first commit", |home| {
+            fs::remove_dir_all(home.join("ledger")).unwrap();
+            drop(Ledger::create(&home.join("ledger"), [1; 16]).unwrap());
+        });
+        begun("before the mark", |home| {
+            fs::remove_dir_all(home.join("ledger")).unwrap();
+            fs::remove_file(home.join(RECOVERY_FILE)).unwrap();
+            fs::remove_dir_all(home.join("keys")).unwrap();
+            fs::create_dir(home.join("keys")).unwrap();
+        });
+    }
+
+    #[test]
+    fn what_was_founded_is_not_cleared_for_the_mark_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("centre");
+        init_seeds(&home).unwrap();
+        // Cut short between the first commit and the end of the mark.
+        Identity::mark(&home, Begun::Init { recovery_here: true }).unwrap();
+        let keys = files(&home.join("keys"));
+        init_seeds(&home).unwrap_err();
+        assert_eq!(files(&home.join("keys")), keys);
+        // Whoever opens it takes the mark away: from then on the loss of the ledger is a loss.
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let opened = crate::service::Service::open(&home, crate::service::system_clock(), None);
+        let (service, running) = runtime.block_on(opened).unwrap();
+        drop(service);
+        runtime.block_on(running.stop()).unwrap();
+        fs::remove_dir_all(home.join("ledger")).unwrap();
+        init_seeds(&home).unwrap_err();
+        assert!(home.join("keys/operating.key").exists());
+        // A recovery file of another centre is not this founding's to remove.
+        let other = dir.path().join("other");
+        fs::create_dir_all(other.join("keys")).unwrap();
+        fs::write(other.join(RECOVERY_FILE), "another's").unwrap();
+        Identity::mark(&other, Begun::Init { recovery_here: false }).unwrap();
+        init_seeds(&other).unwrap_err();
+        assert_eq!(fs::read(other.join(RECOVERY_FILE)).unwrap(), b"another's");
     }
 }

@@ -112,8 +112,9 @@ fn last_file(dir: &Path) -> PathBuf {
     run_dir(dir).join("last-addresses.json")
 }
 
-/// Whoever waits for the file must not read where an earlier run was.
-fn retire_addresses(dir: &Path) -> Result<()> {
+/// Whoever waits for the file must not read where an earlier run was. Only for who holds the ledger: the file
+/// is how a running service is found.
+pub(crate) fn retire_addresses(dir: &Path) -> Result<()> {
     match std::fs::rename(addresses_file(dir), last_file(dir)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).context("putting the earlier run's addresses aside")
@@ -386,6 +387,15 @@ struct HttpApp {
 /// # Errors
 /// If an address cannot be bound or may not be, the ledger not opened, or the broker fails.
 pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
+    serve_until(dir, options, stop_signal).await
+}
+
+/// As [`serve`]; `asked` is called once it is ready to be told.
+async fn serve_until<F: Future<Output = ()>>(
+    dir: &Path,
+    options: ServeOptions,
+    asked: impl FnOnce() -> F,
+) -> Result<()> {
     fit_for_others(&options, Access::open(dir)?.has_users())?;
     if options.mqtt.addr.ip().is_unspecified() && options.public_mqtt.is_none() {
         bail!(
@@ -394,15 +404,15 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
             options.mqtt.addr
         );
     }
-    std::fs::create_dir_all(run_dir(dir)).context("making the run directory")?;
-    let token = make_token(dir)?;
-    retire_addresses(dir)?;
     let registry = Registry::new(Arc::new(Counters::default()));
     let (broker, incoming) = Broker::start(BrokerConfig::default(), registry.clone())?;
     let beside = options.broker.clone().map(Beside::new);
     let down = beside.as_ref().map_or_else(|| broker.downlink(), |b| b.ways(&broker, &registry));
     let lines = Some((incoming, down));
+    // Until then another service may be running here, and what lies in `run/` may be its own.
     let (service, mut running) = Service::open(dir, system_clock(), lines).await?;
+    std::fs::create_dir_all(run_dir(dir)).context("making the run directory")?;
+    let token = make_token(dir)?;
     let mut entrance = service.entrance();
     if options.mqtt.tls {
         let tls = DoorTls::new(service.identity(), options.names(), service.now())?;
@@ -445,7 +455,7 @@ pub async fn serve(dir: &Path, options: ServeOptions) -> Result<()> {
     let ready = keep_ready(service.clone(), stop.subscribe());
     let ready = watch.spawn("the making ready of answers", ready);
     // Before the file that says "ready": whoever reads it may ask for the end at once.
-    let asked_to_stop = stop_signal();
+    let asked_to_stop = asked();
     set_public(dir, options.public_mqtt.map(|public| public.to_string()))?;
     write_secret(&addresses_file(dir), &serde_json::to_vec(&addresses)?)?;
     tracing::info!(mqtt = addresses.mqtt, http = addresses.http, "serving");
@@ -589,7 +599,74 @@ fn stop_signal() -> impl Future<Output = ()> {
 
 #[cfg(test)]
 mod tests {
+    use banyan_shared::catalogue::Lang;
+
     use super::*;
+    use crate::client::Client;
+    use crate::http::Request;
+    use crate::init::{Sources, init};
+
+    /// Free ports of this machine.
+    fn options() -> ServeOptions {
+        ServeOptions {
+            mqtt: "127.0.0.1:0".parse().unwrap(),
+            http: SocketAddr::from(([127, 0, 0, 1], 0)),
+            http_tls: HttpTls::None,
+            public_mqtt: None,
+            mqtt_names: Vec::new(),
+            broker: None,
+        }
+    }
+
+    #[test]
+    fn a_second_service_does_not_hide_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("centre");
+        init(&home, &Sources { catalogue: None, tables: Vec::new() }, "test", Lang::En).unwrap();
+        // As a run that was killed leaves them.
+        let stale = Addresses {
+            mqtt: "127.0.0.1:1".into(),
+            mqtt_tls: false,
+            http: "127.0.0.1:1".into(),
+            command: None,
+        };
+        std::fs::create_dir_all(run_dir(&home)).unwrap();
+        write_secret(&addresses_file(&home), &serde_json::to_vec(&stale).unwrap()).unwrap();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let of_first = home.clone();
+        let first = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let told = move || {
+                ready.send(()).unwrap();
+                async move { ended.await.unwrap_or(()) }
+            };
+            runtime.block_on(serve_until(&of_first, options(), told)).unwrap();
+        });
+        is_ready.recv().expect("the first has ended");
+        let limit = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        let addresses = loop {
+            match Addresses::read(&home) {
+                Some(found) => break found,
+                None => assert!(std::time::Instant::now() < limit, "no addresses"),
+            }
+            std::thread::yield_now();
+        };
+        assert_ne!(addresses, stale);
+        let token_before = token(&home).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let second = serve_until(&home, options(), std::future::pending);
+        let error = format!("{:#}", runtime.block_on(second).unwrap_err());
+        assert!(error.contains("another process"), "{error}");
+        assert_eq!(Addresses::read(&home), Some(addresses));
+        assert_eq!(token(&home), Some(token_before));
+        let client = Client::connect(&home).unwrap();
+        assert!(matches!(client, Client::Remote { .. }), "the command line reaches the first");
+        client.json(&Request::Claims { lang: Lang::En }).unwrap();
+        drop(end);
+        first.join().unwrap();
+        assert_eq!(Addresses::read(&home), None, "a clean end");
+    }
 
     #[tokio::test]
     async fn whoever_ends_is_named_by_a_panic_too() {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LOOPBACK, Role, SERVER, Scope, password};
 use crate::identity::{random, write_secret};
-use crate::ledger::Member;
+use crate::ledger::{Member, make_dir};
 use crate::service::usage;
 
 /// Most users.
@@ -116,8 +116,19 @@ pub(super) fn member(folder: &Path) -> Result<Option<Member>> {
 /// Puts the accounts of a backup in place, if it has any.
 pub(super) fn restore(folder: &Path, members: &[Member]) -> Result<()> {
     let Some(member) = members.iter().find(|member| member.name == MEMBER) else { return Ok(()) };
-    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    make_dir(folder)?;
     write_secret(&folder.join(FILE), &member.bytes)
+}
+
+/// Removes the accounts.
+pub(super) fn clear(folder: &Path) -> Result<()> {
+    let path = folder.join(FILE);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn hash(secret: &str) -> String {

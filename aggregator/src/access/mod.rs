@@ -251,6 +251,14 @@ impl Access {
         accounts::restore(&dir.join(FOLDER), members)
     }
 
+    /// Removes the users and tokens that a restore which was cut short has put in place.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn clear(dir: &Path) -> Result<()> {
+        accounts::clear(&dir.join(FOLDER))
+    }
+
     fn accounts(&self) -> std::sync::RwLockReadGuard<'_, Accounts> {
         self.accounts.read().unwrap_or_else(PoisonError::into_inner)
     }

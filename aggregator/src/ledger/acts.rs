@@ -212,8 +212,15 @@ fn set_aside(
         if target.exists() {
             continue;
         }
-        fs::copy(path, &target).map_err(LedgerError::io(&target))?;
-        File::open(&target).and_then(|copy| copy.sync_all()).map_err(LedgerError::io(&target))?;
+        let unfinished = dir.join("acts-set-aside.log.new");
+        let copied = fs::copy(path, &unfinished)
+            .and_then(|_| File::options().write(true).open(&unfinished)?.sync_all())
+            .and_then(|()| fs::rename(&unfinished, &target));
+        if let Err(error) = copied {
+            // A part of a copy keeps nothing, but a full disk full.
+            let _ = fs::remove_file(&unfinished);
+            return Err(LedgerError::io(&target)(error));
+        }
         sync_dir(dir)?;
         return Ok(Some(target));
     }

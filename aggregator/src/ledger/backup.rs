@@ -43,6 +43,8 @@ pub const MEMBERS_MAX: usize = 4096;
 const MEMBER_NAME_BYTES_MAX: usize = 128;
 /// Largest payload of a record.
 const PAYLOAD_BYTES_MAX: usize = MEMBER_BYTES_MAX + 2 + MEMBER_NAME_BYTES_MAX;
+/// Most runs that write to one backup file at once.
+const PARTS_MAX: usize = 9;
 /// Most rows of one commit in a backup: a group takes its last submission whole.
 const COMMIT_ROWS_MAX: usize = super::GROUP_ROWS_MAX + SUBMISSION_ROWS_MAX;
 
@@ -93,7 +95,7 @@ pub struct BackupSummary {
 pub struct Restored {
     /// The ledger, open, of a new incarnation.
     pub ledger: Ledger,
-    /// The members, for the caller to put in place.
+    /// The members.
     pub members: Vec<Member>,
     /// What the backup held.
     pub summary: BackupSummary,
@@ -142,10 +144,65 @@ impl LedgerReader {
     }
 }
 
+/// What a backup is written to before it is whole: a file of one run alone, removed unless it is put in place.
+struct Part {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // On a disk that is full it would keep it full.
+        if !self.kept
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a part of a backup is left");
+        }
+    }
+}
+
+impl Part {
+    /// Makes the part beside `path`, under a name no other run writes to, and removes those of runs that were
+    /// killed: one that goes on holds a lock on its part.
+    fn begin(path: &Path) -> Result<(Part, File), LedgerError> {
+        let mut made = None;
+        for n in 1..=PARTS_MAX {
+            let mut name = path.as_os_str().to_owned();
+            name.push(format!(".part-{n}"));
+            let part = PathBuf::from(name);
+            let left = |part: &Path| {
+                let found = File::options().write(true).open(part);
+                found.is_ok_and(|found| found.try_lock().is_ok())
+            };
+            if left(&part) {
+                fs::remove_file(&part).map_err(LedgerError::io(&part))?;
+            }
+            if made.is_none() {
+                match create_private(&part) {
+                    Ok(file) => {
+                        // Where the file system has no locks, the name alone has to do.
+                        let _ = file.try_lock();
+                        made = Some((Part { path: part, kept: false }, file));
+                    }
+                    Err(LedgerError::Io { source, .. })
+                        if source.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        made.ok_or(LedgerError::TooLarge {
+            what: "the number of parts beside a backup",
+            found: PARTS_MAX + 1,
+            limit: PARTS_MAX,
+        })
+    }
+}
+
 struct BackupWriter {
     path: PathBuf,
-    part: PathBuf,
+    // Fields drop in order: the file closes before the part is removed, as Windows wants it.
     file: BufWriter<File>,
+    part: Part,
     sum: Context,
     records: u64,
     summary: BackupSummary,
@@ -166,12 +223,10 @@ impl BackupWriter {
                 limit: MEMBERS_MAX,
             });
         }
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
+        let (part, file) = Part::begin(path)?;
         let mut writer = Self {
             path: path.to_owned(),
-            file: BufWriter::with_capacity(1 << 20, create_private(&part)?),
+            file: BufWriter::with_capacity(1 << 20, file),
             part,
             sum: Context::new(&SHA256),
             records: 0,
@@ -203,7 +258,7 @@ impl BackupWriter {
     fn put(&mut self, bytes: &[u8]) -> Result<(), LedgerError> {
         self.sum.update(bytes);
         self.summary.bytes += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(LedgerError::io(&self.part))
+        self.file.write_all(bytes).map_err(LedgerError::io(&self.part.path))
     }
 
     fn record(&mut self, tag: u8, parts: &[&[u8]]) -> Result<(), LedgerError> {
@@ -237,10 +292,11 @@ impl BackupWriter {
         let hash = finish(self.sum.clone());
         let records = self.records.to_le_bytes();
         self.record(END, &[&records, &hash])?;
-        let io = || LedgerError::io(&self.part);
+        let io = || LedgerError::io(&self.part.path);
         self.file.flush().map_err(io())?;
         self.file.get_ref().sync_all().map_err(io())?;
-        fs::rename(&self.part, &self.path).map_err(LedgerError::io(&self.path))?;
+        fs::rename(&self.part.path, &self.path).map_err(LedgerError::io(&self.path))?;
+        self.part.kept = true;
         sync_dir(dir_of(&self.path))?;
         Ok(self.summary)
     }
@@ -261,6 +317,19 @@ pub fn check_backup(path: &Path) -> Result<BackupSummary, LedgerError> {
 /// # Errors
 /// [`LedgerError::NotEmpty`] when `dir` holds anything, [`LedgerError::Backup`], or what the disk says.
 pub fn restore(path: &Path, dir: &Path, now: Millis) -> Result<Restored, LedgerError> {
+    restore_with(path, dir, now, |_| Ok::<_, LedgerError>(()))
+}
+
+/// As [`restore`]; `put` puts the members in place once everything else is written. Only then is there a ledger.
+///
+/// # Errors
+/// As [`restore`], and what `put` says.
+pub fn restore_with<E: From<LedgerError>>(
+    path: &Path,
+    dir: &Path,
+    now: Millis,
+    put: impl FnOnce(&[Member]) -> Result<(), E>,
+) -> Result<Restored, E> {
     refuse_non_empty(dir)?;
     let summary = check_backup(path)?;
     let identity = StoreIdentity {
@@ -303,7 +372,8 @@ pub fn restore(path: &Path, dir: &Path, now: Millis) -> Result<Restored, LedgerE
         })?;
         commit(&mut head, &mut rows)?;
         transaction.commit().map_err(&sqlite)?;
-        Ok(head)
+        put(&members)?;
+        Ok::<_, E>(head)
     })?;
     Ok(Restored { ledger, members, summary })
 }
@@ -573,5 +643,56 @@ impl Fields<'_> {
             refused: self.slice(refused)?.to_vec(),
             bytes: self.0.to_vec(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MADE_OF: StoreIdentity = StoreIdentity { store_id: [3; 16], incarnation: 1 };
+
+    fn begin(path: &Path) -> BackupWriter {
+        BackupWriter::begin(path, BackupKind::Identity, MADE_OF, &[], Millis(0)).unwrap()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn two_runs_to_one_file_both_end_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.bak");
+        let (one, two) = (begin(&file), begin(&file));
+        assert_eq!(names(dir.path()), ["a.bak.part-1", "a.bak.part-2"]);
+        one.end().unwrap();
+        check_backup(&file).unwrap();
+        two.end().unwrap();
+        check_backup(&file).unwrap();
+        assert_eq!(names(dir.path()), ["a.bak"]);
+    }
+
+    #[test]
+    fn what_does_not_end_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.bak");
+        drop(begin(&file));
+        assert!(names(dir.path()).is_empty());
+        // Its place is taken: what cannot be put there does not stay.
+        fs::create_dir(&file).unwrap();
+        assert!(begin(&file).end().is_err());
+        assert_eq!(names(dir.path()), ["a.bak"]);
+        fs::remove_dir(&file).unwrap();
+        // A run that was killed could not remove its part: the next one does.
+        fs::write(dir.path().join("a.bak.part-2"), "half").unwrap();
+        let other = begin(&file);
+        assert_eq!(names(dir.path()), ["a.bak.part-1"]);
+        begin(&file).end().unwrap();
+        assert_eq!(names(dir.path()), ["a.bak", "a.bak.part-1"], "not that of one that goes on");
+        other.end().unwrap();
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), LedgerError> {
 }
 
 /// Makes `dir`, its missing parents and their names durable.
-pub(super) fn make_dir(dir: &Path) -> Result<(), LedgerError> {
+pub(crate) fn make_dir(dir: &Path) -> Result<(), LedgerError> {
     if !dir.is_dir() {
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             make_dir(parent)?;
@@ -43,10 +43,10 @@ pub(super) fn dir_of(path: &Path) -> &Path {
     }
 }
 
-/// Opens a new or emptied file only its owner can read: backups carry keys.
+/// Makes a file that was not there and that only its owner can read: backups carry keys.
 pub(super) fn create_private(path: &Path) -> Result<File, LedgerError> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path).map_err(LedgerError::io(path))

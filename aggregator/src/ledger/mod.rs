@@ -36,9 +36,10 @@ use banyan_shared::ids::{Millis, Position};
 pub use acts::ActsReport;
 pub use backup::{
     BackupKind, BackupSummary, MEMBER_BYTES_MAX, MEMBERS_MAX, Member, Restored, check_backup,
-    restore,
+    restore, restore_with,
 };
 pub use chain::{ChainError, ChainReport, Hash};
+pub(crate) use disk::make_dir;
 pub use error::LedgerError;
 pub use read::LedgerReader;
 pub use store::Ledger;

@@ -72,7 +72,9 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Exists`], [`LedgerError::Locked`], or what the disk says.
     pub fn create(dir: &Path, store_id: [u8; 16]) -> Result<Self, LedgerError> {
-        Self::build(dir, StoreIdentity { store_id, incarnation: 1 }, |_, head| Ok(head))
+        Self::build(dir, StoreIdentity { store_id, incarnation: 1 }, |_, head| {
+            Ok::<_, LedgerError>(head)
+        })
     }
 
     /// Opens the ledger in `dir`, settles `acts.log` and checks the end of the chain (all of a small ledger).
@@ -89,17 +91,18 @@ impl Ledger {
         Self::open_locked(dir, lock)
     }
 
-    /// Builds a ledger under another name and puts it in place whole; `fill` commits what it begins with.
-    pub(super) fn build(
+    /// Builds a ledger under another name and puts it in place whole; `fill` commits what it begins with, and
+    /// does what has to be done before there is a ledger.
+    pub(super) fn build<E: From<LedgerError>>(
         dir: &Path,
         identity: StoreIdentity,
-        fill: impl FnOnce(&mut Connection, Head) -> Result<Head, LedgerError>,
-    ) -> Result<Self, LedgerError> {
+        fill: impl FnOnce(&mut Connection, Head) -> Result<Head, E>,
+    ) -> Result<Self, E> {
         make_dir(dir)?;
         let lock = lock(&dir.join("ledger.lock"))?;
         let path = dir.join("ledger.db");
         if path.exists() {
-            return Err(LedgerError::Exists { path });
+            return Err(LedgerError::Exists { path }.into());
         }
         let unfinished = dir.join(UNFINISHED);
         if unfinished.exists() {
@@ -136,7 +139,7 @@ impl Ledger {
             .and_then(|()| fs::rename(&unfinished, &path))
             .map_err(LedgerError::io(&path))?;
         sync_dir(dir)?;
-        Self::open_locked(dir, lock)
+        Ok(Self::open_locked(dir, lock)?)
     }
 
     fn open_locked(dir: &Path, lock: Lock) -> Result<Self, LedgerError> {

@@ -436,6 +436,8 @@ fn a_damaged_backup_restores_nothing() {
         assert!(matches!(answer, Err(LedgerError::MemberName { .. })), "{name:?}");
     }
     assert_eq!(std::fs::read(&file).unwrap(), good, "a failed backup leaves the older one");
+    let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!names.into_iter().any(|name| name.to_string_lossy().contains("part")), "and no part");
 }
 
 #[test]
@@ -449,6 +451,37 @@ fn a_damaged_ledger_is_not_backed_up_over_a_good_backup() {
     let error = reader.backup(&file, &[], Millis(0)).unwrap_err();
     assert!(matches!(&error, LedgerError::Chain(e) if e.position() == Some(3)), "{error}");
     assert!(check_backup(&file).is_ok());
+}
+
+/// On a disk that is full: what the copy of acts is first written to leads to a device that always is.
+#[cfg(target_os = "linux")]
+#[test]
+fn acts_set_aside_on_a_full_disk_leave_nothing_and_are_kept_once_there_is_room() {
+    let dir = TempDir::new().unwrap();
+    let ledger = sample(dir.path());
+    let newer = std::fs::read(dir.path().join("acts.log")).unwrap();
+    drop(ledger);
+    // An older ledger beside a newer log.
+    let older = TempDir::new().unwrap();
+    drop(Ledger::create(older.path(), STORE).unwrap());
+    std::fs::write(older.path().join("acts.log"), &newer).unwrap();
+    let aside = || {
+        let names = std::fs::read_dir(older.path()).unwrap().map(|entry| entry.unwrap());
+        let names = names.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("acts-set-aside")).collect::<Vec<_>>()
+    };
+    for _ in 0..3 {
+        let copy = older.path().join("acts-set-aside.log.new");
+        std::os::unix::fs::symlink("/dev/full", copy).unwrap();
+        assert!(matches!(Ledger::open(older.path()), Err(LedgerError::DiskFull { .. })));
+        assert!(aside().is_empty(), "{:?}", aside());
+        assert_eq!(std::fs::read(older.path().join("acts.log")).unwrap(), newer);
+    }
+    let ledger = Ledger::open(older.path()).unwrap();
+    let kept = older.path().join("acts-set-aside-1.log");
+    assert_eq!(ledger.acts_report().set_aside.as_ref(), Some(&kept));
+    assert_eq!(std::fs::read(&kept).unwrap(), newer);
+    assert_eq!(aside(), ["acts-set-aside-1.log"]);
 }
 
 const CHILD: &str = "BANYAN_LEDGER_CRASH_CHILD";

@@ -82,7 +82,8 @@ impl Service {
     /// goes on with its history, unless it is to stand beside it; it is told when it asks again.
     ///
     /// # Errors
-    /// [`super::Usage`] if there is no such claim, or what the disk says.
+    /// [`super::Usage`] if there is no such claim, or one to be approved is of an agent that is out, or what the
+    /// disk says.
     pub async fn decide_claim(&self, by: &str, call: DecideClaim) -> Result<ClaimRow> {
         let lang = call.lang;
         let agent: AgentId =
@@ -96,6 +97,17 @@ impl Service {
                     format!("agent {agent} claims nothing: see enroll --claims"),
                 ))
             })?;
+            // Its admission would put the holder out and let nobody in.
+            if call.approve && state.agents.get(&agent).is_some_and(|known| known.revoked.is_some())
+            {
+                return Err(usage(say(
+                    lang,
+                    format!("终端 {agent} 已注销，不能核准其认领；请在该机重新注册（新密钥）"),
+                    format!(
+                        "agent {agent} has been revoked, so its claim cannot be approved: enrol that PC anew, with a new key"
+                    ),
+                )));
+            }
             let row = row(state, agent, claim, lang);
             let holder = state.holder(claim.context);
             // The receiver waits right below.

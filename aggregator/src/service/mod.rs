@@ -127,6 +127,7 @@ pub struct Service {
     keeper: Arc<Keeper>,
     imports: registry::Imports,
     verifying: tokio::sync::Mutex<()>,
+    backing_up: Arc<tokio::sync::Mutex<()>>,
     access: Access,
 }
 
@@ -204,6 +205,12 @@ impl Service {
         // the store.
         Identity::open(dir)?;
         let mut ledger = Ledger::open(&ledger_dir(dir))?;
+        if ledger.head().position > 0 {
+            // Cut short after its commit: from now on these keys sign.
+            Identity::finished(dir)?;
+        }
+        // Whoever has the ledger knows that no service is running: before the fold, which takes its time.
+        crate::serve::retire_addresses(dir)?;
         let identity = Arc::new(Identity::open(dir)?);
         let now = (clock)();
         let reader = ledger.reader()?;
@@ -247,6 +254,7 @@ impl Service {
             keeper: keeper.clone(),
             imports: registry::Imports::default(),
             verifying: tokio::sync::Mutex::default(),
+            backing_up: Arc::default(),
             access,
         };
         let running = Running { intake, ended: None, stop, writer, keeper, state, rows_kept };

@@ -66,6 +66,73 @@ fn a_service_told_to_end_does_not_wait_for_a_verification() {
 }
 
 #[test]
+fn a_claim_of_who_is_out_is_not_approved() {
+    let centre = Centre::new();
+    let context = NewContext { number: 1, facilities: vec!["A".parse().unwrap()], below: vec![] };
+    let code = NewCode {
+        number: 7,
+        secret: [0; 16],
+        contexts: vec![context],
+        uses: 9,
+        expires: LATER.plus(1000),
+    };
+    let (holder, out) = (key(1).public(), key(2).public());
+    let admitted = |key| Act::Admitted { key, code: 7, context: 1, machine: 0, succeeds: None };
+    let acts = vec![
+        Act::Codes(vec![code]),
+        admitted(out),
+        Act::Revoked { agent: out.agent_id() },
+        admitted(holder),
+        // Judged before it was out, stored after.
+        Act::Claimed { key: out, code: 7, context: 1, machine: 0 },
+    ];
+    centre.put(acts).unwrap();
+    let decide = |approve| {
+        let agent = out.agent_id().to_string();
+        let call = DecideClaim { agent, approve, beside: false, lang: Lang::En };
+        centre.runtime.block_on(centre.service.decide_claim("operator", call))
+    };
+    let error = decide(true).unwrap_err();
+    assert!(error.is::<Usage>() && error.to_string().contains("revoked"), "{error:#}");
+    let is_in = |key: banyan_shared::keys::PublicKey| {
+        centre.service.state().read().agents[&key.agent_id()].revoked.is_none()
+    };
+    assert!(is_in(holder) && !is_in(out));
+    assert_eq!(decide(false).unwrap().state, "refused");
+    assert!(is_in(holder));
+}
+
+#[test]
+fn backups_take_turns() {
+    let centre = Centre::new();
+    let file = centre.dir.path().join("a.bak");
+    let turn = centre.runtime.block_on(centre.service.backing_up.clone().lock_owned());
+    let tasks: Vec<_> = (0..4)
+        .map(|n| {
+            let (service, file) = (centre.service.clone(), file.clone());
+            centre.runtime.spawn(async move { service.backup(&file, n % 2 == 0).await })
+        })
+        .collect();
+    drop(turn);
+    for task in tasks {
+        centre.runtime.block_on(task).unwrap().unwrap();
+    }
+    crate::ledger::check_backup(&file).unwrap();
+    let names = std::fs::read_dir(centre.dir.path()).unwrap().map(|e| e.unwrap().file_name());
+    assert!(!names.into_iter().any(|name| name.to_string_lossy().contains(".part")));
+    // Whoever asked goes away while it is being written: the next one still waits for its end.
+    let asked = centre.service.backup(&file, false);
+    let mut asked = Box::pin(asked);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let _in_runtime = centre.runtime.enter();
+    let _ = asked.as_mut().poll(&mut context);
+    drop(asked);
+    centre.runtime.block_on(centre.service.backup(&file, true)).unwrap();
+    let kind = crate::ledger::check_backup(&file).unwrap().kind;
+    assert_eq!(kind, crate::ledger::BackupKind::Identity, "the later one stands");
+}
+
+#[test]
 fn agents_get_what_an_act_puts_in_force_whether_anybody_waits_for_it_or_not() {
     let centre = Centre::new();
     let below = Below { unit: "T1".parse().unwrap(), kind: None };

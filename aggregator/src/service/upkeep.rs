@@ -13,9 +13,11 @@ use super::{Service, ledger_dir};
 use crate::access::Access;
 use crate::derived::Derived;
 use crate::fold::{Limits, fold_aside};
-use crate::identity::Identity;
+use crate::identity::{self, Begun, Identity};
 use crate::intake::verify_act;
-use crate::ledger::{BackupSummary, LedgerError, RowKind, check_backup};
+use crate::ledger::{
+    BackupSummary, LedgerError, Member, RowKind, check_backup, make_dir, restore_with,
+};
 use crate::state::{State, StateError, signer_at};
 
 /// What a verification found.
@@ -179,12 +181,15 @@ impl Service {
     /// # Errors
     /// What the disk says, or a ledger that does not hold.
     pub async fn backup(&self, path: &Path, identity: bool) -> Result<BackupSummary> {
+        // One at a time, each reads the whole ledger; to its end, also if whoever asked goes away.
+        let turn = self.backing_up.clone().lock_owned().await;
         let mut members = Identity::members(&self.dir)?;
         members.extend(Access::member(&self.dir)?);
         let reader = self.ledger.reader()?;
         let now = self.now();
         let path = path.to_owned();
         let summary = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             if identity {
                 reader.identity_backup(&path, &members, now)
             } else {
@@ -209,19 +214,131 @@ fn reports_in(cube: &crate::cube::Cube) -> u64 {
 
 /// Puts a backup into an empty data directory.
 ///
+/// The ledger comes last, under its name in one step: until then nothing serves from the directory, and a
+/// restore that was cut short is repeated. So there is never a centre without the users it had.
+///
 /// # Errors
-/// If the directory holds a ledger, the backup is damaged, or what the disk says.
+/// If the directory holds a ledger or keys, the backup is damaged, or what the disk says.
 pub fn restore(file: &Path, dir: &Path, now: Millis) -> Result<BackupSummary> {
+    restore_by_steps(file, dir, now, |_| Ok(()))
+}
+
+/// As [`restore`]; `done` hears of each step that is on disk.
+fn restore_by_steps(
+    file: &Path,
+    dir: &Path,
+    now: Millis,
+    done: impl Fn(&'static str) -> Result<()>,
+) -> Result<BackupSummary> {
     let summary = check_backup(file).with_context(|| format!("reading {}", file.display()))?;
-    if ledger_dir(dir).exists() || dir.join("keys").exists() {
+    let found = Identity::found_in(dir)?;
+    let again = found == identity::Found::Unfinished(Begun::Restore);
+    if ledger_dir(dir).join("ledger.db").exists() || found != identity::Found::Nothing && !again {
         bail!(
-            "{} is not empty: restore into a new directory, or move the old one away first",
+            "{0} 不是空目录：请恢复到新目录，或先移走原有内容 / {0} is not empty: restore into a new directory, or move the old one away first",
             dir.display()
         );
     }
-    std::fs::create_dir_all(dir)?;
-    let restored = crate::ledger::restore(file, &ledger_dir(dir), now)?;
-    Identity::restore(dir, &restored.members)?;
-    Access::restore(dir, &restored.members)?;
+    make_dir(&dir.join("keys"))?;
+    done("directory")?;
+    Identity::mark(dir, Begun::Restore)?;
+    done("mark")?;
+    if again {
+        // Of another backup perhaps.
+        Access::clear(dir)?;
+        Identity::clear_to_mark(dir)?;
+    }
+    let put = |members: &[Member]| {
+        done("rows")?;
+        Access::restore(dir, members)?;
+        done("accounts")?;
+        Identity::restore(dir, members)?;
+        done("keys")
+    };
+    restore_with(file, &ledger_dir(dir), now, put)?;
+    done("ledger")?;
+    Identity::finished(dir)?;
     Ok(summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::service::reports::tests::centre::{Centre, LATER};
+
+    const STEPS: [&str; 6] = ["directory", "mark", "rows", "accounts", "keys", "ledger"];
+
+    /// A centre with accounts, and a backup of it.
+    fn backed_up() -> (Centre, std::path::PathBuf) {
+        let centre = Centre::new();
+        let home = centre.dir.path().join("data");
+        fs::create_dir_all(home.join("access")).unwrap();
+        fs::write(home.join("access/accounts.json"), r#"{"format":1,"users":[],"tokens":[]}"#)
+            .unwrap();
+        let file = centre.dir.path().join("a.bak");
+        centre.runtime.block_on(centre.service.backup(&file, false)).unwrap();
+        (centre, file)
+    }
+
+    fn whole(centre: &Centre, home: &Path) {
+        let from = centre.dir.path().join("data");
+        for name in ["keys/operating.key", "keys/ca.key", "access/accounts.json"] {
+            assert_eq!(fs::read(home.join(name)).unwrap(), fs::read(from.join(name)).unwrap());
+        }
+        assert_eq!(Identity::found_in(home).unwrap(), identity::Found::Keys, "and no mark");
+        let clock: crate::intake::Clock = std::sync::Arc::new(|| LATER);
+        let opened = centre.runtime.block_on(Service::open(home, clock, None));
+        let (service, running) = opened.unwrap();
+        assert!(centre.runtime.block_on(service.verify(true)).unwrap().agrees);
+        drop(service);
+        centre.runtime.block_on(running.stop()).unwrap();
+    }
+
+    #[test]
+    fn a_restore_cut_short_anywhere_is_repeated_and_is_no_centre_before() {
+        let (centre, file) = backed_up();
+        let clock: crate::intake::Clock = std::sync::Arc::new(|| LATER);
+        for stop in STEPS {
+            let home = centre.dir.path().join(stop);
+            let cut = |step| if step == stop { bail!("cut at {step}") } else { Ok(()) };
+            let error = restore_by_steps(&file, &home, LATER, cut).unwrap_err();
+            assert_eq!(error.to_string(), format!("cut at {stop}"));
+            if stop == "ledger" {
+                restore(&file, &home, LATER).unwrap_err();
+                // Whole but for the mark, which goes when the centre is opened.
+                let opened = Service::open(&home, clock.clone(), None);
+                let (service, running) = centre.runtime.block_on(opened).unwrap();
+                drop(service);
+                centre.runtime.block_on(running.stop()).unwrap();
+            } else {
+                let opened = centre.runtime.block_on(Service::open(&home, clock.clone(), None));
+                assert!(opened.is_err(), "a centre after {stop}");
+                restore(&file, &home, LATER).unwrap();
+            }
+            whole(&centre, &home);
+        }
+    }
+
+    #[test]
+    fn a_restore_leaves_keys_of_others_and_takes_nothing_of_another_backup() {
+        let (centre, file) = backed_up();
+        let home = centre.dir.path().join("keys-alone");
+        Identity::create(&home, LATER).unwrap();
+        let key = fs::read(home.join("keys/operating.key")).unwrap();
+        restore(&file, &home, LATER).unwrap_err();
+        assert_eq!(fs::read(home.join("keys/operating.key")).unwrap(), key);
+        // The first of two backups had users, the second had none.
+        let bare = centre.dir.path().join("bare.bak");
+        fs::remove_file(centre.dir.path().join("data/access/accounts.json")).unwrap();
+        centre.runtime.block_on(centre.service.backup(&bare, true)).unwrap();
+        let home = centre.dir.path().join("two");
+        let cut = |step| if step == "keys" { bail!("cut") } else { Ok(()) };
+        restore_by_steps(&file, &home, LATER, cut).unwrap_err();
+        fs::write(home.join("keys/left.new"), "half").unwrap();
+        restore(&bare, &home, LATER).unwrap();
+        assert!(!home.join("access/accounts.json").exists());
+        assert!(!home.join("keys/left.new").exists());
+    }
 }

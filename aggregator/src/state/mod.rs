@@ -395,9 +395,10 @@ impl State {
             Act::Readmitted { grant } => self.readmit(grant, received_at),
             Act::Scope { agent, context } => self.scope(*agent, context, received_at),
             Act::Revoked { agent } => {
-                if let Some(agent) = self.agents.get_mut(agent) {
+                if let Some(known) = self.agents.get_mut(agent) {
                     // Out is out: saying so again does not make it later.
-                    agent.revoked.get_or_insert(received_at);
+                    known.revoked.get_or_insert(received_at);
+                    self.claims.remove(agent);
                 }
             }
             Act::Reports(reports) => self.apply_reports(reports, position, received_at)?,

@@ -368,6 +368,22 @@ fn numbers_of_contexts_never_get_a_second_meaning_after_a_restore() {
 }
 
 #[test]
+fn who_is_out_claims_nothing() {
+    let mut state = state(&["A"]);
+    let writer = *state.agents.keys().next().unwrap();
+    let other = key(120).public();
+    for (position, key) in (90..).zip([state.agents[&writer].key, other]) {
+        let claimed = Act::Claimed { key, code: 8, context: 1, machine: 0 };
+        state.apply_act(&act(claimed), position, NOW).unwrap();
+    }
+    for (position, agent) in (92..).zip([writer, other.agent_id()]) {
+        state.apply_act(&act(Act::Revoked { agent }), position, NOW).unwrap();
+    }
+    assert!(!state.claims.contains_key(&writer));
+    assert!(state.claims.contains_key(&other.agent_id()), "never in, so not out: its claim stands");
+}
+
+#[test]
 fn claims_that_were_refused_block_nobody() {
     let mut state = state(&["A"]);
     let code = NewCode {
