@@ -8,11 +8,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use banyan_shared::address::MqttAddress;
 use banyan_shared::catalogue::{Catalogue, Lang};
+use banyan_shared::ids::Millis;
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
 use crate::client::{Client, Late, print_json};
 use crate::http::Request;
+use crate::ledger::BackupSummary;
 use crate::serve::{
     BrokerAt, HTTP_ADDR_DEFAULT, HttpTls, MQTT_ADDR_DEFAULT, MqttListen, ServeOptions,
 };
@@ -401,6 +403,26 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What was restored, and what has to be done by hand before it serves: nobody sends acts again.
+fn restored(summary: &BackupSummary, dir: &Path, lang: Lang) -> String {
+    let (dir, rows, last) = (dir.display(), summary.rows, summary.last_position);
+    let at = |none: &str| {
+        let moment = |at: Millis| at.timestamp().strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+        summary.last_act_at.map_or_else(|| none.to_owned(), moment)
+    };
+    say(
+        lang,
+        format!(
+            "已恢复到 {dir}：{rows} 条记录，截至第 {last} 位。\n备份中最后一项操作的时间：{}。此后的操作不在其中：请先重新注销（revoke）此后注销过的终端，再启动 serve；此后用过的注册码在到期前又可使用。\n启动 serve 后，各终端会自动补传缺少的数据。",
+            at("无"),
+        ),
+        format!(
+            "restored into {dir}: {rows} rows up to position {last}.\nThe last act in it: {}. What operators did later is not in it: before `serve`, revoke again whoever was revoked since; codes used since can be used again until they expire.\nStart `serve`: the agents send what is missing.",
+            at("none"),
+        ),
+    )
+}
+
 fn run(command: Command, global: &Global) -> Result<ExitCode> {
     let dir = &global.data_dir;
     let lang = global.lang;
@@ -453,22 +475,7 @@ fn run(command: Command, global: &Global) -> Result<ExitCode> {
         Command::Restore { file } => {
             let now = jiff::Timestamp::now().into();
             let summary = crate::service::restore(&file, dir, now)?;
-            let text = say(
-                lang,
-                format!(
-                    "已恢复到 {}：{} 条记录，截至第 {} 位。启动 serve 后，各终端会自动补传缺少的数据。",
-                    dir.display(),
-                    summary.rows,
-                    summary.last_position
-                ),
-                format!(
-                    "restored into {}: {} rows up to position {}. Start `serve`: the agents send what is missing.",
-                    dir.display(),
-                    summary.rows,
-                    summary.last_position
-                ),
-            );
-            eprintln!("{text}");
+            eprintln!("{}", restored(&summary, dir, lang));
             return Ok(ExitCode::SUCCESS);
         }
         Command::Catalogue { command: registry::Catalogue::Check { file } } => {
@@ -751,5 +758,31 @@ impl Init {
                 .filter_map(|(table, path)| path.clone().map(|path| (table, path)))
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{BackupKind, StoreIdentity};
+
+    #[test]
+    fn a_restore_says_from_when_on_acts_are_lost() {
+        let mut summary = BackupSummary {
+            kind: BackupKind::Full,
+            identity: StoreIdentity { store_id: [0; 16], incarnation: 1 },
+            made_at: Millis(1_700_000_900_000),
+            members: Vec::new(),
+            rows: 3,
+            last_position: 3,
+            last_act_at: Some(Millis(1_700_000_000_000)),
+            bytes: 9,
+        };
+        for (lang, revoke) in [(Lang::Zh, "重新注销（revoke）"), (Lang::En, "revoke again")] {
+            let text = restored(&summary, Path::new("new"), lang);
+            assert!(text.contains("2023-11-14 22:13:20 UTC") && text.contains(revoke), "{text}");
+        }
+        summary.last_act_at = None;
+        assert!(restored(&summary, Path::new("new"), Lang::En).contains("act in it: none"));
     }
 }

@@ -23,7 +23,7 @@ use ca::{CA_CERTIFICATE, CA_SECRET};
 pub use ca::{CENTRE_NAME, Ca, GRACE_MS, IssuedCertificate, VALIDITY_MS};
 pub use roll::{RollOver, roll_over};
 
-use crate::ledger::{Member, StoreIdentity};
+use crate::ledger::{Member, StoreIdentity, make_dir};
 
 const FOLDER: &str = "keys";
 const OPERATING: &str = "operating.key";
@@ -77,6 +77,43 @@ pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
     file.sync_all()?;
     fs::rename(&fresh, path).with_context(|| format!("writing {}", path.display()))?;
     path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes a data directory that only its owner can enter, whatever the umask: the ledger in it holds the counts of
+/// single sites. One that is there stays as it is.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn make_home(dir: &Path) -> Result<()> {
+    if !dir.is_dir() {
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            make_dir(parent)?;
+        }
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        match builder.create(dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => made.with_context(|| format!("making {}", dir.display()))?,
+        }
+    }
+    // Its name is durable as well.
+    Ok(make_dir(dir)?)
+}
+
+/// The mode of a data directory that others than its owner can enter, read or change.
+pub(crate) fn open_to_others(dir: &Path) -> Option<u32> {
+    #[cfg(unix)]
+    {
+        let found = fs::metadata(dir).ok()?;
+        let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777;
+        (mode & 0o077 != 0).then_some(mode)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = dir;
+        None
+    }
 }
 
 /// Makes the names in a folder durable.

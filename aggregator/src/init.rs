@@ -14,7 +14,7 @@ use crate::act::{Act, SignedAct, TableFile};
 use crate::identity::recovery::{
     PASSPHRASE_CHARS_MIN, RecoveryCode, RecoveryError, RecoverySecret, seal_root,
 };
-use crate::identity::{Begun, Found, Identity, random, write_secret};
+use crate::identity::{Begun, Found, Identity, make_home, random, write_secret};
 use crate::ledger::{Ledger, LedgerError, NewRow};
 use crate::service::{ledger_dir, say, usage};
 use crate::state::build_organisation;
@@ -126,6 +126,7 @@ pub fn init_keeping(
     }
     clear_unfinished(dir)?;
     let (file, secret) = recovery_of(dir, kept)?;
+    make_home(dir)?;
     let keep = |root: &SigningKey| {
         let recovery_here = file == dir.join(RECOVERY_FILE);
         Identity::mark(dir, Begun::Init { recovery_here })?;
@@ -293,6 +294,50 @@ mod tests {
         let before = files(&home);
         init_seeds(&home).unwrap_err();
         assert_eq!(files(&home), before);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn data_directories_are_for_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        const CHILD: &str = "BANYAN_INIT_TEST_DIR";
+        const HERE: &str = "init::tests::data_directories_are_for_their_owner_alone";
+        if let Some(dir) = std::env::var_os(CHILD) {
+            let dir = Path::new(&dir);
+            let home = dir.join("srv/centre");
+            init_seeds(&home).unwrap();
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let clock = crate::service::system_clock();
+            let opened = crate::service::Service::open(&home, clock, None);
+            let (service, running) = runtime.block_on(opened).unwrap();
+            runtime.block_on(service.backup(&dir.join("file"), false)).unwrap();
+            drop(service);
+            runtime.block_on(running.stop()).unwrap();
+            let now = jiff::Timestamp::now().into();
+            crate::service::restore(&dir.join("file"), &dir.join("srv/again"), now).unwrap();
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        // A process of its own, since the umask is a whole process's.
+        let status = std::process::Command::new("sh")
+            .args(["-c", "umask 022 && exec \"$0\" --exact \"$1\""])
+            .arg(std::env::current_exe().unwrap())
+            .arg(HERE)
+            .env(CHILD, dir.path())
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let mode =
+            |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode("srv"), 0o755, "a parent is not the centre's to close");
+        assert_eq!((mode("srv/centre"), mode("srv/again"), mode("file")), (0o700, 0o700, 0o600));
+        let home = dir.path().join("srv/centre");
+        assert_eq!(crate::identity::open_to_others(&home), None);
+        for wider in [0o750, 0o701, 0o755] {
+            fs::set_permissions(&home, fs::Permissions::from_mode(wider)).unwrap();
+            assert_eq!(crate::identity::open_to_others(&home), Some(wider));
+        }
     }
 
     #[test]

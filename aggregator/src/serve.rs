@@ -18,7 +18,7 @@ use crate::broker::{Broker, BrokerConfig, Downlink};
 use crate::derived::checkpoints;
 use crate::front_door::{Counters, DoorConfig, DoorTls, FrontDoor, Registry};
 use crate::http::{self, Counted};
-use crate::identity::{random, write_secret};
+use crate::identity::{open_to_others, random, write_secret};
 use crate::intake::told;
 use crate::pages::Site;
 use crate::service::{Service, keep_ready, system_clock};
@@ -413,6 +413,13 @@ async fn serve_until<F: Future<Output = ()>>(
     let (service, mut running) = Service::open(dir, system_clock(), lines).await?;
     std::fs::create_dir_all(run_dir(dir)).context("making the run directory")?;
     let token = make_token(dir)?;
+    if let Some(mode) = open_to_others(dir) {
+        tracing::warn!(
+            dir = %dir.display(),
+            mode = format!("{mode:o}"),
+            "other accounts of this machine can enter the data directory, and read the ledger: chmod 700"
+        );
+    }
     let mut entrance = service.entrance();
     if options.mqtt.tls {
         let tls = DoorTls::new(service.identity(), options.names(), service.now())?;

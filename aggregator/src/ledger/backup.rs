@@ -87,6 +87,8 @@ pub struct BackupSummary {
     pub rows: u64,
     /// The last position in it; 0 when there is none.
     pub last_position: Position,
+    /// When the last act in it was received; what operators did later is not in it.
+    pub last_act_at: Option<Millis>,
     /// Length of the file, in bytes.
     pub bytes: u64,
 }
@@ -237,6 +239,7 @@ impl BackupWriter {
                 members: members.iter().map(|member| member.name.clone()).collect(),
                 rows: 0,
                 last_position: 0,
+                last_act_at: None,
                 bytes: 0,
             },
         };
@@ -275,6 +278,9 @@ impl BackupWriter {
     fn row(&mut self, row: RowRef<'_>) -> Result<(), LedgerError> {
         self.summary.rows += 1;
         self.summary.last_position = row.position;
+        if row.kind == RowKind::Act {
+            self.summary.last_act_at = Some(row.received_at);
+        }
         self.record(
             ROW,
             &[
@@ -528,6 +534,7 @@ impl BackupReader {
             members: Vec::new(),
             rows: 0,
             last_position: 0,
+            last_act_at: None,
             bytes: 0,
         };
         let mut records = 1;
@@ -567,6 +574,9 @@ impl BackupReader {
                     received_at = row.received_at;
                     summary.last_position = row.position;
                     summary.rows += 1;
+                    if row.kind == RowKind::Act {
+                        summary.last_act_at = Some(row.received_at);
+                    }
                     each(Record::Row(row))?;
                 }
                 COMMIT if kind_is == BackupKind::Full => {

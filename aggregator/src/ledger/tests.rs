@@ -441,6 +441,26 @@ fn a_damaged_backup_restores_nothing() {
 }
 
 #[test]
+fn a_backup_tells_when_its_last_act_was() {
+    let dir = TempDir::new().unwrap();
+    let mut ledger = sample(&dir.path().join("a"));
+    ledger.commit_now(&[NewRow::batch(vec![1])], Millis(500)).unwrap();
+    let file = dir.path().join("a.bak");
+    let reader = ledger.reader().unwrap();
+    for summary in [
+        reader.backup(&file, &[], Millis(900)).unwrap(),
+        check_backup(&file).unwrap(),
+        reader.identity_backup(&file, &[], Millis(900)).unwrap(),
+        check_backup(&file).unwrap(),
+    ] {
+        assert_eq!(summary.last_act_at, Some(Millis(30)), "{:?}", summary.kind);
+    }
+    let empty = Ledger::create(&dir.path().join("b"), STORE).unwrap();
+    let summary = empty.reader().unwrap().backup(&file, &[], Millis(900)).unwrap();
+    assert_eq!((summary.last_act_at, check_backup(&file).unwrap()), (None, summary));
+}
+
+#[test]
 fn a_damaged_ledger_is_not_backed_up_over_a_good_backup() {
     let dir = TempDir::new().unwrap();
     let ledger = sample(&dir.path().join("a"));

@@ -13,7 +13,7 @@ use super::{Service, ledger_dir};
 use crate::access::Access;
 use crate::derived::Derived;
 use crate::fold::{Limits, fold_aside};
-use crate::identity::{self, Begun, Identity};
+use crate::identity::{self, Begun, Identity, make_home};
 use crate::intake::verify_act;
 use crate::ledger::{
     BackupSummary, LedgerError, Member, RowKind, check_backup, make_dir, restore_with,
@@ -239,6 +239,7 @@ fn restore_by_steps(
             dir.display()
         );
     }
+    make_home(dir)?;
     make_dir(&dir.join("keys"))?;
     done("directory")?;
     Identity::mark(dir, Begun::Restore)?;

@@ -267,6 +267,13 @@ impl State {
         let taken = code.used.iter().any(|(_, used)| *used == context)
             || many && self.holder(context).is_some();
         if taken || code.approve {
+            // With another code. One claim of an agent waits, and after a refusal it claims no more: else two codes
+            // in turn would write acts without end.
+            match self.claims.get(&id) {
+                Some(claim) if claim.refused => return Err(EnrolRefusal::ClaimRefused),
+                Some(_) => return Err(EnrolRefusal::Waiting),
+                None => {}
+            }
             let waits = |claim: &&Claim| claim.context == context && !claim.refused;
             let waiting = self.claims.values().filter(waits).count();
             if waiting >= CLAIMS_WAITING_MAX {

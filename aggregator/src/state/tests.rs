@@ -420,6 +420,51 @@ fn claims_that_were_refused_block_nobody() {
 }
 
 #[test]
+fn two_codes_in_turn_are_one_claim() {
+    let mut state = state(&["A"]);
+    let code = |number: u32, uses| NewCode {
+        number,
+        secret: secret_hash(number, &[9; 10]),
+        contexts: vec![NewContext {
+            number: 32 + number,
+            facilities: vec!["B".parse().unwrap()],
+            below: vec![],
+        }],
+        uses,
+        expires: NOW.plus(1000),
+    };
+    let codes = Act::Codes(vec![code(8, 99), code(9, 99), code(10, 1)]);
+    let waits = [8, 9].map(|code| Act::ClaimsWait { code });
+    for (position, a) in (90..).zip([codes].into_iter().chain(waits)) {
+        state.apply_act(&act(a), position, NOW).unwrap();
+    }
+    let key = key(100).public();
+    let asked = |state: &mut State, code| {
+        let request = EnrolRequest { key, code, secret: [9; 10], facility: None, machine: 0 };
+        let stored = state.admission(&request, NOW)?;
+        if let Some(stored) = stored.clone() {
+            let position = state.position + 1;
+            state.apply_act(&act(stored), position, NOW).unwrap();
+        }
+        Ok(stored)
+    };
+    assert!(matches!(asked(&mut state, 8), Ok(Some(Act::Claimed { .. }))));
+    for _ in 0..3 {
+        assert_eq!(asked(&mut state, 9), Err(EnrolRefusal::Waiting));
+        assert_eq!(asked(&mut state, 8), Err(EnrolRefusal::Waiting));
+    }
+    let refused = Act::ClaimRefused { agent: key.agent_id() };
+    state.apply_act(&act(refused), state.position + 1, NOW).unwrap();
+    for _ in 0..3 {
+        assert_eq!(asked(&mut state, 9), Err(EnrolRefusal::ClaimRefused));
+        assert_eq!(asked(&mut state, 8), Err(EnrolRefusal::ClaimRefused));
+    }
+    // A code of its own, which no claim comes of, still lets it in.
+    assert!(matches!(asked(&mut state, 10), Ok(Some(Act::Admitted { .. }))));
+    assert!(state.claims.is_empty());
+}
+
+#[test]
 fn what_was_granted_to_a_unit_that_is_gone_covers_nothing_and_stops_nothing() {
     let mut state = state(&["A"]);
     let waived = |unit: &str| crate::act::Extended {
