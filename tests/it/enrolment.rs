@@ -126,7 +126,7 @@ fn of_a_stick_each_installer_picks_one_facility_once() {
         told.err
     );
     let told = run(&third, &["sync", "--timeout", "20s", "--lang", "en"]).exits(3);
-    assert!(told.err.contains("an operator has to approve"), "{}", told.err);
+    assert!(told.err.contains("waits for an operator's approval"), "{}", told.err);
     assert_eq!(json_of(&third, &["status"])["waiting"], 1, "what it recorded is kept");
     assert_eq!(small.element("T1", "2026-01-05", "total_visits")["value"], 3);
     // The same file again into the same place is refused.
