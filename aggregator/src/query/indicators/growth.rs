@@ -59,6 +59,7 @@ impl Run<'_, '_> {
         }
         let mut sources: [BTreeMap<KindIx, Vec<Source>>; 2] = Default::default();
         let mut sums = Sums::new(self);
+        sums.kinds_of_pairs = false;
         let inputs = self.compiled.inputs.len();
         let side = &self.compiled.sides[0];
         let mut totals = [Some(Rational::ZERO), Some(Rational::ZERO)];

@@ -26,6 +26,7 @@ impl Run<'_, '_> {
         let last = self.span.last_day();
         let roster = self.asked.roster(row.scope, row.dims, (last, last));
         let mut sums = Sums::new(self);
+        sums.kinds_of_pairs = false;
         let mut met = 0_u64;
         let meets = &self.compiled.sides[0];
         let inputs = self.compiled.inputs.len();

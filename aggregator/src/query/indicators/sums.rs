@@ -45,6 +45,8 @@ pub(super) struct Sums<'r, 'a, 'e> {
     pub(super) kinds: BTreeMap<KindIx, Pairs>,
     pub(super) groups: Vec<GroupPairs<'r>>,
     pub(super) members: Vec<Member<'r>>,
+    /// Whether a unit has a pair each grain, of the kind it is of then, and not one for all of the span.
+    pub(super) kinds_of_pairs: bool,
     /// The places whose desks are matched.
     pub(super) areas: BTreeSet<UnitIx>,
     got: Vec<Option<Got>>,
@@ -61,6 +63,7 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
             kinds: BTreeMap::new(),
             groups: Vec::new(),
             members: Vec::new(),
+            kinds_of_pairs: true,
             areas: BTreeSet::new(),
             got: vec![None; inputs],
             held: vec![Held::default(); inputs],
@@ -192,7 +195,8 @@ impl<'r, 'a, 'e> Sums<'r, 'a, 'e> {
             });
             // A unit that was of two kinds is there twice.
             let units: BTreeMap<UnitIx, Option<&Wanderer>> = units.chain(members).collect();
-            (waiting, all) = run.waiting(units.into_iter());
+            let absent = self.kinds_of_pairs.then_some(&*absent);
+            (waiting, all) = run.waiting(units.into_iter(), absent);
         }
         let state = indicator_state(pairs, !absent.is_empty(), all > 0, false);
         let mut outcome = Outcome::without_value(state);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use banyan_shared::catalogue::FormIx;
+use banyan_shared::catalogue::{FormIx, KindIx};
 use banyan_shared::figures;
 use banyan_shared::ids::Millis;
 use banyan_shared::organisation::UnitIx;
@@ -14,14 +14,16 @@ use crate::cube::Slot;
 use crate::query::plan::extension;
 use crate::query::sets::Wanderer;
 use crate::query::sheet::Sheet;
-use crate::query::span::bundles;
+use crate::query::span::{bundles, days_of};
 
 impl Run<'_, '_> {
     /// Reports of the units that can still come in time, at most [`WAITING_MAX`], and how many
-    /// there are; of a unit that is now here, now there, those of its time here.
+    /// there are; of a unit that is now here, now there, those of its time here; of one that changes kind, where
+    /// kinds are given, those of its pairs of these kinds.
     pub(super) fn waiting<'w>(
         &self,
         units: impl Iterator<Item = (UnitIx, Option<&'w Wanderer>)>,
+        kinds: Option<&[KindIx]>,
     ) -> (Vec<Waiting>, u64) {
         let engine = self.engine;
         let now = self.asked.when.now;
@@ -35,13 +37,20 @@ impl Run<'_, '_> {
                     day.is_none_or(|day| wanderer.kind_in(&self.row, day).is_none())
                 })
             };
+            let kinds = kinds.filter(|_| engine.organisation.changes_kind(unit));
+            let is_of_these = |grain: usize| {
+                let day = || self.last_open(unit, days_of(self.grains[grain].span));
+                let kind = |day| engine.organisation.kind_on(unit, day);
+                kinds.is_none_or(|kinds| day().is_some_and(|day| kinds.contains(&kind(day))))
+            };
             // Two elements may stand on one report.
             let mut own: BTreeSet<(Waiting, Period)> = BTreeSet::new();
             for input in self.element_inputs() {
                 for (form, line) in self.ever_homes(input, unit) {
                     let model = &engine.catalogue.forms[form.at()];
                     let column = engine.column(form, model.lines[line].element);
-                    for grain in (0..self.grains.len()).filter(|g| self.is_active(input, *g)) {
+                    let active = |grain: &usize| self.is_active(input, *grain);
+                    for grain in (0..self.grains.len()).filter(active).filter(|g| is_of_these(*g)) {
                         let span = self.grains[grain].span;
                         let mut periods = bundles(model.period_type, span);
                         if periods.is_empty() {
