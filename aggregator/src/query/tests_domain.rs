@@ -74,8 +74,9 @@ AL-2,V1-VC,member,,,
 AL-2,K2-CN,member,,,
 AL-3,T1-TH,member,,,
 ";
-/// Before 2026 V1 owes the daily form alone.
-const DUTIES: &str = "form,unit,from,to\nvc_monthly,V1-VC,2026-01-01,\n";
+/// Before 2026 V1 owes the daily form alone, and before 11 December 2025 T3's centre none.
+const DUTIES: &str =
+    "form,unit,from,to\nvc_monthly,V1-VC,2026-01-01,\nthc_daily,T3-TH,2025-12-11,\n";
 
 fn world() -> World {
     let mut w = World::new();
@@ -451,6 +452,15 @@ fn a_last_not_applicable_ends_a_stock() {
     let figure = element(&w, "T1", "2026-01", "inpatients_end");
     // The other 29 days are missing.
     assert_eq!((figure.value, figure.state, figure.reports), (None, State::Missing, 1));
+
+    // Ten numbers that nobody owed make up for none of the four days that are missing.
+    for day in (1..=25).chain(30..=31) {
+        let patients = if day < 30 { "3" } else { "NA" };
+        let date = format!("2025-12-{day:02}");
+        put(&mut w, "T3-TH", "thc_daily", &date, &[("inpatients_end", patients)], &date);
+    }
+    let figure = element(&w, "T3", "2025-12", "inpatients_end");
+    assert_eq!((figure.value, figure.state, figure.reports), (None, State::Missing, 25));
 }
 
 #[test]

@@ -65,15 +65,16 @@ pub fn element_state(element: &Element, tally: &Tally) -> (State, Option<u128>) 
     }
     let state = if tally.asked == 0 && tally.too_fine {
         State::TooFine
-    } else if tally.asked == 0
-        // A stock whose last answer is "not applicable", and no answer is wanting.
-        || (tally.reports > 0 && tally.reports >= tally.asked)
-    {
+    } else if tally.asked == 0 {
         State::NotApplicable
-    } else if tally.overdue == 0 {
-        State::Waiting
-    } else {
+    } else if tally.overdue > 0 {
+        // First: reports that nobody owed may stand among those with a number.
         State::Missing
+    } else if tally.reports > 0 && tally.reports >= tally.asked {
+        // A stock whose last answer is "not applicable", and no answer is wanting.
+        State::NotApplicable
+    } else {
+        State::Waiting
     };
     (state, None)
 }
