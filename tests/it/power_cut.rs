@@ -351,10 +351,11 @@ fn the_same_test_catches_plain_flush() {
 fn a_full_disk_is_said_and_got_over() {
     let work = tempfile::tempdir().unwrap();
     let image = work.path().join("image");
-    fresh_image(&image, 12 * 1024 * 1024);
+    fresh_image(&image, 24 * 1024 * 1024);
     let mounted = Mounted::new(&image, &work.path().join("mount"));
+    // After an end that was not orderly, opening takes room for a copy of the store.
     let filler = mounted.at.join("filler");
-    std::fs::write(&filler, vec![7; 2 * 1024 * 1024]).unwrap();
+    std::fs::write(&filler, vec![7; 13 * 1024 * 1024]).unwrap();
     let dir = mounted.at.join("store");
     let reopen = || Queue::open(&dir, |counter| Epoch { counter, random: 1 }, Millis(0));
     let (mut queue, _) = reopen().unwrap();
