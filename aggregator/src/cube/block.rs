@@ -171,6 +171,26 @@ impl PartialEq for History {
 
 impl Eq for History {}
 
+impl Report {
+    /// What no version comes to.
+    fn nothing() -> Report {
+        Report {
+            current: None,
+            how: How::Direct,
+            answered: false,
+            arrived: None,
+            entered: None,
+            heads: 0,
+            pending: 0,
+            returned: false,
+            restated: false,
+            changed: Box::default(),
+            corrected: false,
+            versions: 0,
+        }
+    }
+}
+
 /// Since when a report has been answered, and when that was entered; none while it is not.
 type Answered = Option<(Millis, EnteredAt)>;
 
@@ -365,12 +385,8 @@ impl Block {
             arrived: answered.then(|| self.rows.received_at(at)),
             entered: answered.then(|| self.rows.entered_at(at, author.doubtful)),
             heads: 1,
-            pending: 0,
-            returned: false,
-            restated: false,
-            changed: Box::default(),
-            corrected: false,
             versions: 1,
+            ..Report::nothing()
         })
     }
 
@@ -655,36 +671,15 @@ impl History {
             arrived: line.now.map(|(arrived, _)| arrived),
             entered: line.now.map(|(_, entered)| entered),
             heads: 1,
-            pending: 0,
-            returned: false,
-            restated: false,
-            changed: Box::default(),
-            corrected: false,
             versions: self.versions.len() + 1,
+            ..Report::nothing()
         };
         self.versions.push(stored);
         self.line = Some(line);
     }
 
     fn empty() -> History {
-        History {
-            line: None,
-            versions: Vec::new(),
-            report: Report {
-                current: None,
-                how: How::Direct,
-                answered: false,
-                arrived: None,
-                entered: None,
-                heads: 0,
-                pending: 0,
-                returned: false,
-                restated: false,
-                changed: Box::default(),
-                corrected: false,
-                versions: 0,
-            },
-        }
+        History { line: None, versions: Vec::new(), report: Report::nothing() }
     }
 }
 
